@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# The host's apt, on a configuration of its own: what the host says about
+# getting at its mirror (proxy, certificates, retries), and nothing else of it.
+
+# The Debian mirror of the host, or Debian's own.
+apt_mirror()
+{
+	local uri
+
+	if [ -z "${LOOP_RS_MIRROR:-}" ]; then
+		uri=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list \
+			  /etc/apt/sources.list.d/*.sources 2>/dev/null |
+			sed -nE -e 's/^deb[[:space:]]+(\[[^]]*\][[:space:]]+)?(https?:[^ ]*\/debian)\/?[[:space:]].*/\2/p' \
+				-e 's/^URIs:[[:space:]]*(https?:[^ ]*\/debian)\/?([[:space:]].*)?$/\1/p' |
+			head -n 1)
+	fi
+	echo "${LOOP_RS_MIRROR:-${uri:-http://deb.debian.org/debian}}"
+}
+
+apt_sources()
+{
+	local suite signed=/usr/share/keyrings/debian-archive-keyring.gpg
+
+	[ -e "$signed" ] && signed="[signed-by=$signed] " || signed=
+	for suite in "$@"; do
+		echo "deb $signed$(apt_mirror) $suite main"
+	done
+}
+
+# What may be put in mmdebstrap's hands too.
+apt_conf()
+{
+	apt-config dump | grep -E '^Acquire::' |
+		grep -vE '^Acquire::(IndexTargets|GzipIndexes|Languages|Changelogs|Retries|CompressionTypes)'
+	cat <<-EOF
+	Acquire::Retries "3";
+	Acquire::Languages "none";
+	Acquire::http::Timeout "30";
+	Acquire::https::Timeout "30";
+	APT::Install-Recommends "false";
+	APT::Sandbox::User "root";
+	Dir::Etc::netrc "/etc/apt/auth.conf";
+	Dir::Etc::netrcparts "/etc/apt/auth.conf.d";
+	EOF
+}
+
+# apt_private DIR SUITE: an apt of our own under DIR, by way of APT_CONFIG.
+apt_private()
+{
+	local dir=$1
+
+	mkdir -p "$dir/empty" "$dir/lists/partial" "$dir/cache/archives/partial"
+	: >"$dir/status"
+	apt_sources "$2" >"$dir/sources.list"
+	{
+		apt_conf
+		cat <<-EOF
+		APT::Architecture "amd64";
+		Dir::State::lists "$dir/lists";
+		Dir::State::status "$dir/status";
+		Dir::Cache "$dir/cache";
+		Dir::Etc::sourcelist "$dir/sources.list";
+		Dir::Etc::sourceparts "$dir/empty";
+		Dir::Etc::main "$dir/empty/none";
+		Dir::Etc::parts "$dir/empty";
+		EOF
+	} >"$dir/apt.conf"
+	export APT_CONFIG=$dir/apt.conf
+}
+
+# debian_root DIR LIST: a Debian of the suite with LIST's packages.
+debian_root()
+{
+	local dir=$1 packages tmp=$1.apt
+
+	apt_conf >"$tmp"
+	packages=$(read_list "$2" | paste -sd,)
+	TMPDIR=${dir%/*} mmdebstrap --mode=root --variant=essential --architectures=amd64 \
+		--skip=output/dev,output/mknod \
+		--aptopt="$tmp" \
+		--dpkgopt=force-unsafe-io \
+		--dpkgopt='path-exclude=/usr/share/man/*' \
+		--dpkgopt='path-exclude=/usr/share/info/*' \
+		--dpkgopt='path-exclude=/usr/share/locale/*' \
+		--dpkgopt='path-exclude=/usr/share/doc/*' \
+		--dpkgopt='path-include=/usr/share/doc/*/copyright' \
+		--include="$packages" \
+		"$LOOP_RS_SUITE" "$dir" - < <(apt_sources "$LOOP_RS_SUITE")
+	rm -f "$tmp" "$dir/etc/apt/apt.conf.d/99mmdebstrap"
+}
