@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The backing file, and I/O to it.
+
+use crate::{
+    config::{Flag, Flags, Range},
+    device::{Device, LoopOps},
+    dispatch::Outcome,
+};
+use kernel::{
+    fs::File,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{aref::ARef, Arc},
+};
+use kernel_ext::{
+    block::{
+        mq::{IoFlags, Op, Request, Submitted},
+        Status, SECTOR_SIZE,
+    },
+    fs::{FileExt, MappingGfp, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
+    uapi::loop_::LOOP_MAJOR,
+};
+
+/// A file that a device is bound to.
+///
+/// For as long as it exists, memory allocated for the file's page cache neither starts I/O nor
+/// enters a file system: it could be the one on this very device.
+pub(crate) struct Backing {
+    mapping: MappingGfp,
+    /// What offsets and lengths of direct I/O must be a multiple of.
+    dio_offset_align: u32,
+    /// Mask of the address bits that must be clear in memory for direct I/O.
+    dio_mem_mask: u32,
+}
+
+impl Backing {
+    /// Takes a file into use. May sleep.
+    pub(crate) fn new(file: ARef<File>) -> Result<Arc<Self>> {
+        let (dio_offset_align, dio_mem_mask) = if let Some(align) = file.dio_align() {
+            (align.offset, align.mem_mask.min(PAGE_SIZE as u32 - 1))
+        } else if let Some(bdev) = file.fs_bdev() {
+            (bdev.logical_block_size(), bdev.dma_alignment())
+        } else {
+            (SECTOR_SIZE, SECTOR_SIZE - 1)
+        };
+        Ok(Arc::new(
+            Self {
+                mapping: MappingGfp::without_io(file),
+                dio_offset_align,
+                dio_mem_mask,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    pub(crate) fn file(&self) -> &ARef<File> {
+        self.mapping.file()
+    }
+
+    pub(crate) fn dio_offset_align(&self) -> u32 {
+        self.dio_offset_align
+    }
+
+    pub(crate) fn dio_mem_mask(&self) -> u32 {
+        self.dio_mem_mask
+    }
+}
+
+/// What a device is bound to: the file and how it is used.
+pub(crate) struct Binding {
+    pub(crate) backing: Arc<Backing>,
+    pub(crate) range: Range,
+    pub(crate) flags: Flags,
+}
+
+impl Binding {
+    /// Binds to a file. `O_DIRECT` of the file asks for direct I/O.
+    pub(crate) fn new(backing: Arc<Backing>, range: Range, flags: Flags) -> Result<Arc<Self>> {
+        if backing.file().is_direct() {
+            flags.set(Flag::DIRECT_IO, true);
+        }
+        Ok(Arc::new(
+            Self {
+                backing,
+                range,
+                flags,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    pub(crate) fn file(&self) -> &ARef<File> {
+        self.backing.file()
+    }
+
+    /// The device's size in sectors. May sleep.
+    pub(crate) fn sectors(&self) -> u64 {
+        self.range.sectors(self.file())
+    }
+
+    /// Whether direct I/O works with this offset when the device has the given block size.
+    pub(crate) fn can_direct(&self, block_size: u32) -> bool {
+        let align = self.backing.dio_offset_align;
+        self.file().can_direct()
+            && block_size >= align
+            && self.range.offset & i64::from(align.saturating_sub(1)) == 0
+    }
+
+    /// Falls back to buffered I/O where direct I/O does not work.
+    pub(crate) fn update_direct(&self, block_size: u32) {
+        if self.flags.has(Flag::DIRECT_IO) && !self.can_direct(block_size) {
+            self.flags.set(Flag::DIRECT_IO, false);
+        }
+    }
+
+    /// Where in the file what is left of a request starts.
+    fn position(&self, rq: &Request<LoopOps>) -> Result<i64> {
+        i64::try_from(rq.position())?
+            .checked_add(self.range.offset)
+            .ok_or(EFBIG)
+    }
+
+    /// Serves a request. May sleep.
+    pub(crate) fn serve(&self, rq: Request<LoopOps>) -> Outcome {
+        let op = rq.op();
+        if op.is_write() && self.flags.has(Flag::READ_ONLY) {
+            return Outcome::Done(rq, Status::IOERR);
+        }
+        match op {
+            Op::Read | Op::Write if self.flags.has(Flag::DIRECT_IO) => self.direct(rq),
+            Op::Read | Op::Write => self.buffered(rq),
+            Op::Flush => {
+                let result = self.file().fsync();
+                Outcome::Done(rq, result.into())
+            }
+            Op::Discard => self.fallocate(rq, FALLOC_FL_PUNCH_HOLE),
+            // Who does not want the range unmapped wants its space kept.
+            Op::WriteZeroes { unmap: true } => self.fallocate(rq, FALLOC_FL_PUNCH_HOLE),
+            Op::WriteZeroes { unmap: false } => self.fallocate(rq, FALLOC_FL_ZERO_RANGE),
+            Op::Other => Outcome::Done(rq, Status::NOTSUPP),
+        }
+    }
+
+    fn buffered(&self, mut rq: Request<LoopOps>) -> Outcome {
+        loop {
+            let result = self
+                .position(&rq)
+                .and_then(|pos| rq.transfer(self.file(), pos, IoFlags::BUFFERED));
+            if let Some(status) = settle(&mut rq, result) {
+                return Outcome::Done(rq, status);
+            }
+        }
+    }
+
+    fn direct(&self, mut rq: Request<LoopOps>) -> Outcome {
+        loop {
+            let pos = match self.position(&rq) {
+                Ok(pos) => pos,
+                Err(e) => return Outcome::Done(rq, e.into()),
+            };
+            match rq.submit(self.file().clone(), pos, IoFlags::DIRECT) {
+                Submitted::Queued => return Outcome::Queued,
+                Submitted::Done(back, result) => {
+                    rq = back;
+                    if let Some(status) = settle(&mut rq, result) {
+                        return Outcome::Done(rq, status);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fallocate(&self, rq: Request<LoopOps>, mode: i32) -> Outcome {
+        let result = self
+            .position(&rq)
+            .and_then(|pos| self.file().fallocate(mode, pos, i64::try_from(rq.len())?));
+        match result {
+            Err(e) if e == EOPNOTSUPP => Outcome::Unsupported(rq),
+            result => Outcome::Done(rq, result.into()),
+        }
+    }
+}
+
+/// Accounts for what was transferred of a request; returns how the request ends, or `None` when
+/// there is more to transfer.
+pub(crate) fn settle(rq: &mut Request<LoopOps>, result: Result<usize>) -> Option<Status> {
+    match result {
+        Ok(n) if n >= rq.len() => Some(Status::OK),
+        Ok(n) => {
+            // Requests are counted in sectors, so that what is left starts at one.
+            let whole = n - n % SECTOR_SIZE as usize;
+            if whole > 0 {
+                rq.advance(whole);
+                return None;
+            }
+            // The file has got shorter than the device.
+            if rq.op() == Op::Read {
+                rq.zero_fill();
+            }
+            Some(Status::IOERR)
+        }
+        Err(e) => Some(e.into()),
+    }
+}
+
+/// Whether a file is a loop device, of whichever driver.
+pub(crate) fn is_loop_device(file: &File) -> bool {
+    file.as_bdev()
+        .is_some_and(|bdev| bdev.devt().major() == LOOP_MAJOR)
+}
+
+/// Checks that a file has the operations that a device needs.
+pub(crate) fn check_operations(file: &File) -> Result {
+    if !file.has_read_iter() || (file.is_writable() && !file.has_write_iter()) {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// Checks that a file can back `device`: that it is a regular file or a block device, and not the
+/// device itself, directly or through others. The driver's `validate` is held when the file is a
+/// loop device.
+///
+/// # Errors
+///
+/// `EBADF` for recursion, `EINVAL` otherwise.
+pub(crate) fn validate(file: &File, device: &Device) -> Result {
+    if !file.is_regular() && file.as_bdev().is_none() {
+        return Err(EINVAL);
+    }
+    let mut below = loop_below(file)?;
+    while let Some((number, binding)) = below {
+        if number == device.number() {
+            return Err(EBADF);
+        }
+        below = loop_below(binding.ok_or(EINVAL)?.file())?;
+    }
+    Ok(())
+}
+
+/// A loop device's number, and what it is bound to.
+type Below = (u32, Option<Arc<Binding>>);
+
+/// Returns the loop device that a file is, if it is one.
+fn loop_below(file: &File) -> Result<Option<Below>> {
+    if !is_loop_device(file) {
+        return Ok(None);
+    }
+    let disk = file
+        .as_bdev()
+        .and_then(|bdev| bdev.disk::<LoopOps>())
+        .ok_or(EINVAL)?;
+    let device = disk.data();
+    Ok(Some((device.number(), device.bound_to())))
+}

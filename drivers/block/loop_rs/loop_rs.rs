@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The loop block driver: files as block devices.
+//!
+//! Every I/O to a backing file is issued, and charged, as the cgroup that asked for it.
+//!
+//! Where to find what `drivers/block/loop.c` does:
+//!
+//! | C | here |
+//! | --- | --- |
+//! | `loop_control_ioctl`, `loop_add`, `loop_remove`, `loop_probe`, `loop_index_idr` | [`control`] |
+//! | `lo_open`, `lo_release`, `lo_ioctl`, `loop_configure`, `__loop_clr_fd` and the other transitions of `lo_state` | [`device`] |
+//! | `loop_info64` and the old forms of it, `lo_flags`, queue limits | [`config`] |
+//! | `lo_backing_file`, `loop_validate_file`, direct I/O alignment, `lo_rw_aio`, `lo_fallocate`, `lo_req_flush` | [`backing`] |
+//! | `loop_queue_rq`, `loop_handle_cmd`, `lo_complete_rq` | [`dispatch`] |
+//! | `loop_queue_work`, `loop_worker`, `loop_process_work`, the idle timer | [`worker`] |
+//! | `/sys/block/loopN/loop/` | [`sysfs`] |
+//!
+//! # Who owns what
+//!
+//! [`control::Driver`] owns the disks by number. A disk owns its [`device::Device`], which is freed
+//! when the disk is no longer open anywhere. A bound device's state owns a
+//! [`backing::Binding`]: the backing file and how it is used, never changed but replaced. What is
+//! in flight holds the file on its own, so that no I/O can find it gone.
+//!
+//! # Locks
+//!
+//! From the outside in: the driver's `validate`, a device's `state`, the queue's `limits_lock`, a
+//! device's worker tree. The driver's registry is taken by itself.
+
+#![deny(unsafe_code)]
+
+mod backing;
+mod config;
+mod control;
+mod device;
+mod dispatch;
+mod sysfs;
+mod worker;
+
+use control::{Control, Driver};
+use kernel::{prelude::*, sync::Arc};
+use kernel_ext::{
+    block::major::Major,
+    miscdevice::ControlRegistration,
+    module_params,
+    uapi::loop_::{DEFAULT_COUNT, LOOP_CTRL_MINOR, LOOP_MAJOR},
+};
+
+module! {
+    type: LoopModule,
+    name: "loop_rs",
+    authors: ["The loop_rs authors"],
+    description: "Loopback device support",
+    license: "GPL",
+    alias: ["block-major-7-*", "char-major-10-237", "devname:loop-control"],
+}
+
+module_params! {
+    LoopModule;
+    /// How many devices there are at first; the most there can be when given.
+    max_loop: int = DEFAULT_COUNT, min 0, "Maximum number of loop devices";
+    /// How many partitions a device can have in its own minor numbers.
+    max_part: int = 0, min 0, "Maximum number of partitions per loop device";
+    /// How many requests a device can have in flight.
+    hw_queue_depth: int = 128, min 1, "Queue depth for each hardware queue. Default: 128";
+    /// How long the worker of a cgroup is kept when it has nothing to do, in milliseconds.
+    idle_worker_timeout_ms: int = 60000, min 1,
+        "How long an idle worker of a cgroup is kept, in milliseconds. Default: 60000";
+}
+
+/// The loaded module. Its fields are dropped, in this order, when it is unloaded: first nobody can
+/// ask for devices any more, then the devices go.
+struct LoopModule {
+    _major: Major<Driver>,
+    _control: Pin<KBox<ControlRegistration<Control>>>,
+    _devices: RemoveDevices,
+}
+
+/// Removes all devices when dropped.
+struct RemoveDevices(Arc<Driver>);
+
+impl Drop for RemoveDevices {
+    fn drop(&mut self) {
+        self.0.remove_all();
+    }
+}
+
+impl kernel::Module for LoopModule {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        let driver = Driver::new()?;
+        let control = KBox::pin_init(
+            ControlRegistration::new(LOOP_CTRL_MINOR, c"loop-control", Control(driver.clone())),
+            GFP_KERNEL,
+        )
+        .inspect_err(busy)?;
+        let major = Major::register(LOOP_MAJOR, c"loop", driver.clone()).inspect_err(busy)?;
+        for number in 0..max_loop.value() {
+            // As many as can be had: user space asks for more when it needs them.
+            let _ = driver.add(Some(number.unsigned_abs()));
+        }
+        pr_info!("module loaded\n");
+        Ok(Self {
+            _major: major,
+            _control: control,
+            _devices: RemoveDevices(driver),
+        })
+    }
+}
+
+/// Says what to do when another driver has the device numbers.
+fn busy(error: &Error) {
+    if *error == EBUSY {
+        pr_err!("another loop driver has /dev/loop*: detach its devices (losetup -D) and unload it (rmmod loop), then load loop_rs again\n");
+    }
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the kernel crate's own bindings do not carry: see bindgen_parameters
+ * for how the list is kept to that.
+ */
+
+#include <linux/backing-dev.h>
+#include <linux/blk-cgroup.h>
+#include <linux/blk-mq.h>
+#include <linux/blkdev.h>
+#include <linux/compat.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/kthread.h>
+#include <linux/memcontrol.h>
+#include <linux/sched/mm.h>
+#include <linux/statfs.h>
+#include <linux/uio.h>
+#include <uapi/linux/loop.h>
+
+/* Constants that bindgen cannot see through a cast. */
+const u32 RUST_CONST_HELPER_BLK_FEAT_WRITE_CACHE = (__force u32)BLK_FEAT_WRITE_CACHE;
+const u32 RUST_CONST_HELPER_BLK_OPEN_WRITE = (__force u32)BLK_OPEN_WRITE;
+const u32 RUST_CONST_HELPER_BLK_OPEN_EXCL = (__force u32)BLK_OPEN_EXCL;
+const blk_status_t RUST_CONST_HELPER_BLK_STS_NOTSUPP = BLK_STS_NOTSUPP;
+const blk_status_t RUST_CONST_HELPER_BLK_STS_IOERR = BLK_STS_IOERR;
+const u32 RUST_CONST_HELPER_FMODE_WRITE = (__force u32)FMODE_WRITE;
+const u32 RUST_CONST_HELPER_FMODE_CAN_ODIRECT = (__force u32)FMODE_CAN_ODIRECT;
+const gfp_t RUST_CONST_HELPER___GFP_IO = __GFP_IO;
+const gfp_t RUST_CONST_HELPER___GFP_FS = __GFP_FS;
+const u32 RUST_CONST_HELPER_REQ_NOWAIT = (__force u32)REQ_NOWAIT;
+const u32 RUST_CONST_HELPER_REQ_NOUNMAP = (__force u32)REQ_NOUNMAP;
+const u32 RUST_CONST_HELPER_REQ_OP_MASK = (__force u32)REQ_OP_MASK;

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * C functions for what Rust cannot reach: inline functions and macros that are
+ * more than a field access. One wrapper each, no logic.
+ */
+
+#include <linux/blk-mq.h>
+#include <linux/blkdev.h>
+#include <linux/cgroup.h>
+#include <linux/device.h>
+#include <linux/fs.h>
+#include <linux/memcontrol.h>
+#include <linux/pagemap.h>
+#include <linux/sched/mm.h>
+
+void rust_helper_css_get(struct cgroup_subsys_state *css)
+{
+	css_get(css);
+}
+
+void rust_helper_css_put(struct cgroup_subsys_state *css)
+{
+	css_put(css);
+}
+
+struct mem_cgroup *
+rust_helper_set_active_memcg(struct mem_cgroup *memcg)
+{
+	return set_active_memcg(memcg);
+}
+
+struct mem_cgroup *
+rust_helper_mem_cgroup_from_css(struct cgroup_subsys_state *css)
+{
+	return mem_cgroup_from_css(css);
+}
+
+void rust_helper_kiocb_start_write(struct kiocb *iocb)
+{
+	kiocb_start_write(iocb);
+}
+
+void rust_helper_kiocb_end_write(struct kiocb *iocb)
+{
+	kiocb_end_write(iocb);
+}
+
+void rust_helper_file_start_write(struct file *file)
+{
+	file_start_write(file);
+}
+
+void rust_helper_file_end_write(struct file *file)
+{
+	file_end_write(file);
+}
+
+loff_t rust_helper_i_size_read(const struct inode *inode)
+{
+	return i_size_read(inode);
+}
+
+struct queue_limits
+rust_helper_queue_limits_start_update(struct request_queue *q)
+{
+	return queue_limits_start_update(q);
+}
+
+void rust_helper_queue_limits_cancel_update(struct request_queue *q)
+{
+	queue_limits_cancel_update(q);
+}
+
+void rust_helper_dev_set_uevent_suppress(struct device *dev, int val)
+{
+	dev_set_uevent_suppress(dev, val);
+}
+
+unsigned int rust_helper_disk_openers(struct gendisk *disk)
+{
+	return disk_openers(disk);
+}
+
+unsigned int
+rust_helper_bdev_logical_block_size(struct block_device *bdev)
+{
+	return bdev_logical_block_size(bdev);
+}
+
+unsigned int
+rust_helper_bdev_dma_alignment(struct block_device *bdev)
+{
+	return bdev_dma_alignment(bdev);
+}
+
+unsigned int
+rust_helper_bdev_write_zeroes_sectors(struct block_device *bdev)
+{
+	return bdev_write_zeroes_sectors(bdev);
+}
+
+unsigned int
+rust_helper_bdev_discard_granularity(struct block_device *bdev)
+{
+	return bdev_discard_granularity(bdev);
+}
+
+bool rust_helper_bdev_rot(struct block_device *bdev)
+{
+	return bdev_rot(bdev);
+}
+
+int rust_helper_cond_resched(void)
+{
+	return cond_resched();
+}

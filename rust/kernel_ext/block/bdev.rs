@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Block devices as seen by those who use them.
+//!
+//! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
+
+use crate::bindings;
+use kernel::{error::to_result, prelude::*, types::Opaque};
+
+/// How a block device was opened.
+///
+/// Wraps the C `blk_mode_t`.
+#[derive(Copy, Clone)]
+pub struct OpenMode(bindings::blk_mode_t);
+
+impl OpenMode {
+    pub(crate) fn from_raw(mode: bindings::blk_mode_t) -> Self {
+        Self(mode)
+    }
+
+    /// The opener may write.
+    pub fn is_write(self) -> bool {
+        self.0 & bindings::BLK_OPEN_WRITE != 0
+    }
+
+    /// The opener holds the device exclusively (`O_EXCL`).
+    pub fn is_exclusive(self) -> bool {
+        self.0 & bindings::BLK_OPEN_EXCL != 0
+    }
+}
+
+/// A block device: a whole disk or a partition.
+///
+/// Wraps the C `struct block_device`.
+///
+/// # Invariants
+///
+/// A reference to it keeps nothing alive; whoever hands one out guarantees that the device is open,
+/// or otherwise held, for the reference's lifetime.
+#[repr(transparent)]
+pub struct BlockDevice(Opaque<bindings::block_device>);
+
+// SAFETY: The C functions called on a `struct block_device` below do their own locking.
+unsafe impl Send for BlockDevice {}
+// SAFETY: As above.
+unsafe impl Sync for BlockDevice {}
+
+impl BlockDevice {
+    /// Creates a reference from a raw pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` points to a block device that stays valid for `'a`.
+    pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::block_device) -> &'a Self {
+        // SAFETY: By the requirements above, and `Self` is transparent.
+        unsafe { &*ptr.cast() }
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut bindings::block_device {
+        self.0.get()
+    }
+
+    /// The device's number.
+    pub fn devt(&self) -> DevT {
+        // SAFETY: By the type invariant the device is valid, and its number does not change.
+        DevT(unsafe { (*self.as_raw()).bd_dev })
+    }
+
+    /// Logical block size in bytes.
+    pub fn logical_block_size(&self) -> u32 {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::bdev_logical_block_size(self.as_raw()) }
+    }
+
+    /// Mask of the address bits that must be clear in memory handed to the device.
+    pub fn dma_alignment(&self) -> u32 {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::bdev_dma_alignment(self.as_raw()) }
+    }
+
+    /// Largest write-zeroes request in sectors; 0 when the device has no such operation.
+    pub fn write_zeroes_sectors(&self) -> u32 {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::bdev_write_zeroes_sectors(self.as_raw()) }
+    }
+
+    /// Discard granularity in bytes.
+    pub fn discard_granularity(&self) -> u32 {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::bdev_discard_granularity(self.as_raw()) }
+    }
+
+    /// Whether seeks cost.
+    pub fn is_rotational(&self) -> bool {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::bdev_rot(self.as_raw()) }
+    }
+
+    /// Writes back the device's page cache and waits for it. May sleep.
+    ///
+    /// Wraps the C function `sync_blockdev`.
+    pub fn sync(&self) -> Result {
+        // SAFETY: By the type invariant the device is valid.
+        to_result(unsafe { bindings::sync_blockdev(self.as_raw()) })
+    }
+
+    /// Drops clean pages of the device's page cache. May sleep.
+    ///
+    /// Wraps the C function `invalidate_bdev`.
+    pub fn invalidate(&self) {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::invalidate_bdev(self.as_raw()) }
+    }
+
+    /// Claims the device, so that no other exclusive opener or claimer can have it until the claim
+    /// is dropped. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` when somebody else holds it exclusively.
+    ///
+    /// Wraps the C function `bd_prepare_to_claim`.
+    pub fn claim(&self) -> Result<Claim<'_>> {
+        // SAFETY: By the type invariant the device is valid; the holder is only compared.
+        to_result(unsafe {
+            bindings::bd_prepare_to_claim(self.as_raw(), Claim::holder(), core::ptr::null())
+        })?;
+        Ok(Claim { bdev: self })
+    }
+}
+
+/// A device number.
+///
+/// Wraps the C `dev_t`.
+#[derive(Copy, Clone, PartialEq, Eq)]
+pub struct DevT(bindings::dev_t);
+
+impl DevT {
+    pub(crate) fn from_raw(dev: bindings::dev_t) -> Self {
+        Self(dev)
+    }
+
+    /// The major number.
+    pub fn major(self) -> u32 {
+        self.0 >> bindings::MINORBITS
+    }
+
+    /// The minor number.
+    pub fn minor(self) -> u32 {
+        self.0 & ((1 << bindings::MINORBITS) - 1)
+    }
+
+    /// As user space sees it in 64 bits.
+    ///
+    /// Corresponds to the C function `huge_encode_dev`.
+    pub fn to_user(self) -> u64 {
+        let (major, minor) = (self.major(), self.minor());
+        u64::from((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))
+    }
+}
+
+/// A [claimed](BlockDevice::claim) block device; released when dropped.
+pub struct Claim<'a> {
+    bdev: &'a BlockDevice,
+}
+
+impl Claim<'_> {
+    /// The token by which the block layer tells one holder from another: claims made through
+    /// this abstraction never become holders, so one for all is enough.
+    fn holder() -> *mut kernel::ffi::c_void {
+        static HOLDER: u8 = 0;
+        core::ptr::from_ref(&HOLDER).cast_mut().cast()
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The device was claimed with this holder when `self` was made, and is valid for
+        // the lifetime of `self`.
+        unsafe { bindings::bd_abort_claiming(self.bdev.as_raw(), Self::holder()) }
+    }
+}

@@ -1,0 +1,491 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Disks, and what a driver does when they are opened, closed and controlled.
+//!
+//! C headers: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
+
+use crate::{
+    bindings,
+    block::{
+        bdev::{BlockDevice, OpenMode},
+        mq::{self, TagSet},
+        Queue, QueueLimits,
+    },
+    fs::FdTable,
+};
+use core::{marker::PhantomData, ptr::NonNull};
+use kernel::{
+    error::{from_err_ptr, from_result, to_result, VTABLE_DEFAULT_ERROR},
+    ffi::{c_int, c_uint, c_ulong, c_void},
+    fmt,
+    module::this_module,
+    prelude::*,
+    static_lock_class,
+    str::NullTerminatedFormatter,
+    types::{ForeignOwnable, Opaque},
+};
+
+type Borrowed<'a, T> = <<T as mq::Operations>::Data as ForeignOwnable>::Borrowed<'a>;
+
+/// What a driver does with the disks it provides, beyond serving requests.
+///
+/// Corresponds to the C `struct block_device_operations`. All are called in process context and
+/// may sleep.
+#[vtable]
+pub trait Operations: mq::Operations {
+    /// Somebody opens the disk or a partition of it. Called with the disk's `open_mutex` held.
+    fn open(disk: &GenDisk<Self>, mode: OpenMode) -> Result;
+
+    /// Somebody closed the disk or a partition of it.
+    fn release(disk: Closing<'_, Self>);
+
+    /// An ioctl that the block layer does not handle by itself.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTTY`, or what the driver's interface says, for one that is not known.
+    fn ioctl(cx: &IoctlContext<'_, Self>, cmd: u32, arg: usize) -> Result<c_int>;
+
+    /// As [`ioctl`](Self::ioctl), for a 32-bit task; pointers are not converted.
+    fn compat_ioctl(_cx: &IoctlContext<'_, Self>, _cmd: u32, _arg: usize) -> Result<c_int> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// Where an ioctl comes from.
+pub struct IoctlContext<'a, T: Operations> {
+    /// The disk.
+    pub disk: &'a GenDisk<T>,
+    /// The disk or partition that was opened.
+    pub bdev: &'a BlockDevice,
+    /// How it was opened.
+    pub mode: OpenMode,
+    /// The calling task's file descriptors.
+    pub files: FdTable,
+}
+
+/// A disk.
+///
+/// Wraps the C `struct gendisk`.
+///
+/// # Invariants
+///
+/// The disk was made by [`Disk::add`] with operations `T`: its `private_data` and its queue's
+/// `queuedata` are a borrowed `T::Data`. It is valid for as long as there is a reference to it.
+#[repr(transparent)]
+pub struct GenDisk<T: Operations> {
+    disk: Opaque<bindings::gendisk>,
+    _p: PhantomData<T>,
+}
+
+// SAFETY: The C functions called on a `struct gendisk` below do their own locking, and `T::Data`
+// is `Send` and `Sync`.
+unsafe impl<T: Operations> Send for GenDisk<T> {}
+// SAFETY: As above.
+unsafe impl<T: Operations> Sync for GenDisk<T> {}
+
+impl<T: Operations> GenDisk<T> {
+    /// # Safety
+    ///
+    /// `ptr` points to a disk for which the type invariants hold for `'a`.
+    pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::gendisk) -> &'a Self {
+        // SAFETY: By the requirements above, and `Self` is transparent.
+        unsafe { &*ptr.cast() }
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut bindings::gendisk {
+        self.disk.get()
+    }
+
+    fn device(&self) -> *mut bindings::device {
+        // SAFETY: By the type invariant the disk is valid, and so is its whole-disk device.
+        unsafe { &raw mut (*(*self.as_raw()).part0).bd_device }
+    }
+
+    pub(crate) fn kobject(&self) -> *mut bindings::kobject {
+        // SAFETY: By the type invariant the disk's device is valid.
+        unsafe { &raw mut (*self.device()).kobj }
+    }
+
+    /// The driver's data.
+    pub fn data(&self) -> Borrowed<'_, T> {
+        // SAFETY: By the type invariant, and the disk holds the data until it is gone.
+        unsafe { T::Data::borrow((*self.as_raw()).private_data) }
+    }
+
+    /// The disk's request queue.
+    pub fn queue(&self) -> &Queue {
+        // SAFETY: A disk has a queue for as long as it exists.
+        unsafe { Queue::from_raw((*self.as_raw()).queue) }
+    }
+
+    /// The block device that is the whole disk.
+    pub fn whole(&self) -> &BlockDevice {
+        // SAFETY: A disk has its whole-disk device for as long as it exists.
+        unsafe { BlockDevice::from_raw((*self.as_raw()).part0) }
+    }
+
+    /// How many times the disk and its partitions are open.
+    ///
+    /// Wraps the C function `disk_openers`.
+    pub fn openers(&self) -> u32 {
+        // SAFETY: By the type invariant the disk is valid.
+        unsafe { bindings::disk_openers(self.as_raw()) }
+    }
+
+    /// Sets the capacity in sectors and tells user space; returns whether that was an event.
+    ///
+    /// Wraps the C function `set_capacity_and_notify`.
+    pub fn set_capacity_and_notify(&self, sectors: u64) -> bool {
+        // SAFETY: By the type invariant the disk is valid.
+        unsafe { bindings::set_capacity_and_notify(self.as_raw(), sectors) }
+    }
+
+    /// Makes the disk read-only or writable.
+    ///
+    /// Wraps the C function `set_disk_ro`.
+    pub fn set_read_only(&self, read_only: bool) {
+        // SAFETY: By the type invariant the disk is valid.
+        unsafe { bindings::set_disk_ro(self.as_raw(), read_only) }
+    }
+
+    /// Says that the disk has other contents than before. May sleep.
+    ///
+    /// Wraps the C function `disk_force_media_change`.
+    pub fn force_media_change(&self) {
+        // SAFETY: By the type invariant the disk is valid.
+        unsafe { bindings::disk_force_media_change(self.as_raw()) }
+    }
+
+    /// Drops all that is cached of the disk, and its capacity. May sleep.
+    ///
+    /// Wraps the C function `invalidate_disk`.
+    pub fn invalidate(&self) {
+        // SAFETY: By the type invariant the disk is valid.
+        unsafe { bindings::invalidate_disk(self.as_raw()) }
+    }
+
+    /// Sends a `change` uevent for the disk.
+    pub fn uevent_change(&self) {
+        // SAFETY: By the type invariant the disk is valid. A lost uevent is nothing to handle.
+        unsafe {
+            bindings::kobject_uevent(self.kobject(), bindings::kobject_action_KOBJ_CHANGE);
+        }
+    }
+
+    /// Holds back the disk's uevents for as long as the guard lives.
+    pub fn suppress_uevents(&self) -> UeventsSuppressed<'_, T> {
+        // SAFETY: By the type invariant the disk's device is valid.
+        unsafe { bindings::dev_set_uevent_suppress(self.device(), 1) };
+        UeventsSuppressed { disk: self }
+    }
+
+    /// Keeps the block layer from looking for partitions by itself, or not.
+    pub fn suppress_partition_scan(&self, on: bool) {
+        let nr = bindings::GD_SUPPRESS_PART_SCAN as usize;
+        // SAFETY: By the type invariant the disk is valid; the bit operations are atomic.
+        unsafe {
+            let state = &raw mut (*self.as_raw()).state;
+            if on {
+                bindings::set_bit(nr, state);
+            } else {
+                bindings::clear_bit(nr, state);
+            }
+        }
+    }
+
+    /// Reads the partition table again. Takes the disk's `open_mutex`; may sleep.
+    ///
+    /// Wraps the C function `bdev_disk_changed`.
+    pub fn reread_partitions(&self) -> Result {
+        // SAFETY: By the type invariant the disk is valid, and its `open_mutex` is initialised.
+        unsafe {
+            let lock = &raw mut (*self.as_raw()).open_mutex;
+            bindings::mutex_lock(lock);
+            let ret = bindings::bdev_disk_changed(self.as_raw(), false);
+            bindings::mutex_unlock(lock);
+            to_result(ret)
+        }
+    }
+}
+
+/// A disk that is being closed: its `open_mutex` is held.
+pub struct Closing<'a, T: Operations> {
+    disk: &'a GenDisk<T>,
+}
+
+impl<T: Operations> Closing<'_, T> {
+    /// Reads the partition table again, under the `open_mutex` that is held already. May sleep.
+    ///
+    /// Wraps the C function `bdev_disk_changed`.
+    pub fn reread_partitions_locked(&self) -> Result {
+        // SAFETY: The disk is valid, and its `open_mutex` is held while it is being closed.
+        to_result(unsafe { bindings::bdev_disk_changed(self.disk.as_raw(), false) })
+    }
+}
+
+impl<T: Operations> core::ops::Deref for Closing<'_, T> {
+    type Target = GenDisk<T>;
+
+    fn deref(&self) -> &GenDisk<T> {
+        self.disk
+    }
+}
+
+/// While this lives the disk sends no uevents.
+pub struct UeventsSuppressed<'a, T: Operations> {
+    disk: &'a GenDisk<T>,
+}
+
+impl<T: Operations> Drop for UeventsSuppressed<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: By its type invariant the disk's device is valid.
+        unsafe { bindings::dev_set_uevent_suppress(self.disk.device(), 0) };
+    }
+}
+
+impl BlockDevice {
+    /// Returns the disk that this is, or is a partition of, if it is one with operations `T`.
+    pub fn disk<T: Operations>(&self) -> Option<&GenDisk<T>> {
+        // SAFETY: A block device has its disk for as long as it exists.
+        let disk = unsafe { (*self.as_raw()).bd_disk };
+        // SAFETY: As above; the operations are set before the disk can be found.
+        if unsafe { (*disk).fops } != OperationsVTable::<T>::build() {
+            return None;
+        }
+        // SAFETY: These operations are set by `Disk::add` only.
+        Some(unsafe { GenDisk::from_raw(disk) })
+    }
+}
+
+/// How a [`Disk`] presents itself.
+pub struct DiskOptions {
+    /// The major number.
+    pub major: u32,
+    /// The minor number of the whole disk.
+    pub first_minor: u32,
+    /// How many minor numbers are the disk's.
+    pub minors: u32,
+    /// Whether the block layer is not to look for partitions by itself.
+    pub suppress_partition_scan: bool,
+    /// Whether changes of the medium are told to user space.
+    pub media_change_events: bool,
+}
+
+/// A disk that is in use, held by the driver that provides it; removed when dropped.
+///
+/// # Invariants
+///
+/// `disk` points to a disk that was added and not yet deleted, with the type invariants of
+/// [`GenDisk`], of which we own the driver's reference.
+pub struct Disk<T: Operations> {
+    disk: NonNull<bindings::gendisk>,
+    // Requests are part of the tag set, so it goes after the disk.
+    _tag_set: Pin<KBox<TagSet<T>>>,
+}
+
+// SAFETY: A disk may be removed by another task than the one that added it.
+unsafe impl<T: Operations> Send for Disk<T> {}
+// SAFETY: All that a shared disk gives access to is `Sync`.
+unsafe impl<T: Operations> Sync for Disk<T> {}
+
+impl<T: Operations> Disk<T> {
+    /// Makes a disk and adds it to the system. Devices and partitions may be opened, and requests
+    /// come in, before this function returns. May sleep.
+    ///
+    /// Wraps the C functions `blk_mq_alloc_disk` and `device_add_disk`.
+    pub fn add(
+        name: fmt::Arguments<'_>,
+        options: DiskOptions,
+        mut limits: QueueLimits,
+        tag_set: Pin<KBox<TagSet<T>>>,
+        data: T::Data,
+    ) -> Result<Self> {
+        let data = data.into_foreign();
+        // SAFETY: The tag set is allocated, and stays so until the disk is gone. `data` is valid
+        // until then, too.
+        let disk = match from_err_ptr(unsafe {
+            bindings::__blk_mq_alloc_disk(
+                tag_set.as_raw(),
+                limits.as_raw(),
+                data,
+                static_lock_class!().as_ptr(),
+            )
+        }) {
+            Ok(disk) => disk,
+            Err(e) => {
+                // SAFETY: `data` came from `into_foreign` above and went nowhere.
+                drop(unsafe { T::Data::from_foreign(data) });
+                return Err(e);
+            }
+        };
+
+        // SAFETY: The disk is ours alone until it is added.
+        let result = unsafe { Self::set_up(disk, name, options, data) }.and_then(|()| {
+            // SAFETY: The disk is set up.
+            to_result(unsafe {
+                bindings::device_add_disk(core::ptr::null_mut(), disk, core::ptr::null_mut())
+            })
+        });
+        if let Err(e) = result {
+            // SAFETY: We own the disk's reference.
+            unsafe { bindings::put_disk(disk) };
+            // SAFETY: A disk that was not added does not call `free_disk`, so that the data is
+            // still ours.
+            drop(unsafe { T::Data::from_foreign(data) });
+            return Err(e);
+        }
+        // INVARIANT: The disk was added above.
+        Ok(Self {
+            // SAFETY: Checked by `from_err_ptr`; the function does not return null.
+            disk: unsafe { NonNull::new_unchecked(disk) },
+            _tag_set: tag_set,
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `disk` is an allocated disk that was not added yet.
+    unsafe fn set_up(
+        disk: *mut bindings::gendisk,
+        name: fmt::Arguments<'_>,
+        options: DiskOptions,
+        data: *mut c_void,
+    ) -> Result {
+        // SAFETY: By the requirements of this function.
+        let disk = unsafe { &mut *disk };
+        disk.major = options.major.try_into()?;
+        disk.first_minor = options.first_minor.try_into()?;
+        disk.minors = options.minors.try_into()?;
+        disk.fops = OperationsVTable::<T>::build();
+        disk.private_data = data;
+        if options.media_change_events {
+            disk.events = bindings::DISK_EVENT_MEDIA_CHANGE as u16;
+            disk.event_flags = bindings::DISK_EVENT_FLAG_UEVENT as u16;
+        }
+        if options.suppress_partition_scan {
+            disk.state |= 1 << bindings::GD_SUPPRESS_PART_SCAN;
+        }
+        let mut writer = NullTerminatedFormatter::new(&mut disk.disk_name).ok_or(EINVAL)?;
+        fmt::Write::write_fmt(&mut writer, name)?;
+        Ok(())
+    }
+}
+
+impl<T: Operations> core::ops::Deref for Disk<T> {
+    type Target = GenDisk<T>;
+
+    fn deref(&self) -> &GenDisk<T> {
+        // SAFETY: By the type invariant.
+        unsafe { GenDisk::from_raw(self.disk.as_ptr()) }
+    }
+}
+
+impl<T: Operations> Drop for Disk<T> {
+    /// Removes the disk: waits for its requests. May sleep.
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the disk was added and not yet deleted.
+        unsafe { bindings::del_gendisk(self.disk.as_ptr()) };
+        // SAFETY: By the type invariant we own a reference. Whoever else holds one keeps the
+        // disk's data until `free_disk`.
+        unsafe { bindings::put_disk(self.disk.as_ptr()) };
+    }
+}
+
+/// Makes the C vtable of an [`Operations`] implementation.
+struct OperationsVTable<T: Operations>(PhantomData<T>);
+
+impl<T: Operations> OperationsVTable<T> {
+    /// # Safety
+    ///
+    /// Called by the block layer only, for a disk made by [`Disk::add`] with operations `T`.
+    unsafe extern "C" fn open(disk: *mut bindings::gendisk, mode: bindings::blk_mode_t) -> c_int {
+        from_result(|| {
+            // SAFETY: By the requirements of this function; the block layer holds the disk.
+            T::open(unsafe { GenDisk::from_raw(disk) }, OpenMode::from_raw(mode))?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::open`].
+    unsafe extern "C" fn release(disk: *mut bindings::gendisk) {
+        // SAFETY: By the requirements of this function; the block layer holds the disk, and its
+        // `open_mutex`.
+        let disk = unsafe { GenDisk::from_raw(disk) };
+        T::release(Closing { disk });
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::open`].
+    unsafe fn context<'a>(
+        bdev: *mut bindings::block_device,
+        mode: bindings::blk_mode_t,
+    ) -> IoctlContext<'a, T> {
+        IoctlContext {
+            // SAFETY: The device is open during an ioctl, and the disk is one of operations `T`.
+            disk: unsafe { GenDisk::from_raw((*bdev).bd_disk) },
+            // SAFETY: The device is open during an ioctl.
+            bdev: unsafe { BlockDevice::from_raw(bdev) },
+            mode: OpenMode::from_raw(mode),
+            // SAFETY: An ioctl looks up its file without entering an `fdget_pos` region.
+            files: unsafe { FdTable::current() },
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::open`].
+    unsafe extern "C" fn ioctl(
+        bdev: *mut bindings::block_device,
+        mode: bindings::blk_mode_t,
+        cmd: c_uint,
+        arg: c_ulong,
+    ) -> c_int {
+        // SAFETY: By the requirements of this function.
+        let cx = unsafe { Self::context(bdev, mode) };
+        from_result(|| T::ioctl(&cx, cmd, arg))
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::open`].
+    unsafe extern "C" fn compat_ioctl(
+        bdev: *mut bindings::block_device,
+        mode: bindings::blk_mode_t,
+        cmd: c_uint,
+        arg: c_ulong,
+    ) -> c_int {
+        // SAFETY: By the requirements of this function.
+        let cx = unsafe { Self::context(bdev, mode) };
+        from_result(|| T::compat_ioctl(&cx, cmd, arg))
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::open`]; nobody uses the disk any more.
+    unsafe extern "C" fn free_disk(disk: *mut bindings::gendisk) {
+        // SAFETY: The disk holds the data that `Disk::add` made foreign, and is going away.
+        drop(unsafe { T::Data::from_foreign((*disk).private_data) });
+    }
+
+    const VTABLE: bindings::block_device_operations = bindings::block_device_operations {
+        open: Some(Self::open),
+        release: Some(Self::release),
+        ioctl: Some(Self::ioctl),
+        compat_ioctl: if T::HAS_COMPAT_IOCTL {
+            Some(Self::compat_ioctl)
+        } else {
+            None
+        },
+        free_disk: Some(Self::free_disk),
+        owner: this_module::<<T as Operations>::OwnerModule>().as_ptr(),
+        ..pin_init::zeroed()
+    };
+
+    const fn build() -> &'static bindings::block_device_operations {
+        &Self::VTABLE
+    }
+}

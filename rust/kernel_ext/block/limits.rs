@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Queue limits.
+//!
+//! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
+
+use crate::{bindings, block::Queue};
+use kernel::{error::to_result, prelude::*};
+
+/// The limits of a request queue.
+///
+/// Wraps the C `struct queue_limits`.
+#[repr(transparent)]
+pub struct QueueLimits(bindings::queue_limits);
+
+impl QueueLimits {
+    /// Limits of which all are left for the block layer to choose.
+    pub fn new() -> Self {
+        Self(pin_init::zeroed())
+    }
+
+    pub(crate) fn as_raw(&mut self) -> *mut bindings::queue_limits {
+        &raw mut self.0
+    }
+
+    /// Sets the largest request in sectors.
+    pub fn set_max_hw_sectors(&mut self, sectors: u32) -> &mut Self {
+        self.0.max_hw_sectors = sectors;
+        self
+    }
+
+    /// Returns the logical block size in bytes.
+    pub fn logical_block_size(&self) -> u32 {
+        self.0.logical_block_size
+    }
+
+    /// Sets logical and physical block size, and the smallest efficient I/O, in bytes.
+    pub fn set_block_size(&mut self, bytes: u32) -> &mut Self {
+        self.0.logical_block_size = bytes;
+        self.0.physical_block_size = bytes;
+        self.0.io_min = bytes;
+        self
+    }
+
+    /// Sets the mask of address bits that must be clear in a request's memory.
+    pub fn set_dma_alignment(&mut self, mask: u32) -> &mut Self {
+        self.0.dma_alignment = mask;
+        self
+    }
+
+    /// Says whether the device has a volatile write cache, so that flushes are sent.
+    pub fn set_write_cache(&mut self, on: bool) -> &mut Self {
+        self.set_feature(bindings::BLK_FEAT_WRITE_CACHE, on)
+    }
+
+    /// Says whether seeks cost.
+    pub fn set_rotational(&mut self, on: bool) -> &mut Self {
+        self.set_feature(bindings::BLK_FEAT_ROTATIONAL, on)
+    }
+
+    fn set_feature(&mut self, feature: u32, on: bool) -> &mut Self {
+        if on {
+            self.0.features |= feature;
+        } else {
+            self.0.features &= !feature;
+        }
+        self
+    }
+
+    /// Sets the largest discard in sectors and its granularity in bytes; no discard when
+    /// `sectors` is 0.
+    pub fn set_discard(&mut self, sectors: u32, granularity: u32) -> &mut Self {
+        self.0.max_hw_discard_sectors = sectors;
+        self.0.discard_granularity = if sectors == 0 { 0 } else { granularity };
+        self
+    }
+
+    /// Sets the largest write-zeroes in sectors; 0 for none.
+    pub fn set_write_zeroes(&mut self, sectors: u32) -> &mut Self {
+        self.0.max_write_zeroes_sectors = sectors;
+        self
+    }
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An update of a queue's limits: nothing changes until it is committed.
+///
+/// # Invariants
+///
+/// The queue's `limits_lock` is held by the current task.
+pub struct LimitsUpdate<'a> {
+    queue: &'a Queue,
+    limits: QueueLimits,
+    // The lock is a mutex: its owner must release it.
+    _not_send: kernel::types::NotThreadSafe,
+}
+
+impl<'a> LimitsUpdate<'a> {
+    /// Starts an update: takes the queue's `limits_lock`. May sleep.
+    ///
+    /// Wraps the C function `queue_limits_start_update`.
+    pub(crate) fn start(queue: &'a Queue) -> Self {
+        // SAFETY: The queue is valid by its type invariant.
+        // INVARIANT: The call returns with the lock held.
+        let limits = QueueLimits(unsafe { bindings::queue_limits_start_update(queue.as_raw()) });
+        Self {
+            queue,
+            limits,
+            _not_send: kernel::types::NotThreadSafe,
+        }
+    }
+
+    /// Commits the update. May sleep.
+    ///
+    /// I/O must not be in flight that relies on the old limits: hold a
+    /// [`Frozen`](crate::block::Frozen) where the device is in use.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the limits contradict one another; they are then as before.
+    ///
+    /// Wraps the C function `queue_limits_commit_update`.
+    pub fn commit(self) -> Result {
+        let mut this = core::mem::ManuallyDrop::new(self);
+        let queue = this.queue.as_raw();
+        // SAFETY: The queue is valid by its type invariant, and `limits_lock` is held by ours;
+        // the call releases it, and `self`, which would do so again, is not dropped.
+        to_result(unsafe { bindings::queue_limits_commit_update(queue, this.limits.as_raw()) })
+    }
+}
+
+impl core::ops::Deref for LimitsUpdate<'_> {
+    type Target = QueueLimits;
+
+    fn deref(&self) -> &QueueLimits {
+        &self.limits
+    }
+}
+
+impl core::ops::DerefMut for LimitsUpdate<'_> {
+    fn deref_mut(&mut self) -> &mut QueueLimits {
+        &mut self.limits
+    }
+}
+
+impl Drop for LimitsUpdate<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `limits_lock` is held by the type invariant.
+        unsafe { bindings::queue_limits_cancel_update(self.queue.as_raw()) }
+    }
+}

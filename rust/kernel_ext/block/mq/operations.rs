@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The callbacks of a multi-queue block driver.
+
+use super::request::{Pdu, Request};
+use crate::bindings;
+use core::marker::PhantomData;
+use kernel::{
+    ffi::{c_int, c_uint},
+    prelude::*,
+    types::ForeignOwnable,
+};
+
+type Borrowed<'a, T> = <<T as Operations>::Data as ForeignOwnable>::Borrowed<'a>;
+
+/// What a multi-queue block driver does.
+///
+/// Corresponds to the C `struct blk_mq_ops`.
+#[vtable]
+pub trait Operations: Sized + 'static {
+    /// The driver's data for a disk, held by the disk for as long as it exists.
+    type Data: ForeignOwnable + Send + Sync;
+
+    /// The driver's data in each request, initialised when the tag set is allocated and dropped
+    /// when it is freed; it keeps its value from one use of the request to the next.
+    type RequestData: Default + Send;
+
+    /// Starts a request. When `last` is false, more follow at once, or
+    /// [`commit_rqs`](Self::commit_rqs) does.
+    ///
+    /// Called in process context with interrupts on; must not sleep.
+    fn queue_rq(data: Borrowed<'_, Self>, rq: Request<Self>, last: bool);
+
+    /// Says that no request follows the last one that was started with `last` false.
+    ///
+    /// Context as for [`queue_rq`](Self::queue_rq).
+    fn commit_rqs(data: Borrowed<'_, Self>);
+
+    /// Ends a request on which [`Request::complete`] was called.
+    ///
+    /// Called in any context; must not sleep.
+    fn complete(rq: Request<Self>);
+
+    /// Takes back a request whose [submission](Request::submit) to a file has come to its end,
+    /// with the number of bytes transferred.
+    ///
+    /// Called in any context, hard interrupts included; must not sleep.
+    fn io_complete(rq: Request<Self>, result: Result<usize>);
+}
+
+/// Makes the C vtable of an [`Operations`] implementation.
+pub(super) struct OperationsVTable<T: Operations>(PhantomData<T>);
+
+impl<T: Operations> OperationsVTable<T> {
+    /// # Safety
+    ///
+    /// Called by blk-mq only, for a disk made by [`crate::block::Disk`] with operations `T`.
+    unsafe extern "C" fn queue_rq(
+        hctx: *mut bindings::blk_mq_hw_ctx,
+        bd: *const bindings::blk_mq_queue_data,
+    ) -> bindings::blk_status_t {
+        // SAFETY: blk-mq passes valid pointers.
+        let (queue, rq, last) = unsafe { ((*hctx).queue, (*bd).rq, (*bd).last) };
+        // SAFETY: blk-mq hands a request to the driver to start it.
+        unsafe { bindings::blk_mq_start_request(rq) };
+        // SAFETY: `queuedata` was set from a `T::Data` when the disk was made, and is dropped only
+        // when the disk is gone, after all requests have ended.
+        let data = unsafe { T::Data::borrow((*queue).queuedata) };
+        // SAFETY: The request was started and belongs to the driver from here on; as it is one of
+        // a tag set with operations `T`, its private data is a `Pdu<T>`.
+        T::queue_rq(data, unsafe { Request::from_raw(rq) }, last);
+        // Whatever comes of the request, its owner ends it.
+        0
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::queue_rq`].
+    unsafe extern "C" fn commit_rqs(hctx: *mut bindings::blk_mq_hw_ctx) {
+        // SAFETY: As in `queue_rq`.
+        T::commit_rqs(unsafe { T::Data::borrow((*(*hctx).queue).queuedata) });
+    }
+
+    /// # Safety
+    ///
+    /// Called by blk-mq only, for a request that was given up to [`Request::complete`].
+    unsafe extern "C" fn complete(rq: *mut bindings::request) {
+        // SAFETY: `Request::complete` gave up the request, and nobody else took it.
+        T::complete(unsafe { Request::from_raw(rq) });
+    }
+
+    /// # Safety
+    ///
+    /// Called by blk-mq only, once for a request of a tag set with operations `T`.
+    unsafe extern "C" fn init_request(
+        _set: *mut bindings::blk_mq_tag_set,
+        rq: *mut bindings::request,
+        _hctx_idx: c_uint,
+        _numa_node: c_int,
+    ) -> c_int {
+        // SAFETY: The tag set's `cmd_size` has room for a `Pdu<T>` behind each request.
+        unsafe { Pdu::<T>::of(rq).write(Pdu::new()) };
+        0
+    }
+
+    /// # Safety
+    ///
+    /// Called by blk-mq only, once for a request that `init_request` was called for.
+    unsafe extern "C" fn exit_request(
+        _set: *mut bindings::blk_mq_tag_set,
+        rq: *mut bindings::request,
+        _hctx_idx: c_uint,
+    ) {
+        // SAFETY: Written by `init_request`; nobody uses the request any more.
+        unsafe { core::ptr::drop_in_place(Pdu::<T>::of(rq)) };
+    }
+
+    const VTABLE: bindings::blk_mq_ops = bindings::blk_mq_ops {
+        queue_rq: Some(Self::queue_rq),
+        commit_rqs: Some(Self::commit_rqs),
+        complete: Some(Self::complete),
+        init_request: Some(Self::init_request),
+        exit_request: Some(Self::exit_request),
+        ..pin_init::zeroed()
+    };
+
+    pub(super) const fn build() -> &'static bindings::blk_mq_ops {
+        &Self::VTABLE
+    }
+}

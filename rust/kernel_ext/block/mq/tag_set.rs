@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tag sets.
+
+use super::{operations::OperationsVTable, request::Pdu, Operations};
+use crate::bindings;
+use core::marker::PhantomData;
+use kernel::{error::to_result, prelude::*, types::Opaque};
+
+/// What a [`TagSet`] is made with.
+#[derive(Clone, Copy)]
+pub struct TagSetOptions {
+    /// Number of hardware queues.
+    pub nr_hw_queues: u32,
+    /// Number of requests that each of them can have in flight.
+    pub queue_depth: u32,
+    /// The driver passes its I/O on to other block devices (`BLK_MQ_F_STACKING`).
+    pub stacking: bool,
+    /// The queue starts without an I/O scheduler (`BLK_MQ_F_NO_SCHED_BY_DEFAULT`).
+    pub no_scheduler: bool,
+}
+
+/// The requests of a driver instance.
+///
+/// Wraps the C `struct blk_mq_tag_set`.
+///
+/// # Invariants
+///
+/// `inner` is an allocated tag set whose requests each have room for a [`Pdu<T>`], initialised as
+/// long as the request exists.
+#[pin_data(PinnedDrop)]
+#[repr(transparent)]
+pub struct TagSet<T: Operations> {
+    #[pin]
+    inner: Opaque<bindings::blk_mq_tag_set>,
+    _p: PhantomData<T>,
+}
+
+// SAFETY: A tag set may be freed by another task than the one that allocated it, and the request
+// data it holds is `Send`.
+unsafe impl<T: Operations> Send for TagSet<T> {}
+// SAFETY: There are no methods on a shared tag set.
+unsafe impl<T: Operations> Sync for TagSet<T> {}
+
+impl<T: Operations> TagSet<T> {
+    /// Allocates a tag set. May sleep.
+    ///
+    /// Wraps the C function `blk_mq_alloc_tag_set`.
+    pub fn new(options: TagSetOptions) -> impl PinInit<Self, Error> {
+        // The block layer places private data right behind `struct request`.
+        const { assert!(core::mem::align_of::<Pdu<T>>() <= core::mem::align_of::<bindings::request>()) };
+        let mut flags = 0;
+        if options.stacking {
+            flags |= bindings::BLK_MQ_F_STACKING;
+        }
+        if options.no_scheduler {
+            flags |= bindings::BLK_MQ_F_NO_SCHED_BY_DEFAULT;
+        }
+        try_pin_init!(Self {
+            inner <- Opaque::try_ffi_init(move |slot: *mut bindings::blk_mq_tag_set| {
+                // SAFETY: `slot` is valid for writes.
+                unsafe {
+                    slot.write(bindings::blk_mq_tag_set {
+                        ops: OperationsVTable::<T>::build(),
+                        nr_hw_queues: options.nr_hw_queues,
+                        queue_depth: options.queue_depth,
+                        numa_node: bindings::NUMA_NO_NODE,
+                        cmd_size: core::mem::size_of::<Pdu<T>>() as u32,
+                        flags,
+                        ..pin_init::zeroed()
+                    })
+                };
+                // INVARIANT: `cmd_size` above makes room for the private data, which the
+                // `init_request` callback initialises.
+                //
+                // SAFETY: `slot` holds a tag set with all that the caller must provide.
+                to_result(unsafe { bindings::blk_mq_alloc_tag_set(slot) })
+            }),
+            _p: PhantomData,
+        }? Error)
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut bindings::blk_mq_tag_set {
+        self.inner.get()
+    }
+}
+
+#[pinned_drop]
+impl<T: Operations> PinnedDrop for TagSet<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariant the tag set is allocated.
+        unsafe { bindings::blk_mq_free_tag_set(self.inner.get()) };
+    }
+}

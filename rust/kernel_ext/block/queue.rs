@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Request queues.
+//!
+//! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
+
+use crate::{bindings, block::limits::LimitsUpdate, task::NoioScope};
+use core::ptr::NonNull;
+use kernel::{
+    sync::aref::{ARef, AlwaysRefCounted},
+    types::Opaque,
+};
+
+/// A request queue.
+///
+/// Wraps the C `struct request_queue`.
+///
+/// # Invariants
+///
+/// The queue's memory is valid for as long as there is a reference to it.
+#[repr(transparent)]
+pub struct Queue(Opaque<bindings::request_queue>);
+
+// SAFETY: The C functions called on a `struct request_queue` below do their own locking.
+unsafe impl Send for Queue {}
+// SAFETY: As above.
+unsafe impl Sync for Queue {}
+
+// SAFETY: `blk_get_queue` and `blk_put_queue` count references to the memory of the queue.
+unsafe impl AlwaysRefCounted for Queue {
+    fn inc_ref(&self) {
+        // `blk_get_queue` refuses a dying queue, whose memory can be held all the same.
+        //
+        // SAFETY: The queue is valid by the type invariant, which means that its count is not
+        // zero.
+        unsafe { bindings::refcount_inc(&raw mut (*self.as_raw()).refs) }
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller owns a reference and gives it up.
+        unsafe { bindings::blk_put_queue(obj.as_ptr().cast()) }
+    }
+}
+
+impl Queue {
+    /// Creates a reference from a raw pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` points to a request queue whose memory stays valid for `'a`.
+    pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::request_queue) -> &'a Self {
+        // SAFETY: By the requirements above, and `Self` is transparent.
+        unsafe { &*ptr.cast() }
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut bindings::request_queue {
+        self.0.get()
+    }
+
+    /// Takes a reference that outlives the disk.
+    pub fn get(&self) -> ARef<Self> {
+        self.into()
+    }
+
+    /// The logical block size in bytes.
+    pub fn logical_block_size(&self) -> u32 {
+        // SAFETY: The queue is valid. The limits may be changing: as everywhere in the block
+        // layer, a reader sees either value.
+        unsafe { (&raw const (*self.as_raw()).limits.logical_block_size).read_volatile() }
+    }
+
+    /// Starts an update of the limits; see [`LimitsUpdate`]. May sleep.
+    pub fn start_limits_update(&self) -> LimitsUpdate<'_> {
+        LimitsUpdate::start(self)
+    }
+
+    /// Waits until no request is in flight and keeps new ones from starting for as long as the
+    /// guard lives. May sleep; until the guard is dropped allocations by this task start no I/O.
+    ///
+    /// Wraps the C function `blk_mq_freeze_queue`.
+    pub fn freeze(&self) -> Frozen<'_> {
+        let noio = NoioScope::enter();
+        // SAFETY: The queue is valid by the type invariant.
+        unsafe { bindings::blk_mq_freeze_queue_nomemsave(self.as_raw()) };
+        Frozen {
+            queue: self,
+            _noio: noio,
+        }
+    }
+}
+
+/// A frozen queue: no request is in flight.
+pub struct Frozen<'a> {
+    queue: &'a Queue,
+    // Dropped after the queue is unfrozen.
+    _noio: NoioScope,
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The queue is valid, and was frozen when `self` was made.
+        unsafe { bindings::blk_mq_unfreeze_queue_nomemrestore(self.queue.as_raw()) }
+    }
+}

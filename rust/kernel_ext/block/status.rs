@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Completion status of block requests.
+
+use crate::bindings;
+use kernel::prelude::*;
+
+/// How a request or bio ended.
+///
+/// Wraps the C `blk_status_t`.
+#[derive(Copy, Clone, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Status(bindings::blk_status_t);
+
+impl Status {
+    /// Success.
+    pub const OK: Self = Self(0);
+    /// The operation is not supported.
+    pub const NOTSUPP: Self = Self(bindings::BLK_STS_NOTSUPP);
+    /// An error that no other status says better.
+    pub const IOERR: Self = Self(bindings::BLK_STS_IOERR);
+
+    /// Returns the raw status.
+    pub(crate) fn into_raw(self) -> bindings::blk_status_t {
+        self.0
+    }
+}
+
+impl From<Error> for Status {
+    /// Wraps the C function `errno_to_blk_status`: what has no status of its own becomes
+    /// [`Status::IOERR`].
+    fn from(error: Error) -> Self {
+        // SAFETY: `errno_to_blk_status` takes any errno.
+        Self(unsafe { bindings::errno_to_blk_status(error.to_errno()) })
+    }
+}
+
+impl From<Result> for Status {
+    fn from(result: Result) -> Self {
+        match result {
+            Ok(()) => Self::OK,
+            Err(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sysfs attributes of disks.
+//!
+//! C header: [`include/linux/sysfs.h`](srctree/include/linux/sysfs.h)
+
+use crate::{
+    bindings,
+    block::gendisk::{GenDisk, Operations},
+};
+use core::marker::PhantomData;
+use kernel::{
+    error::to_result,
+    ffi::{c_char, c_void},
+    fmt,
+    prelude::*,
+};
+
+/// The page that an attribute's value is shown in.
+pub struct Page<'a> {
+    buf: &'a mut [u8],
+    len: usize,
+}
+
+impl Page<'_> {
+    /// What is left of the page.
+    pub fn rest(&mut self) -> &mut [u8] {
+        self.buf.get_mut(self.len..).unwrap_or(&mut [])
+    }
+
+    /// Takes `n` bytes of what is left as written.
+    pub fn advance(&mut self, n: usize) {
+        self.len = self.len.saturating_add(n).min(self.buf.len());
+    }
+
+    /// Appends bytes, as many as there is room for.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let rest = self.rest();
+        let n = bytes.len().min(rest.len());
+        for (to, from) in rest.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        self.len += n;
+    }
+}
+
+impl fmt::Write for Page<'_> {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        self.push(s.as_bytes());
+        Ok(())
+    }
+}
+
+/// A read-only attribute of disks with operations `T`.
+pub trait Attribute<T: Operations> {
+    /// The file's name.
+    const NAME: &'static CStr;
+
+    /// Shows the value. Called in process context; may sleep, but not wait for the removal of the
+    /// attribute.
+    fn show(disk: &GenDisk<T>, page: &mut Page<'_>) -> Result;
+}
+
+/// The C form of an [`Attribute`].
+#[repr(transparent)]
+pub struct RawAttribute(bindings::device_attribute);
+
+// SAFETY: Never changed after it was made.
+unsafe impl Sync for RawAttribute {}
+
+impl RawAttribute {
+    /// Makes the C form of `A`.
+    #[allow(clippy::needless_update)] // Lockdep adds fields to `struct attribute`.
+    pub const fn new<T: Operations, A: Attribute<T>>() -> Self {
+        Self(bindings::device_attribute {
+            attr: bindings::attribute {
+                name: kernel::str::as_char_ptr_in_const_context(A::NAME),
+                mode: 0o444,
+                ..pin_init::zeroed()
+            },
+            __bindgen_anon_1: bindings::device_attribute__bindgen_ty_1 {
+                show: Some(show::<T, A>),
+            },
+            ..pin_init::zeroed()
+        })
+    }
+
+    /// A pointer for use in an [`AttributeList`].
+    pub const fn as_ptr(&'static self) -> *mut c_void {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+/// A null-terminated list of attributes.
+#[repr(transparent)]
+pub struct AttributeList<const N: usize>([*mut c_void; N]);
+
+// SAFETY: Never changed after it was made.
+unsafe impl<const N: usize> Sync for AttributeList<N> {}
+
+impl<const N: usize> AttributeList<N> {
+    /// Makes a list.
+    ///
+    /// # Safety
+    ///
+    /// The last entry is null, and the others come from [`RawAttribute::as_ptr`].
+    pub const unsafe fn new(list: [*mut c_void; N]) -> Self {
+        Self(list)
+    }
+
+    /// The group of these attributes, in a directory called `name`.
+    pub const fn group<T: Operations>(&'static self, name: &'static CStr) -> Group<T> {
+        Group {
+            raw: bindings::attribute_group {
+                name: kernel::str::as_char_ptr_in_const_context(name),
+                __bindgen_anon_2: bindings::attribute_group__bindgen_ty_2 {
+                    attrs: core::ptr::from_ref(self).cast_mut().cast(),
+                },
+                ..pin_init::zeroed()
+            },
+            _p: PhantomData,
+        }
+    }
+}
+
+/// A directory of attributes of disks with operations `T`; made by
+/// [`disk_attribute_group!`](crate::disk_attribute_group).
+pub struct Group<T> {
+    raw: bindings::attribute_group,
+    _p: PhantomData<fn() -> T>,
+}
+
+// SAFETY: Never changed after it was made.
+unsafe impl<T> Sync for Group<T> {}
+
+/// Declares a static [`Group`] of [`Attribute`]s.
+#[macro_export]
+macro_rules! disk_attribute_group {
+    ($(#[$meta:meta])* $vis:vis static $group:ident: $ops:ty = $name:literal {
+        $($attr:ty),+ $(,)?
+    }) => {
+        $(#[$meta])*
+        $vis static $group: $crate::block::sysfs::Group<$ops> = {
+            static LIST: $crate::block::sysfs::AttributeList<{ [$(stringify!($attr)),+].len() + 1 }> =
+                // SAFETY: Each entry is a `RawAttribute`, and the last is null.
+                unsafe {
+                    $crate::block::sysfs::AttributeList::new([
+                        $({
+                            static RAW: $crate::block::sysfs::RawAttribute =
+                                $crate::block::sysfs::RawAttribute::new::<$ops, $attr>();
+                            RAW.as_ptr()
+                        },)+
+                        ::core::ptr::null_mut(),
+                    ])
+                };
+            LIST.group($name)
+        };
+    };
+}
+
+impl<T: Operations> GenDisk<T> {
+    /// Shows a group of attributes in the disk's directory. May sleep.
+    ///
+    /// Wraps the C function `sysfs_create_group`.
+    pub fn add_group(&self, group: &'static Group<T>) -> Result {
+        // SAFETY: The disk is valid; the group is static, and its attributes take a disk with
+        // operations `T`.
+        to_result(unsafe { bindings::sysfs_create_group(self.kobject(), &group.raw) })
+    }
+
+    /// Takes a group of attributes away, and waits for those who are reading them. May sleep.
+    ///
+    /// Wraps the C function `sysfs_remove_group`.
+    pub fn remove_group(&self, group: &'static Group<T>) {
+        // SAFETY: As in `add_group`.
+        unsafe { bindings::sysfs_remove_group(self.kobject(), &group.raw) }
+    }
+}
+
+/// # Safety
+///
+/// Called by sysfs only, for an attribute added by [`GenDisk::add_group`] to a disk with
+/// operations `T`.
+unsafe extern "C" fn show<T: Operations, A: Attribute<T>>(
+    dev: *mut bindings::device,
+    _attr: *mut bindings::device_attribute,
+    buf: *mut c_char,
+) -> isize {
+    // SAFETY: The device of a disk is that of its whole-disk block device.
+    let bdev = unsafe { kernel::container_of!(dev, bindings::block_device, bd_device) };
+    // SAFETY: By the requirements of this function; sysfs keeps the device from being removed
+    // while an attribute is read.
+    let disk = unsafe { GenDisk::<T>::from_raw((*bdev).bd_disk) };
+    // SAFETY: Sysfs passes a page, zeroed, that is ours for the call.
+    let buf = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), bindings::PAGE_SIZE) };
+    let mut page = Page { buf, len: 0 };
+    match A::show(disk, &mut page) {
+        Ok(()) => page.len as isize,
+        Err(e) => e.to_errno() as isize,
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Control groups, and charging I/O to them.
+//!
+//! C headers: [`include/linux/cgroup.h`](srctree/include/linux/cgroup.h),
+//! [`include/linux/blk-cgroup.h`](srctree/include/linux/blk-cgroup.h),
+//! [`include/linux/memcontrol.h`](srctree/include/linux/memcontrol.h)
+
+use crate::bindings;
+use core::{marker::PhantomData, ptr::NonNull};
+use kernel::{
+    prelude::*,
+    sync::aref::{ARef, AlwaysRefCounted},
+    types::{NotThreadSafe, Opaque},
+};
+
+/// The io controller (blkcg).
+pub enum Io {}
+
+/// The memory controller (memcg).
+pub enum Memory {}
+
+/// The state of a controller in a cgroup.
+///
+/// Wraps the C `struct cgroup_subsys_state`.
+///
+/// # Invariants
+///
+/// The css belongs to the controller `S`, and its reference count is above zero for as long as
+/// there is a reference to it.
+#[repr(transparent)]
+pub struct Css<S> {
+    css: Opaque<bindings::cgroup_subsys_state>,
+    _p: PhantomData<S>,
+}
+
+// SAFETY: A css is shared between tasks; the functions below do their own locking.
+unsafe impl<S> Send for Css<S> {}
+// SAFETY: As above.
+unsafe impl<S> Sync for Css<S> {}
+
+// SAFETY: `css_get` and `css_put` count references.
+unsafe impl<S> AlwaysRefCounted for Css<S> {
+    fn inc_ref(&self) {
+        // SAFETY: By the type invariant the css is alive.
+        unsafe { bindings::css_get(self.as_raw()) }
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller owns a reference and gives it up.
+        unsafe { bindings::css_put(obj.as_ptr().cast()) }
+    }
+}
+
+impl<S> Css<S> {
+    /// Creates a reference from a raw pointer; `None` from null.
+    ///
+    /// # Safety
+    ///
+    /// If `ptr` is not null, the type invariants hold for it for `'a`.
+    pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::cgroup_subsys_state) -> Option<&'a Self> {
+        // SAFETY: By the requirements above, and `Self` is transparent.
+        unsafe { ptr.cast::<Self>().as_ref() }
+    }
+
+    fn as_raw(&self) -> *mut bindings::cgroup_subsys_state {
+        self.css.get()
+    }
+
+    /// A number that no other css has for as long as a reference to this one is held.
+    pub fn id(&self) -> usize {
+        self.as_raw() as usize
+    }
+
+    /// Writes the path of the css's cgroup, seen from the root, into `buf`.
+    ///
+    /// # Errors
+    ///
+    /// `E2BIG` when it does not fit.
+    ///
+    /// Wraps the C function `cgroup_path_ns`. Takes the lock of kernfs; must not be called in
+    /// interrupts.
+    pub fn path<'a>(&self, buf: &'a mut [u8]) -> Result<&'a [u8]> {
+        // SAFETY: The css is alive, so its cgroup is; the buffer is valid for its length, and the
+        // initial namespace always exists.
+        let n = unsafe {
+            bindings::cgroup_path_ns(
+                (*self.as_raw()).cgroup,
+                buf.as_mut_ptr().cast(),
+                buf.len(),
+                &raw mut bindings::init_cgroup_ns,
+            )
+        };
+        let n = usize::try_from(n).map_err(|_| Error::from_errno(n))?;
+        buf.get(..n).ok_or(E2BIG)
+    }
+}
+
+impl Css<Io> {
+    /// Whether this is the root's.
+    pub fn is_root(&self) -> bool {
+        // SAFETY: Set at boot and not changed.
+        self.as_raw() == unsafe { bindings::blkcg_root_css }
+    }
+
+    /// The memory css in effect for this css's cgroup: its own, or that of the nearest ancestor
+    /// which has one.
+    ///
+    /// Wraps the C function `cgroup_get_e_css`.
+    pub fn effective_memory(&self) -> ARef<Css<Memory>> {
+        // SAFETY: The css is alive, so its cgroup is. The result is never null, and comes with a
+        // reference.
+        unsafe {
+            let css = bindings::cgroup_get_e_css(
+                (*self.as_raw()).cgroup,
+                &raw mut bindings::memory_cgrp_subsys,
+            );
+            ARef::from_raw(NonNull::new_unchecked(css).cast())
+        }
+    }
+}
+
+/// Charges what the current kernel thread submits to a blkcg, for as long as it lives.
+pub struct BlkcgScope<'a> {
+    _css: &'a Css<Io>,
+    _not_send: NotThreadSafe,
+}
+
+impl<'a> BlkcgScope<'a> {
+    /// Starts charging. Has no effect in a task that is not a kernel thread, which is charged for
+    /// what it does by itself. Scopes do not nest.
+    ///
+    /// Wraps the C function `kthread_associate_blkcg`.
+    pub fn enter(css: &'a Css<Io>) -> Self {
+        // SAFETY: The css is alive; the thread takes a reference of its own.
+        unsafe { bindings::kthread_associate_blkcg(css.as_raw()) };
+        Self {
+            _css: css,
+            _not_send: NotThreadSafe,
+        }
+    }
+}
+
+impl Drop for BlkcgScope<'_> {
+    fn drop(&mut self) {
+        // SAFETY: Null ends the association.
+        unsafe { bindings::kthread_associate_blkcg(core::ptr::null_mut()) }
+    }
+}
+
+/// Charges the memory that the current task allocates to a memcg, for as long as it lives.
+pub struct MemcgScope<'a> {
+    old: *mut bindings::mem_cgroup,
+    _css: &'a Css<Memory>,
+    _not_send: NotThreadSafe,
+}
+
+impl<'a> MemcgScope<'a> {
+    /// Starts charging. Scopes nest, and end in the reverse order.
+    ///
+    /// Wraps the C function `set_active_memcg`.
+    pub fn enter(css: &'a Css<Memory>) -> Self {
+        // SAFETY: The css is alive for as long as the scope, and belongs to the memory controller.
+        let old =
+            unsafe { bindings::set_active_memcg(bindings::mem_cgroup_from_css(css.as_raw())) };
+        Self {
+            old,
+            _css: css,
+            _not_send: NotThreadSafe,
+        }
+    }
+}
+
+impl Drop for MemcgScope<'_> {
+    fn drop(&mut self) {
+        // SAFETY: What was active before is kept so by whoever made it active.
+        unsafe { bindings::set_active_memcg(self.old) };
+    }
+}

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files as backing stores.
+//!
+//! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
+//! [`include/linux/file.h`](srctree/include/linux/file.h)
+
+use crate::{
+    bindings,
+    block::{bdev::DevT, BlockDevice},
+};
+use core::{marker::PhantomData, mem::MaybeUninit};
+use kernel::{
+    error::{from_err_ptr, to_result},
+    fs::{File, LocalFile},
+    prelude::*,
+    sync::aref::ARef,
+    types::NotThreadSafe,
+};
+
+/// The file descriptors of the current task, in a context without an `fdget_pos` region.
+pub struct FdTable(PhantomData<NotThreadSafe>);
+
+impl FdTable {
+    /// # Safety
+    ///
+    /// The current task must not be in an `fdget_pos` region while the value exists: as in an
+    /// ioctl.
+    pub(crate) unsafe fn current() -> Self {
+        Self(PhantomData)
+    }
+
+    /// Returns the file of a descriptor.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` when there is none.
+    ///
+    /// Wraps the C function `fget`.
+    pub fn get(&self, fd: u32) -> Result<ARef<File>> {
+        let file = LocalFile::fget(fd)?;
+        // SAFETY: By the requirements of `Self::current`.
+        Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
+    }
+}
+
+/// What identifies a file to user space.
+pub struct FileId {
+    /// The device that the file system is on.
+    pub dev: DevT,
+    /// The inode's number.
+    pub ino: u64,
+    /// The device that the file is, if it is one.
+    pub rdev: DevT,
+}
+
+/// What the file system says of a file's direct I/O.
+pub struct DioAlign {
+    /// Mask of the address bits that must be clear in memory.
+    pub mem_mask: u32,
+    /// What offset and length must be a multiple of.
+    pub offset: u32,
+}
+
+/// `fallocate`: make the range read as zeroes by giving up its space.
+pub const FALLOC_FL_PUNCH_HOLE: i32 = bindings::FALLOC_FL_PUNCH_HOLE as i32;
+
+/// `fallocate`: make the range read as zeroes without giving up its space.
+pub const FALLOC_FL_ZERO_RANGE: i32 = bindings::FALLOC_FL_ZERO_RANGE as i32;
+
+/// What a backing store needs to know of a [`File`], and do with it.
+pub trait FileExt {
+    /// Whether the file was opened for writing.
+    fn is_writable(&self) -> bool;
+    /// Whether the file was opened with `O_DIRECT`.
+    fn is_direct(&self) -> bool;
+    /// Whether the file could be opened with `O_DIRECT`.
+    fn can_direct(&self) -> bool;
+    /// Whether the file can be read through a `kiocb`.
+    fn has_read_iter(&self) -> bool;
+    /// Whether the file can be written through a `kiocb`.
+    fn has_write_iter(&self) -> bool;
+    /// Whether the file can be synced.
+    fn has_fsync(&self) -> bool;
+    /// Whether the file knows `fallocate`.
+    fn has_fallocate(&self) -> bool;
+    /// Whether what holds the data is a regular file.
+    fn is_regular(&self) -> bool;
+    /// The block device that the file is, if it is one.
+    fn as_bdev(&self) -> Option<&BlockDevice>;
+    /// The block device that the file's file system is on, if it is on one.
+    fn fs_bdev(&self) -> Option<&BlockDevice>;
+    /// The size in bytes, from the file system rather than from what is cached. May sleep.
+    fn size(&self) -> Result<i64>;
+    /// What identifies the file to user space. May sleep.
+    fn id(&self) -> Result<FileId>;
+    /// What direct I/O must be aligned to, if the file system says so. May sleep.
+    fn dio_align(&self) -> Option<DioAlign>;
+    /// The file system's block size in bytes. May sleep.
+    fn fs_block_size(&self) -> Result<u32>;
+    /// Writes the file's data and metadata back and waits for it. May sleep.
+    ///
+    /// Wraps the C function `vfs_fsync`.
+    fn fsync(&self) -> Result;
+    /// Manipulates the space of a range without changing the file's size. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` when the file system has no such operation.
+    fn fallocate(&self, mode: i32, pos: i64, len: i64) -> Result;
+    /// The file's path, in `buf`.
+    ///
+    /// # Errors
+    ///
+    /// `ENAMETOOLONG` when it does not fit.
+    ///
+    /// Wraps the C function `file_path`.
+    fn path<'a>(&self, buf: &'a mut [u8]) -> Result<&'a [u8]>;
+}
+
+/// The file's operations.
+fn ops(file: &File) -> &bindings::file_operations {
+    // SAFETY: A file has operations, which do not change while it is open.
+    unsafe { &*(*file.as_ptr()).f_op }
+}
+
+/// The inode that holds the file's data.
+fn host(file: &File) -> *mut bindings::inode {
+    // SAFETY: An open file has a mapping, which has a host.
+    unsafe { (*(*file.as_ptr()).f_mapping).host }
+}
+
+fn file_type(file: &File) -> u32 {
+    // SAFETY: The inode is valid while the file is open, and its type does not change.
+    u32::from(unsafe { (*host(file)).i_mode }) & bindings::S_IFMT
+}
+
+/// The file's path, in the sense of `struct path`.
+fn raw_path(file: &File) -> *const bindings::path {
+    // SAFETY: The file is valid; its path does not change while it is open.
+    unsafe { &raw const (*file.as_ptr()).__bindgen_anon_1.f_path }
+}
+
+impl FileExt for File {
+    fn is_writable(&self) -> bool {
+        // SAFETY: The file is valid, and its mode does not change in this bit.
+        unsafe { (*self.as_ptr()).f_mode & bindings::FMODE_WRITE != 0 }
+    }
+
+    fn is_direct(&self) -> bool {
+        self.flags() & bindings::O_DIRECT != 0
+    }
+
+    fn can_direct(&self) -> bool {
+        // SAFETY: As in `is_writable`.
+        unsafe { (*self.as_ptr()).f_mode & bindings::FMODE_CAN_ODIRECT != 0 }
+    }
+
+    fn has_read_iter(&self) -> bool {
+        ops(self).read_iter.is_some()
+    }
+
+    fn has_write_iter(&self) -> bool {
+        ops(self).write_iter.is_some()
+    }
+
+    fn has_fsync(&self) -> bool {
+        ops(self).fsync.is_some()
+    }
+
+    fn has_fallocate(&self) -> bool {
+        ops(self).fallocate.is_some()
+    }
+
+    fn is_regular(&self) -> bool {
+        file_type(self) == bindings::S_IFREG
+    }
+
+    fn as_bdev(&self) -> Option<&BlockDevice> {
+        if file_type(self) != bindings::S_IFBLK {
+            return None;
+        }
+        // SAFETY: The data of an open block device file is held by the inode of its block device,
+        // which stays while the file is open.
+        Some(unsafe { BlockDevice::from_raw(bindings::I_BDEV(host(self))) })
+    }
+
+    fn fs_bdev(&self) -> Option<&BlockDevice> {
+        // SAFETY: An inode has a super block, which stays mounted while the file is open.
+        let bdev = unsafe { (*(*host(self)).i_sb).s_bdev };
+        if bdev.is_null() {
+            return None;
+        }
+        // SAFETY: The super block holds its device.
+        Some(unsafe { BlockDevice::from_raw(bdev) })
+    }
+
+    fn size(&self) -> Result<i64> {
+        if file_type(self) == bindings::S_IFBLK {
+            // SAFETY: The inode is valid while the file is open.
+            return Ok(unsafe { bindings::i_size_read(host(self)) });
+        }
+        let mut stat = bindings::kstat::default();
+        // SAFETY: The path is valid while the file is open.
+        to_result(unsafe {
+            bindings::vfs_getattr_nosec(raw_path(self), &mut stat, bindings::STATX_SIZE, 0)
+        })?;
+        Ok(stat.size)
+    }
+
+    fn id(&self) -> Result<FileId> {
+        let mut stat = bindings::kstat::default();
+        // SAFETY: The path is valid while the file is open.
+        to_result(unsafe {
+            bindings::vfs_getattr(
+                raw_path(self),
+                &mut stat,
+                bindings::STATX_INO,
+                bindings::AT_STATX_SYNC_AS_STAT,
+            )
+        })?;
+        Ok(FileId {
+            dev: DevT::from_raw(stat.dev),
+            ino: stat.ino,
+            rdev: DevT::from_raw(stat.rdev),
+        })
+    }
+
+    fn dio_align(&self) -> Option<DioAlign> {
+        let mut stat = bindings::kstat::default();
+        // SAFETY: The path is valid while the file is open.
+        to_result(unsafe {
+            bindings::vfs_getattr(raw_path(self), &mut stat, bindings::STATX_DIOALIGN, 0)
+        })
+        .ok()?;
+        if stat.result_mask & bindings::STATX_DIOALIGN == 0 {
+            return None;
+        }
+        Some(DioAlign {
+            mem_mask: stat.dio_mem_align.checked_sub(1)?,
+            offset: stat.dio_offset_align,
+        })
+    }
+
+    fn fs_block_size(&self) -> Result<u32> {
+        let mut stat = MaybeUninit::<bindings::kstatfs>::uninit();
+        // SAFETY: The path is valid while the file is open, and `stat` is a `struct kstatfs`.
+        to_result(unsafe { bindings::vfs_statfs(raw_path(self), stat.as_mut_ptr().cast()) })?;
+        // SAFETY: Filled in by the successful call.
+        Ok(unsafe { (*stat.as_ptr()).f_bsize }.try_into()?)
+    }
+
+    fn fsync(&self) -> Result {
+        // SAFETY: The file is valid.
+        to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), 0) })
+    }
+
+    fn fallocate(&self, mode: i32, pos: i64, len: i64) -> Result {
+        let func = ops(self).fallocate.ok_or(EOPNOTSUPP)?;
+        // SAFETY: The file is valid; the call is one of its operations, under the protection
+        // against freezing that it expects.
+        unsafe {
+            bindings::file_start_write(self.as_ptr());
+            let ret = func(
+                self.as_ptr(),
+                mode | bindings::FALLOC_FL_KEEP_SIZE as i32,
+                pos,
+                len,
+            );
+            bindings::file_end_write(self.as_ptr());
+            to_result(ret as i32)
+        }
+    }
+
+    fn path<'a>(&self, buf: &'a mut [u8]) -> Result<&'a [u8]> {
+        // SAFETY: The file is valid, and the buffer is valid for its length.
+        let path = from_err_ptr(unsafe {
+            bindings::file_path(
+                self.as_ptr(),
+                buf.as_mut_ptr().cast(),
+                buf.len().try_into()?,
+            )
+        })?;
+        // SAFETY: `file_path` returns a string within the buffer, which ends there with a null
+        // byte, and which is ours for `'a`.
+        Ok(unsafe { CStr::from_char_ptr(path) }.to_bytes())
+    }
+}
+
+/// Keeps memory allocations for the page cache of a file from starting I/O and from entering file
+/// systems, for as long as it lives.
+pub struct MappingGfp {
+    file: ARef<File>,
+    old: bindings::gfp_t,
+}
+
+impl MappingGfp {
+    /// Takes `__GFP_IO` and `__GFP_FS` off the mapping's mask.
+    pub fn without_io(file: ARef<File>) -> Self {
+        // SAFETY: An open file has a mapping. As for the C functions `mapping_gfp_mask` and
+        // `mapping_set_gfp_mask`, readers see either value.
+        let old = unsafe {
+            let mask = &raw mut (*(*file.as_ptr()).f_mapping).gfp_mask;
+            let old = mask.read_volatile();
+            mask.write_volatile(old & !(bindings::__GFP_IO | bindings::__GFP_FS));
+            old
+        };
+        Self { file, old }
+    }
+
+    /// The file whose mapping it is.
+    pub fn file(&self) -> &ARef<File> {
+        &self.file
+    }
+}
+
+impl Drop for MappingGfp {
+    fn drop(&mut self) {
+        // SAFETY: As in `without_io`.
+        unsafe { (&raw mut (*(*self.file.as_ptr()).f_mapping).gfp_mask).write_volatile(self.old) }
+    }
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the `kernel` crate lacks for a stacking block driver.
+//!
+//! Each module sits where its counterpart in `rust/kernel/` would, carries no knowledge of the
+//! driver that uses it, and offers only safe interfaces. Bindings that the `kernel` crate already
+//! has are used from there; [`bindings`] adds the rest.
+
+#![allow(clippy::missing_safety_doc)]
+
+pub mod block;
+pub mod cgroup;
+pub mod fs;
+pub mod miscdevice;
+pub mod module;
+pub mod module_param;
+pub mod security;
+pub mod sync;
+pub mod task;
+pub mod time;
+pub mod timer;
+pub mod uapi;
+pub mod workqueue;
+
+/// Bindings: the `kernel` crate's, and over them what `rust/bindings/bindings_helper.h` and
+/// `rust/helpers/helpers.c` add.
+#[allow(
+    clippy::all,
+    dead_code,
+    missing_docs,
+    non_camel_case_types,
+    non_upper_case_globals,
+    non_snake_case,
+    improper_ctypes,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn,
+    clippy::undocumented_unsafe_blocks
+)]
+pub(crate) mod bindings {
+    pub(crate) use generated::kstatfs;
+    pub(crate) use generated::*;
+    pub(crate) use kernel::bindings::*;
+
+    pub(crate) mod generated {
+        use kernel::bindings::*;
+        use kernel::ffi;
+
+        include!(env!("KERNEL_EXT_BINDINGS"));
+        include!(env!("KERNEL_EXT_HELPERS"));
+    }
+}

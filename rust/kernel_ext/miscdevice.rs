@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Misc devices with a minor number of their own, and a driver to talk to.
+//!
+//! C header: [`include/linux/miscdevice.h`](srctree/include/linux/miscdevice.h)
+
+use crate::bindings;
+use core::marker::PhantomData;
+use kernel::{
+    error::{from_result, to_result},
+    ffi::{c_int, c_long, c_uint, c_ulong},
+    module::this_module,
+    prelude::*,
+    types::Opaque,
+};
+
+/// What a control device does.
+///
+/// A misc device that is nothing but ioctls whose arguments are numbers, for 64-bit and 32-bit
+/// tasks alike, on an object that is registered together with it.
+#[vtable]
+pub trait Control: Sized + Send + Sync + 'static {
+    /// Handles an ioctl. Called in process context; may sleep.
+    fn ioctl(&self, cmd: u32, arg: usize) -> Result<c_int>;
+}
+
+/// A registered [`Control`] device; gone when dropped.
+///
+/// # Invariants
+///
+/// `misc` is registered. It is the first field, so that it leads to `control`.
+#[pin_data(PinnedDrop)]
+#[repr(C)]
+pub struct ControlRegistration<T: Control> {
+    #[pin]
+    misc: Opaque<bindings::miscdevice>,
+    control: T,
+}
+
+// SAFETY: A misc device may be deregistered by any task.
+unsafe impl<T: Control> Send for ControlRegistration<T> {}
+// SAFETY: There is nothing to be done with a shared registration.
+unsafe impl<T: Control> Sync for ControlRegistration<T> {}
+
+impl<T: Control> ControlRegistration<T> {
+    /// Registers the device. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` when the minor number is taken.
+    ///
+    /// Wraps the C function `misc_register`.
+    pub fn new(minor: u32, name: &'static CStr, control: T) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            control,
+            misc <- Opaque::try_ffi_init(move |slot: *mut bindings::miscdevice| {
+                // SAFETY: `slot` is valid for writes.
+                unsafe {
+                    slot.write(bindings::miscdevice {
+                        minor: minor as c_int,
+                        name: name.as_char_ptr(),
+                        fops: ControlVTable::<T>::build(),
+                        ..pin_init::zeroed()
+                    })
+                };
+                // INVARIANT: Registered if this succeeds.
+                //
+                // SAFETY: The device does not move, and `control` is initialised before this
+                // field is. It is deregistered before its memory goes.
+                to_result(unsafe { bindings::misc_register(slot) })
+            }),
+        }? Error)
+    }
+}
+
+#[pinned_drop]
+impl<T: Control> PinnedDrop for ControlRegistration<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariant. Open files keep the module, and so the device, in place.
+        unsafe { bindings::misc_deregister(self.misc.get()) };
+    }
+}
+
+struct ControlVTable<T: Control>(PhantomData<T>);
+
+impl<T: Control> ControlVTable<T> {
+    /// # Safety
+    ///
+    /// Called by the VFS only, for a file of a [`ControlRegistration<T>`].
+    unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+        // SAFETY: `misc_open` set the private data to the `misc` field of a registration, which
+        // is there for as long as the module is in use, as it is by this file.
+        let this = unsafe { &*(*file).private_data.cast::<ControlRegistration<T>>() };
+        from_result(|| Ok(this.control.ioctl(cmd, arg)? as c_long))
+    }
+
+    const VTABLE: bindings::file_operations = bindings::file_operations {
+        open: Some(bindings::nonseekable_open),
+        unlocked_ioctl: Some(Self::ioctl),
+        compat_ioctl: Some(Self::ioctl),
+        llseek: Some(bindings::noop_llseek),
+        owner: this_module::<T::OwnerModule>().as_ptr(),
+        ..pin_init::zeroed()
+    };
+
+    const fn build() -> &'static bindings::file_operations {
+        &Self::VTABLE
+    }
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Module parameters that can be read in sysfs.
+//!
+//! The `params` of the kernel crate's `module!` do not appear under `/sys/module/*/parameters`;
+//! those declared by [`module_params!`](crate::module_params) do, and can refuse a value.
+//!
+//! C header: [`include/linux/moduleparam.h`](srctree/include/linux/moduleparam.h)
+
+use crate::bindings;
+use kernel::{
+    ffi::{c_char, c_int},
+    fmt::{self, Write},
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed},
+};
+
+/// An integer parameter.
+pub struct IntParam {
+    value: Atomic<i32>,
+    given: Atomic<i32>,
+    min: i32,
+}
+
+impl IntParam {
+    /// A parameter with a default, which must be at least `min` when it is given.
+    pub const fn new(default: i32, min: i32) -> Self {
+        Self {
+            value: Atomic::new(default),
+            given: Atomic::new(0),
+            min,
+        }
+    }
+
+    /// The value.
+    pub fn value(&self) -> i32 {
+        self.value.load(Relaxed)
+    }
+
+    /// Replaces the value, as what is shown to user space.
+    pub fn set(&self, value: i32) {
+        self.value.store(value, Relaxed);
+    }
+
+    /// Whether a value was given when the module was loaded.
+    pub fn is_given(&self) -> bool {
+        self.given.load(Relaxed) != 0
+    }
+}
+
+/// # Safety
+///
+/// Called by the module loader only, for a parameter declared by `module_params!`.
+unsafe extern "C" fn set(val: *const c_char, param: *const bindings::kernel_param) -> c_int {
+    // SAFETY: `arg` of such a parameter points to a static `IntParam`.
+    let this = unsafe { &*(*param).__bindgen_anon_1.arg.cast::<IntParam>() };
+    let mut value = 0;
+    // SAFETY: `val` is a string; without `KERNEL_PARAM_OPS_FL_NOARG` it is not null.
+    let ret = unsafe { bindings::kstrtoint(val, 0, &mut value) };
+    if ret < 0 {
+        return ret;
+    }
+    if value < this.min {
+        return EINVAL.to_errno();
+    }
+    this.value.store(value, Relaxed);
+    this.given.store(1, Relaxed);
+    0
+}
+
+/// # Safety
+///
+/// As for [`set`]; `buf` is a page.
+unsafe extern "C" fn get(buf: *mut c_char, param: *const bindings::kernel_param) -> c_int {
+    struct Buf<'a>(&'a mut [u8], usize);
+
+    impl fmt::Write for Buf<'_> {
+        fn write_str(&mut self, s: &str) -> fmt::Result {
+            for (to, from) in self.0.iter_mut().skip(self.1).zip(s.bytes()) {
+                *to = from;
+                self.1 += 1;
+            }
+            Ok(())
+        }
+    }
+
+    // SAFETY: As in `set`.
+    let this = unsafe { &*(*param).__bindgen_anon_1.arg.cast::<IntParam>() };
+    // SAFETY: By the requirements of this function.
+    let page = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), bindings::PAGE_SIZE) };
+    let mut out = Buf(page, 0);
+    // Cannot fail.
+    let _ = writeln!(out, "{}", this.value());
+    out.1 as c_int
+}
+
+/// The operations of an [`IntParam`].
+#[doc(hidden)]
+pub static INT_PARAM_OPS: bindings::kernel_param_ops = bindings::kernel_param_ops {
+    flags: 0,
+    set: Some(set),
+    get: Some(get),
+    free: None,
+};
+
+/// A `struct kernel_param` of an [`IntParam`].
+#[doc(hidden)]
+#[repr(transparent)]
+pub struct RawParam(bindings::kernel_param);
+
+// SAFETY: The module loader serialises access to it.
+unsafe impl Sync for RawParam {}
+
+impl RawParam {
+    /// Makes one, shown in sysfs and readable by all.
+    #[doc(hidden)]
+    pub const fn new<M: kernel::ModuleMetadata>(
+        name: &'static CStr,
+        param: &'static IntParam,
+    ) -> Self {
+        Self(bindings::kernel_param {
+            name: kernel::str::as_char_ptr_in_const_context(name),
+            mod_: kernel::module::this_module::<M>().as_ptr(),
+            ops: &raw const INT_PARAM_OPS,
+            perm: 0o444,
+            level: -1,
+            flags: 0,
+            __bindgen_anon_1: bindings::kernel_param__bindgen_ty_1 {
+                arg: core::ptr::from_ref(param).cast_mut().cast(),
+            },
+        })
+    }
+}
+
+/// Declares the [`IntParam`]s of a module, each as a static of its name.
+///
+/// ```ignore
+/// module_params! {
+///     MyModule;
+///     /// Documentation.
+///     depth: int = 128, min 1, "Description for modinfo";
+/// }
+/// ```
+#[macro_export]
+macro_rules! module_params {
+    ($module:ty; $($(#[$meta:meta])*
+       $name:ident: int = $default:expr, min $min:expr, $description:literal;)*) => {$(
+        $(#[$meta])*
+        #[allow(non_upper_case_globals)]
+        pub(crate) static $name: $crate::module_param::IntParam =
+            $crate::module_param::IntParam::new($default, $min);
+
+        const _: () = {
+            #[link_section = "__param"]
+            #[used(compiler)]
+            static PARAM: $crate::module_param::RawParam =
+                $crate::module_param::RawParam::new::<$module>(
+                    ::kernel::c_str!(stringify!($name)),
+                    &$name,
+                );
+
+            #[link_section = ".modinfo"]
+            #[used(compiler)]
+            static TYPE: [u8; concat!("parmtype=", stringify!($name), ":int\0").len()] =
+                $crate::module_param::bytes(concat!("parmtype=", stringify!($name), ":int\0"));
+
+            #[link_section = ".modinfo"]
+            #[used(compiler)]
+            static DESCRIPTION: [u8; concat!("parm=", stringify!($name), ":", $description, "\0").len()] =
+                $crate::module_param::bytes(concat!(
+                    "parm=", stringify!($name), ":", $description, "\0"
+                ));
+        };
+    )*};
+}
+
+/// The bytes of a string whose length is `N`.
+#[doc(hidden)]
+pub const fn bytes<const N: usize>(s: &str) -> [u8; N] {
+    let mut out = [0; N];
+    let s = s.as_bytes();
+    let mut i = 0;
+    while i < N && i < s.len() {
+        out[i] = s[i];
+        i += 1;
+    }
+    out
+}

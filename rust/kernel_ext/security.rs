@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Capabilities.
+//!
+//! C header: [`include/linux/capability.h`](srctree/include/linux/capability.h)
+
+use crate::bindings;
+
+/// Whether the current task has `CAP_SYS_ADMIN` in the initial user namespace.
+///
+/// Wraps the C function `capable`.
+pub fn capable_sys_admin() -> bool {
+    // SAFETY: No requirements.
+    unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as i32) }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mutexes whose waiters can be killed.
+
+use crate::bindings;
+use kernel::{
+    error::to_result,
+    prelude::*,
+    sync::LockClassKey,
+    types::{NotThreadSafe, Opaque},
+};
+
+/// A [`Mutex`](kernel::sync::Mutex) that can also be waited for killably.
+#[pin_data]
+pub struct KillableMutex<T> {
+    #[pin]
+    lock: Opaque<bindings::mutex>,
+    data: core::cell::UnsafeCell<T>,
+}
+
+// SAFETY: As for any mutex: it hands its data from one task to the next.
+unsafe impl<T: Send> Send for KillableMutex<T> {}
+// SAFETY: The mutex serialises access to its data.
+unsafe impl<T: Send> Sync for KillableMutex<T> {}
+
+impl<T> KillableMutex<T> {
+    /// Creates a mutex; see [`new_killable_mutex!`](crate::new_killable_mutex).
+    pub fn new(
+        data: T,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self> {
+        pin_init!(Self {
+            // SAFETY: `slot` is valid for writes, and the name and key are static.
+            lock <- Opaque::ffi_init(|slot| unsafe {
+                bindings::__mutex_init(slot, name.as_char_ptr(), key.as_ptr())
+            }),
+            data: core::cell::UnsafeCell::new(data),
+        })
+    }
+
+    /// Acquires the lock. May sleep.
+    pub fn lock(&self) -> KillableGuard<'_, T> {
+        // SAFETY: The mutex was initialised when it was made.
+        unsafe { bindings::mutex_lock(self.lock.get()) };
+        KillableGuard {
+            mutex: self,
+            _not_send: NotThreadSafe,
+        }
+    }
+
+    /// Acquires the lock, unless the task is killed while it waits. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` when a fatal signal came first.
+    ///
+    /// Wraps the C function `mutex_lock_killable`.
+    pub fn lock_killable(&self) -> Result<KillableGuard<'_, T>> {
+        // SAFETY: The mutex was initialised when it was made.
+        to_result(unsafe { bindings::mutex_lock_killable(self.lock.get()) })?;
+        Ok(KillableGuard {
+            mutex: self,
+            _not_send: NotThreadSafe,
+        })
+    }
+}
+
+/// A held [`KillableMutex`].
+///
+/// # Invariants
+///
+/// The current task holds the mutex.
+pub struct KillableGuard<'a, T> {
+    mutex: &'a KillableMutex<T>,
+    _not_send: NotThreadSafe,
+}
+
+impl<T> core::ops::Deref for KillableGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: By the type invariant we hold the mutex.
+        unsafe { &*self.mutex.data.get() }
+    }
+}
+
+impl<T> core::ops::DerefMut for KillableGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: By the type invariant we hold the mutex.
+        unsafe { &mut *self.mutex.data.get() }
+    }
+}
+
+impl<T> Drop for KillableGuard<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant we hold the mutex.
+        unsafe { bindings::mutex_unlock(self.mutex.lock.get()) }
+    }
+}
+
+/// Creates a [`KillableMutex`] initialiser with the given name and a newly-created lock class.
+#[macro_export]
+macro_rules! new_killable_mutex {
+    ($inner:expr, $name:literal) => {
+        $crate::sync::KillableMutex::new(
+            $inner,
+            ::kernel::c_str!($name),
+            ::kernel::static_lock_class!(),
+        )
+    };
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Points in time, in jiffies.
+//!
+//! C header: [`include/linux/jiffies.h`](srctree/include/linux/jiffies.h)
+
+use crate::bindings;
+use kernel::time::Jiffies;
+
+/// A point in time. The counter wraps: two points can be compared when they are less than half its
+/// range apart, which is at least 24 days.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct JiffiesInstant(Jiffies);
+
+impl JiffiesInstant {
+    /// Returns the current time.
+    pub fn now() -> Self {
+        // SAFETY: A word that is updated as a whole.
+        Self(unsafe { (&raw const bindings::jiffies).read_volatile() })
+    }
+
+    /// The point `delta` later.
+    pub fn after(self, delta: Jiffies) -> Self {
+        Self(self.0.wrapping_add(delta))
+    }
+
+    /// Whether this point is now or in the past.
+    ///
+    /// Corresponds to the C macro `time_is_before_eq_jiffies`.
+    pub fn has_passed(self) -> bool {
+        Self::now().0.wrapping_sub(self.0) as isize >= 0
+    }
+
+    /// Whether this point comes before `other`.
+    ///
+    /// Corresponds to the C macro `time_before`.
+    pub fn is_before(self, other: Self) -> bool {
+        (self.0.wrapping_sub(other.0) as isize) < 0
+    }
+
+    pub(crate) fn into_raw(self) -> Jiffies {
+        self.0
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Timers of jiffies' resolution.
+//!
+//! C header: [`include/linux/timer.h`](srctree/include/linux/timer.h)
+
+use crate::{bindings, time::JiffiesInstant};
+use kernel::{prelude::*, static_lock_class, types::Opaque};
+
+/// What a [`Timer`] does when it expires.
+pub trait Callback: Send + Sync {
+    /// Runs the callback; returns when to expire next, if at all.
+    ///
+    /// Called in softirq context with interrupts on; must not sleep.
+    fn expired(&self) -> Option<JiffiesInstant>;
+}
+
+/// A timer that does not wake an idle CPU to expire (`TIMER_DEFERRABLE`).
+///
+/// Wraps the C `struct timer_list`. Dropping it waits for a running callback: it must not be
+/// dropped in the callback, in hard interrupts, or with a lock held that the callback takes.
+///
+/// # Invariants
+///
+/// `timer` is initialised, with [`Self::run`] as its function.
+#[pin_data(PinnedDrop)]
+#[repr(C)]
+pub struct Timer<C: Callback> {
+    #[pin]
+    timer: Opaque<bindings::timer_list>,
+    callback: C,
+}
+
+// SAFETY: Timers may be armed and shut down by any task, and the callback is `Send`.
+unsafe impl<C: Callback> Send for Timer<C> {}
+// SAFETY: The C functions take the timer's lock, and the callback is `Sync`.
+unsafe impl<C: Callback> Sync for Timer<C> {}
+
+impl<C: Callback> Timer<C> {
+    /// Creates a timer that is not armed.
+    pub fn new_deferrable(callback: C) -> impl PinInit<Self> {
+        pin_init!(Self {
+            // SAFETY: `slot` is valid for writes; the timer does not move, and is shut down
+            // before its memory goes.
+            timer <- Opaque::ffi_init(|slot| unsafe {
+                bindings::timer_init_key(
+                    slot,
+                    Some(Self::run),
+                    bindings::TIMER_DEFERRABLE,
+                    c"timer".as_char_ptr(),
+                    static_lock_class!().as_ptr(),
+                )
+            }),
+            callback,
+        })
+    }
+
+    /// Arms the timer for `expires`, unless it is armed for an earlier time already.
+    ///
+    /// Wraps the C function `timer_reduce`. Any context.
+    pub fn reduce(&self, expires: JiffiesInstant) {
+        // SAFETY: The timer is initialised by the type invariant.
+        unsafe { bindings::timer_reduce(self.timer.get(), expires.into_raw()) };
+    }
+
+    /// # Safety
+    ///
+    /// Called by the timer core only, with the `timer` field of a [`Timer<C>`].
+    unsafe extern "C" fn run(timer: *mut bindings::timer_list) {
+        // SAFETY: `timer` is the first field of a `Timer<C>`, which waits for this function
+        // before it is dropped.
+        let this = unsafe { &*timer.cast::<Self>() };
+        if let Some(expires) = this.callback.expired() {
+            this.reduce(expires);
+        }
+    }
+}
+
+#[pinned_drop]
+impl<C: Callback> PinnedDrop for Timer<C> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: The timer is initialised by the type invariant. It cannot be armed again, by
+        // its callback either.
+        unsafe { bindings::timer_shutdown_sync(self.timer.get()) };
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Workqueues of one's own.
+//!
+//! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
+
+use crate::bindings;
+use core::ptr::NonNull;
+use kernel::{prelude::*, workqueue::Queue};
+
+/// Whether a workqueue's items run anywhere, on whatever CPU has time (`WQ_UNBOUND`).
+pub const WQ_UNBOUND: u32 = bindings::wq_flags_WQ_UNBOUND;
+
+/// Whether a workqueue takes part in system suspend (`WQ_FREEZABLE`).
+pub const WQ_FREEZABLE: u32 = bindings::wq_flags_WQ_FREEZABLE;
+
+/// A workqueue; drained and destroyed when dropped.
+///
+/// # Invariants
+///
+/// `wq` is a workqueue that we own.
+pub struct OwnedQueue {
+    wq: NonNull<bindings::workqueue_struct>,
+}
+
+// SAFETY: Workqueues are used and destroyed by any task.
+unsafe impl Send for OwnedQueue {}
+// SAFETY: The C functions do their own locking.
+unsafe impl Sync for OwnedQueue {}
+
+impl OwnedQueue {
+    /// Allocates a workqueue with the default limit of items that run at a time. May sleep.
+    ///
+    /// Wraps the C macro `alloc_workqueue`.
+    pub fn new(name: &CStr, flags: u32) -> Result<Self> {
+        // SAFETY: The format takes one string; the name is copied.
+        let wq = unsafe {
+            bindings::alloc_workqueue_noprof(c"%s".as_char_ptr(), flags, 0, name.as_char_ptr())
+        };
+        Ok(Self {
+            wq: NonNull::new(wq).ok_or(ENOMEM)?,
+        })
+    }
+}
+
+impl OwnedQueue {
+    /// Waits until there are no items, while only items may add others. May sleep; must not be
+    /// called by one of them.
+    ///
+    /// Wraps the C function `drain_workqueue`.
+    pub fn drain(&self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::drain_workqueue(self.wq.as_ptr()) }
+    }
+}
+
+impl core::ops::Deref for OwnedQueue {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        // SAFETY: By the type invariant, for as long as the borrow.
+        unsafe { Queue::from_raw(self.wq.as_ptr()) }
+    }
+}
+
+impl Drop for OwnedQueue {
+    /// Waits for all items. May sleep; must not be called by one of them.
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant. Items left on the queue are run first.
+        unsafe { bindings::destroy_workqueue(self.wq.as_ptr()) }
+    }
+}
