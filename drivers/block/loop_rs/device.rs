@@ -40,7 +40,9 @@ use kernel_ext::{
     new_killable_mutex,
     security::capable_sys_admin,
     sync::{KillableGuard, KillableMutex},
-    uapi::loop_::{self, loop_config, loop_info64, LoopConfig, LoopInfo64},
+    uapi::loop_::{
+        self, loop_config, loop_info64, CompatLoopInfo, LoopConfig, LoopInfo, LoopInfo64, OldInfo,
+    },
 };
 
 /// The operations of loop disks.
@@ -387,7 +389,7 @@ impl Device {
     }
 
     /// `LOOP_SET_STATUS64`: changes range, name and flags.
-    fn set_status(&self, disk: &GenDisk<LoopOps>, info: &LoopInfo64) -> Result {
+    fn set_status(&self, disk: &GenDisk<LoopOps>, info: &loop_info64) -> Result {
         let partscan = {
             let mut state = self.state.lock_killable()?;
             let bound = state.bound()?;
@@ -430,11 +432,11 @@ impl Device {
     }
 
     /// `LOOP_GET_STATUS64`
-    fn get_status(&self) -> Result<LoopInfo64> {
+    fn get_status(&self) -> Result<loop_info64> {
         let binding = self.state.lock_killable()?.bound()?.binding.clone();
         // The file system may take its time: without the lock.
         let id = binding.file().id()?;
-        Ok(LoopInfo64(loop_info64 {
+        Ok(loop_info64 {
             lo_device: id.dev.to_user(),
             lo_inode: id.ino,
             lo_rdevice: id.rdev.to_user(),
@@ -444,7 +446,7 @@ impl Device {
             lo_flags: binding.flags.bits(),
             lo_file_name: binding.range.name,
             ..Default::default()
-        }))
+        })
     }
 
     /// `LOOP_SET_CAPACITY`: takes on the size that the file has now.
@@ -517,6 +519,28 @@ fn read_user<T: kernel::transmute::FromBytes>(arg: usize) -> Result<T> {
         .read()
 }
 
+fn write_user<T: kernel::transmute::AsBytes>(arg: usize, value: &T) -> Result {
+    UserSlice::new(UserPtr::from_addr(arg), core::mem::size_of::<T>())
+        .writer()
+        .write(value)
+}
+
+/// `LOOP_SET_STATUS`
+fn set_status_old<I: OldInfo>(cx: &IoctlContext<'_, LoopOps>, arg: usize) -> Result {
+    check_permission(cx.mode)?;
+    let info = read_user::<I>(arg)?.to_info64();
+    cx.disk.data().set_status(cx.disk, &info)
+}
+
+/// `LOOP_GET_STATUS`
+fn get_status_old<I: OldInfo>(cx: &IoctlContext<'_, LoopOps>, arg: usize) -> Result {
+    if arg == 0 {
+        return Err(EINVAL);
+    }
+    let info = cx.disk.data().get_status()?;
+    write_user(arg, &I::from_info64(&info).ok_or(EOVERFLOW)?)
+}
+
 #[vtable]
 impl Operations for LoopOps {
     fn open(disk: &GenDisk<Self>, _mode: OpenMode) -> Result {
@@ -558,16 +582,15 @@ impl Operations for LoopOps {
             loop_::LOOP_CLR_FD => device.clear(cx.disk)?,
             loop_::LOOP_SET_STATUS64 => {
                 check_permission(cx.mode)?;
-                device.set_status(cx.disk, &read_user(arg)?)?;
+                device.set_status(cx.disk, &read_user::<LoopInfo64>(arg)?.0)?;
             }
+            loop_::LOOP_SET_STATUS => set_status_old::<LoopInfo>(cx, arg)?,
+            loop_::LOOP_GET_STATUS => get_status_old::<LoopInfo>(cx, arg)?,
             loop_::LOOP_GET_STATUS64 => {
                 if arg == 0 {
                     return Err(EINVAL);
                 }
-                let info = device.get_status()?;
-                UserSlice::new(UserPtr::from_addr(arg), core::mem::size_of::<LoopInfo64>())
-                    .writer()
-                    .write(&info)?;
+                write_user(arg, &LoopInfo64(device.get_status()?))?;
             }
             loop_::LOOP_SET_BLOCK_SIZE => {
                 check_permission(cx.mode)?;
@@ -588,6 +611,8 @@ impl Operations for LoopOps {
 
     fn compat_ioctl(cx: &IoctlContext<'_, Self>, cmd: u32, arg: usize) -> Result<c_int> {
         match cmd {
+            loop_::LOOP_SET_STATUS => set_status_old::<CompatLoopInfo>(cx, arg).map(|()| 0),
+            loop_::LOOP_GET_STATUS => get_status_old::<CompatLoopInfo>(cx, arg).map(|()| 0),
             // The structures are the same for 32 bits, and pointers are in the lower half.
             loop_::LOOP_SET_CAPACITY
             | loop_::LOOP_CLR_FD
