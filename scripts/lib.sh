@@ -103,6 +103,7 @@ product_name()
 	case $1 in
 	root)	echo "build root" ;;
 	debs)	echo "kernel packages" ;;
+	source)	echo "kernel source" ;;
 	tree)	echo "kernel tree" ;;
 	kernel)	echo "stock kernel" ;;
 	guest)	echo "guest image" ;;

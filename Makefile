@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Two makefiles in one: the kernel's build system reads it with KERNELRELEASE
+# set, a user without.
+
+ifneq ($(KERNELRELEASE),)
+
+include $(src)/scripts/Makefile.module
+
+else
+
+# Each can be set here, on the command line, or in the environment.
+export LOOP_RS_CACHE LOOP_RS_SERIES LOOP_RS_MIRROR LOOP_RS_ACCEL
+
+# The set-up of several targets at once is one set-up.
+.NOTPARALLEL:
+
+.PHONY: all
+all:
+	@scripts/build $(KARGS)
+
+.PHONY: run
+run:
+	@scripts/run
+
+.PHONY: test
+test:
+	@scripts/test $(TESTS)
+
+.PHONY: test-debug
+test-debug:
+	@scripts/test --debug $(TESTS)
+
+.PHONY: shell
+shell: all
+	@scripts/vm -i --timeout 0 -- /loop_rs/scripts/guest-shell
+
+.PHONY: setup
+setup:
+	@scripts/setup
+
+.PHONY: update
+update:
+	@scripts/setup --update
+
+.PHONY: debug
+debug:
+	@scripts/build --debug $(KARGS)
+
+.PHONY: clippy
+clippy:
+	@scripts/build clippy
+
+.PHONY: fmt fmt-check
+fmt fmt-check:
+	@scripts/build $@
+
+.PHONY: clean
+clean:
+	rm -rf build
+
+.PHONY: distclean
+distclean: clean
+	@scripts/setup --remove
+
+.PHONY: help
+help:
+	@scripts/help
+
+endif
