@@ -291,7 +291,8 @@ impl FileExt for File {
 /// systems, for as long as it lives.
 pub struct MappingGfp {
     file: ARef<File>,
-    old: bindings::gfp_t,
+    /// What was taken off the mask.
+    taken: bindings::gfp_t,
 }
 
 impl MappingGfp {
@@ -299,13 +300,14 @@ impl MappingGfp {
     pub fn without_io(file: ARef<File>) -> Self {
         // SAFETY: An open file has a mapping. As for the C functions `mapping_gfp_mask` and
         // `mapping_set_gfp_mask`, readers see either value.
-        let old = unsafe {
+        let taken = unsafe {
             let mask = &raw mut (*(*file.as_ptr()).f_mapping).gfp_mask;
             let old = mask.read_volatile();
-            mask.write_volatile(old & !(bindings::__GFP_IO | bindings::__GFP_FS));
-            old
+            let taken = old & (bindings::__GFP_IO | bindings::__GFP_FS);
+            mask.write_volatile(old & !taken);
+            taken
         };
-        Self { file, old }
+        Self { file, taken }
     }
 
     /// The file whose mapping it is.
@@ -315,8 +317,12 @@ impl MappingGfp {
 }
 
 impl Drop for MappingGfp {
+    /// Gives back what was taken, and so nothing when somebody else had taken it before.
     fn drop(&mut self) {
         // SAFETY: As in `without_io`.
-        unsafe { (&raw mut (*(*self.file.as_ptr()).f_mapping).gfp_mask).write_volatile(self.old) }
+        unsafe {
+            let mask = &raw mut (*(*self.file.as_ptr()).f_mapping).gfp_mask;
+            mask.write_volatile(mask.read_volatile() | self.taken);
+        }
     }
 }

@@ -44,6 +44,15 @@ impl OwnedQueue {
 }
 
 impl OwnedQueue {
+    /// Waits for the items that are queued or running now. May sleep; must not be called by one of
+    /// them.
+    ///
+    /// Wraps the C function `flush_workqueue`.
+    pub fn flush(&self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::__flush_workqueue(self.wq.as_ptr()) }
+    }
+
     /// Waits until there are no items, while only items may add others. May sleep; must not be
     /// called by one of them.
     ///

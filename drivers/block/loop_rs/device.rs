@@ -301,6 +301,7 @@ impl Device {
     /// Unbinds the device, which nobody has open any more.
     fn unbind(&self, disk: &Closing<'_, LoopOps>) {
         self.pool.bind(None);
+        self.pool.flush();
         let mut limits = disk.queue().start_limits_update();
         limits.set_block_size(kernel_ext::block::SECTOR_SIZE);
         if let Err(e) = limits.commit() {
@@ -382,6 +383,7 @@ impl Device {
             old = core::mem::replace(&mut bound.binding, binding);
             drop(frozen);
         }
+        self.pool.flush();
         // Somebody may still be looking at what the device was bound to.
         drop(self.driver.validate.lock());
         drop(old);

@@ -217,6 +217,14 @@ impl Pool {
         core::mem::replace(&mut self.slots.inner.lock().binding, binding)
     }
 
+    /// Waits until no worker holds a binding that was [replaced](Self::bind), after the last request
+    /// that was served from it: who replaced it can then let go of the file for good. May sleep.
+    pub(crate) fn flush(&self) {
+        if let Some(workqueue) = self.workqueue.as_ref() {
+            workqueue.flush();
+        }
+    }
+
     /// What requests are served from.
     pub(crate) fn binding(&self) -> Option<Arc<Binding>> {
         self.slots.inner.lock().binding.clone()
