@@ -1,0 +1,459 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034
+#
+# What the tests share: KTAP output, loading the driver, scratch space, loop
+# devices, cgroups. Sourced, by bash.
+#
+#   DRIVER    loop_rs (default) or loop, to run against the C driver
+#   MODULE    the module file to insmod; without it DRIVER is modprobed
+#   VERBOSE   say what a case printed and how long it took if it passed, too
+#   SLOW      factor for each time limit, for slow kernels
+#   SCRATCH_DEV, SCRATCH_DEV2
+#             block devices whose contents may be destroyed
+
+LIB_DIR=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+DRIVER=${DRIVER:-loop_rs}
+SLOW=${SLOW:-1}
+CGROOT=${CGROOT:-/sys/fs/cgroup}
+PATH=$PATH:/usr/sbin:/sbin
+
+# A test's own directory, on tmpfs where /tmp or /dev/shm is one.
+T=
+LIB_FINISHED=
+LIB_CGROUPS=()
+LIB_DMS=()
+
+lib_ktap() {
+	local d
+
+	for d in "$LIB_DIR/../kselftest" "${KSFT_DIR:-}"; do
+		[ -r "$d/ktap_helpers.sh" ] || continue
+		# shellcheck source=/dev/null
+		. "$d/ktap_helpers.sh"
+		return 0
+	done
+	echo "Bail out! no kselftest/ktap_helpers.sh beside this directory"
+	exit 1
+}
+
+# Say why, and leave the case that is running.
+fail() {
+	echo "$*"
+	exit 1
+}
+
+# want WHAT GOT EXPECTED
+want() {
+	[ "$2" = "$3" ] || fail "$1: got '$2', expected '$3'"
+}
+
+# want_ge WHAT GOT LEAST, want_le WHAT GOT MOST
+want_ge() {
+	[ "$2" -ge "$3" ] || fail "$1: got $2, expected at least $3"
+}
+want_le() {
+	[ "$2" -le "$3" ] || fail "$1: got $2, expected at most $3"
+}
+
+# want_error TEXT COMMAND...: the command fails, and its output has TEXT.
+want_error() {
+	local text=$1 out
+
+	shift
+	if out=$("$@" 2>&1); then
+		fail "succeeded, expected '$text': $*"
+	fi
+	[[ $out == *"$text"* ]] || fail "expected '$text' from: $*: $out"
+}
+
+# check DESCRIPTION FUNCTION...: one test case. It runs in a subshell under
+# set -e, so each command in it that fails fails the case; hence never call
+# check where errexit is ignored (in a condition, after || or &&).
+check() {
+	local desc=$1 out rc before d start
+
+	shift
+	rm -f "$T/.skip"
+	before=" $(lib_bound | xargs) $(lib_mounts | xargs) "
+	[ -z "${VERBOSE:-}" ] || start=$(now_ms)
+	out=$( (set -e; "$@") 2>&1 </dev/null)
+	rc=$?
+	if [ "$rc" -eq 0 ]; then
+		ktap_test_pass "$desc"
+		[ -z "${VERBOSE:-}" ] || lib_diag "$(($(now_ms) - start)) ms" "$out"
+	elif [ -e "$T/.skip" ]; then
+		ktap_test_skip "$desc"
+		lib_diag "$out"
+	else
+		ktap_test_fail "$desc"
+		lib_diag "rc=$rc" "$out"
+		# What it has left behind is not the next one's concern.
+		for d in $(lib_bound); do
+			[[ $before == *" $d "* ]] || lib_drop "$d"
+		done
+		for d in $(lib_mounts); do
+			[[ $before == *" $d "* ]] || lib_umount "$d"
+		done
+		lib_drop_dm
+	fi
+}
+
+# Unmount and detach, whatever is in the way.
+lib_drop() {
+	local m
+
+	while m=$(findmnt -fno TARGET "/dev/$1"); do
+		lib_umount "$m" || break
+	done
+	losetup -d "/dev/$1"
+} >/dev/null 2>&1
+
+lib_umount() {
+	umount "$1" || umount -l "$1"
+} >/dev/null 2>&1
+
+lib_drop_dm() {
+	local d
+
+	for d in "${LIB_DMS[@]}"; do
+		[ ! -b "/dev/mapper/$d" ] || dm_remove "$d"
+	done
+} >/dev/null 2>&1
+
+# The test's mount points, the innermost first.
+lib_mounts() {
+	awk -v t="$T/" 'index($2, t) == 1 { print $2 }' /proc/mounts | tac
+}
+
+# In a case: it can't be run here, say why.
+skip() {
+	echo "$*"
+	: >"$T/.skip"
+	exit 1
+}
+
+# In a case: the C driver differs by design, or by a bug.
+skip_on_c() {
+	[ "$DRIVER" != loop ] || skip "not with the C driver: $*"
+}
+
+lib_diag() {
+	printf '%s\n' "$@" | sed -e '/^$/d' -e 's/^/# /'
+}
+
+# test_begin CASES: everything a test needs but the driver.
+test_begin() {
+	lib_ktap
+	ktap_print_header
+	if [ "$(id -u)" -ne 0 ]; then
+		ktap_skip_all "must be root"
+		exit "$KSFT_SKIP"
+	fi
+	if [ -n "$(lib_bound)" ]; then
+		ktap_exit_fail_msg "loop devices are in use: $(lib_bound)"
+	fi
+	T=$(mktemp -d "${TMPDIR:-/tmp}/loop_rs.XXXXXX")
+	trap lib_exit EXIT
+	trap 'exit 143' TERM INT HUP
+	# One more: what test_end checks.
+	ktap_set_plan $(($1 + 1))
+}
+
+# The last case of each test: it left nothing attached and the driver unloads.
+test_end() {
+	LIB_FINISHED=1
+	check "nothing left attached, the driver unloads" lib_end
+	lib_cleanup
+	trap - EXIT
+	ktap_finished
+}
+
+lib_end() {
+	want "loop devices attached" "$(lib_bound)" ""
+	! driver_loaded || driver_unload
+	want "loop devices after unloading" \
+	     "$(cd /sys/block && echo loop*)" "loop*"
+}
+
+lib_exit() {
+	local rc=$?
+
+	trap - EXIT
+	lib_cleanup
+	[ -n "$LIB_FINISHED" ] || echo "# left before its end, rc=$rc"
+	[ "$rc" -ne 0 ] || rc=1
+	exit "$rc"
+}
+
+# Whatever is still attached, or a cgroup of the test's.
+lib_cleanup_devices() {
+	local c d
+
+	for c in "${LIB_CGROUPS[@]}"; do
+		cg_remove "$c" >/dev/null 2>&1
+	done
+	for d in $(lib_bound); do
+		lib_drop "$d"
+	done
+}
+
+lib_cleanup() {
+	local j m
+
+	for j in $(jobs -p); do
+		kill -9 "$j" 2>/dev/null
+	done
+	lib_cleanup_devices
+	for m in $(lib_mounts); do
+		lib_umount "$m"
+	done
+	lib_drop_dm
+	! driver_loaded || driver_unload >/dev/null
+	[ -z "$T" ] || rm -rf --one-file-system "$T"
+}
+
+#
+# The driver
+#
+
+driver_load() {
+	if [ -n "${MODULE:-}" ] && [ "$DRIVER" != loop ]; then
+		insmod "$MODULE" "$@"
+	else
+		modprobe "$DRIVER" "$@"
+	fi
+}
+
+driver_loaded() {
+	[ -d "/sys/module/$DRIVER" ]
+}
+
+# A device is released from a work or an RCU callback now and then, and holds
+# the module for a moment longer than the command that closed it.
+driver_unload() {
+	local i out
+
+	for ((i = 0; i < 20 * SLOW; i++)); do
+		if out=$(rmmod "$DRIVER" 2>&1); then
+			return 0
+		fi
+		sleep 0.1
+	done
+	echo "$out"
+	return 1
+}
+
+need_driver() {
+	local out
+
+	driver_loaded && return
+	if ! out=$(driver_load "$@" 2>&1); then
+		ktap_exit_fail_msg "cannot load $DRIVER: $out"
+	fi
+}
+
+# The names of the loop devices that are bound.
+lib_bound() {
+	local f
+
+	for f in /sys/block/loop*/loop/backing_file; do
+		[ -e "$f" ] || continue
+		f=${f#/sys/block/}
+		echo "${f%%/*}"
+	done
+}
+
+nothing_bound() {
+	[ -z "$(lib_bound)" ]
+}
+
+# attach LOSETUP-OPTIONS... FILE: sets LOOP to the device, L to its name.
+attach() {
+	LOOP=$(losetup --find --show "$@") || fail "losetup $*"
+	L=${LOOP#/dev/}
+}
+
+# LOOP_CLR_FD on a device that something still has open takes effect at the
+# last close, so wait for that.
+detach() {
+	local i dev=${1:-$LOOP}
+
+	losetup --detach "$dev"
+	for ((i = 0; i < 100 * SLOW; i++)); do
+		[ -e "/sys/block/${dev#/dev/}/loop" ] || return 0
+		sleep 0.05
+	done
+	fail "$dev is still bound"
+}
+
+#
+# Time, sizes and numbers
+#
+
+now_ms() {
+	local t=$EPOCHREALTIME
+
+	echo $((${t%.*} * 1000 + 10#${t#*.} / 1000))
+}
+
+# wait_for SECONDS COMMAND...: until the command succeeds.
+wait_for() {
+	local end=$((SECONDS + $1 * SLOW))
+
+	shift
+	until "$@"; do
+		if [ "$SECONDS" -ge "$end" ]; then
+			echo "not in time: $*"
+			return 1
+		fi
+		sleep 0.1
+	done
+}
+
+# disk_stat NAME FIELD: of /sys/block/NAME/stat, counted from 1:
+# 2 read merges, 3 sectors read, 5 writes, 6 write merges, 7 sectors written,
+# 12 discards, 16 flushes.
+disk_stat() {
+	awk -v f="$2" '{ print $f }' "/sys/class/block/$1/stat"
+}
+
+blocks_of() {
+	stat -c %b "$1"
+}
+
+#
+# Scratch space
+#
+
+# A device that mkfs may destroy. Its name is asked for with readlink since
+# tests need its sysfs directory and device number.
+need_scratch() {
+	[ -b "${SCRATCH_DEV:-}" ] || skip "SCRATCH_DEV is not a block device"
+}
+
+have_scratch() {
+	[ -b "${SCRATCH_DEV:-}" ]
+}
+
+# scratch_fs TYPE DIR [DEVICE [SIZE]]: a fresh file system, mounted.
+# Nothing may write to it but the test, hence no lazy initialization.
+scratch_fs() {
+	local type=$1 dir=$2 dev=${3:-${SCRATCH_DEV:-}} size=${4:-1G}
+
+	mkdir -p "$dir"
+	case $type in
+	tmpfs)
+		mount -t tmpfs -o size="$size" none "$dir"
+		return
+		;;
+	ext4)
+		wipefs -qa "$dev"
+		mkfs.ext4 -qF -E lazy_itable_init=0,lazy_journal_init=0 \
+			  -J size=4 -N 2048 "$dev" "$size"
+		;;
+	xfs)
+		mkfs.xfs -qf -d size="$size" "$dev"
+		;;
+	btrfs)
+		mkfs.btrfs -qf -b "$size" "$dev"
+		;;
+	vfat)
+		mkfs.vfat -F 32 "$dev" >/dev/null
+		;;
+	esac
+	mount -t "$type" -o noatime "$dev" "$dir"
+}
+
+# Device-mapper devices of the test. Where no udev runs, mknodes is what makes
+# their nodes, and removes them again.
+dm_create() {
+	dmsetup --noudevsync create "$1" --table "$2"
+	dmsetup mknodes "$1"
+	[ -b "/dev/mapper/$1" ] || fail "no /dev/mapper/$1"
+}
+
+dm_remove() {
+	dmsetup --noudevsync remove --retry "$1"
+	dmsetup mknodes "$1"
+}
+
+# dm_swap NAME TABLE: without writing anything back first, as if it had
+# happened to the hardware.
+dm_swap() {
+	dmsetup suspend --noflush --nolockfs "$1"
+	dmsetup load "$1" --table "$2"
+	dmsetup --noudevsync resume "$1"
+}
+
+# pattern SIZE FILE [SEED]: bytes that differ from block to block and from
+# seed to seed, cheaply.
+pattern() {
+	"$LIB_DIR/loop_io" pattern "$2" "$1" "${3:-1}"
+}
+
+#
+# cgroups (version 2)
+#
+
+# A reason not to run, or nothing.
+cg_missing() {
+	local c
+
+	[ -r "$CGROOT/cgroup.controllers" ] || { echo "no cgroup2 at $CGROOT"; return; }
+	for c in memory io; do
+		grep -qw "$c" "$CGROOT/cgroup.subtree_control" ||
+		echo "+$c" 2>/dev/null >"$CGROOT/cgroup.subtree_control" ||
+		echo "no $c controller in $CGROOT"
+	done
+}
+
+# cg_create NAME: a cgroup under the root; prints its directory.
+cg_create() {
+	local cg="$CGROOT/$1"
+
+	mkdir "$cg" || return
+	echo "$cg"
+}
+
+# The processes in it are killed first; it goes once they are gone.
+cg_remove() {
+	local i d
+
+	[ -d "$1" ] || return 0
+	[ ! -w "$1/cgroup.kill" ] || echo 1 >"$1/cgroup.kill"
+	for ((i = 0; i < 100 * SLOW; i++)); do
+		for d in "$1"/*/; do
+			[ ! -d "$d" ] || rmdir "$d" 2>/dev/null
+		done
+		rmdir "$1" 2>/dev/null && return 0
+		[ -d "$1" ] || return 0
+		sleep 0.05
+	done
+	echo "$1 is busy"
+	return 1
+}
+
+# cg_run DIR COMMAND...: in that cgroup, from its first instruction on.
+cg_run() {
+	local cg=$1
+
+	shift
+	# $$ is the new shell's, which becomes the command.
+	bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$cg" "$@"
+}
+
+# cg_stat DIR FILE KEY: of a flat keyed file.
+cg_stat() {
+	awk -v k="$3" '$1 == k { print $2; f = 1 } END { if (!f) print 0 }' "$1/$2"
+}
+
+# cg_io DIR MAJ:MIN KEY: of io.stat, 0 when the device isn't there.
+cg_io() {
+	awk -v d="$2" -v k="$3" '
+		$1 == d {
+			for (i = 2; i <= NF; i++)
+				if (split($i, a, "=") == 2 && a[1] == k)
+					n = a[2]
+		}
+		END { print n + 0 }' "$1/io.stat"
+}
