@@ -1,0 +1,265 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Round trips through losetup: what is set is what is shown, by losetup, by
+# sysfs and by the data, with each of its options that needs no partition scan.
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+MIB=1048576
+
+# show COLUMNS [DEVICE]: one line, values separated by one space.
+show() {
+	losetup --noheadings --raw --list --output "$1" "${2:-$LOOP}"
+}
+
+find_show() {
+	local free
+
+	free=$(losetup --find)
+	attach "$T/a"
+	want "--find --show" "$LOOP" "$free"
+	want "backing file" "$(show BACK-FILE)" "$T/a"
+	want "sysfs" "$(cat "/sys/block/$L/loop/backing_file")" "$T/a"
+	want "size" "$(blockdev --getsize64 "$LOOP")" $((4 * MIB))
+	cmp "$LOOP" "$T/a"
+	[ "$(losetup --find)" != "$LOOP" ] || fail "--find shows a bound device"
+	detach
+	want "attached after --detach" "$(lib_bound)" ""
+	want "size after --detach" "$(blockdev --getsize64 "$LOOP")" 0
+}
+
+named_device() {
+	losetup /dev/loop3 "$T/a"
+	want "backing file" "$(show BACK-FILE /dev/loop3)" "$T/a"
+	want_error "busy" losetup /dev/loop3 "$T/b"
+	want "backing file" "$(show BACK-FILE /dev/loop3)" "$T/a"
+	detach /dev/loop3
+}
+
+all_and_list() {
+	local a b
+
+	attach "$T/a"
+	a=$LOOP
+	attach "$T/b"
+	b=$LOOP
+	want "--all" "$(losetup --all | wc -l)" 2
+	losetup --all | grep -q "^$a: .*($T/a)$"
+	losetup --all | grep -q "^$b: .*($T/b)$"
+	want "--list" "$(losetup --list --noheadings | wc -l)" 2
+	losetup --list | head -1 | grep -q "^NAME .*BACK-FILE"
+	want "no options" "$(losetup | wc -l)" 3
+	want "--json" "$(losetup --json | grep -c '"back-file": *"'"$T"'/[ab]"')" 2
+	want "--detach of two" "$(losetup -d "$a" "$b"; losetup -a)" ""
+}
+
+# In all columns at once, against what the kernel says elsewhere.
+columns() {
+	attach --offset 8192 --sizelimit $((2 * MIB)) --sector-size 1024 "$T/a"
+	want "columns" "$(show NAME,AUTOCLEAR,OFFSET,PARTSCAN,RO,SIZELIMIT,DIO,LOG-SEC)" \
+		"$LOOP 0 8192 0 0 $((2 * MIB)) 0 1024"
+	want "BACK-INO" "$(show BACK-INO)" "$(stat -c %i "$T/a")"
+	want "BACK-MAJ:MIN" "$(show BACK-MAJ:MIN | tr -d ' ')" \
+		"$(findmnt -no MAJ:MIN -T "$T/a" | tr -d ' ')"
+	want "MAJ:MIN" "$(show MAJ:MIN | tr -d ' ')" "$(cat "/sys/block/$L/dev")"
+	losetup --list --output-all "$LOOP" >"$T/all"
+	grep -q "$T/a" "$T/all"
+	detach
+}
+
+offset_sizelimit() {
+	attach -o 4096 --sizelimit $MIB "$T/a"
+	want "size" "$(blockdev --getsize64 "$LOOP")" $MIB
+	want "sysfs offset" "$(cat "/sys/block/$L/loop/offset")" 4096
+	want "sysfs sizelimit" "$(cat "/sys/block/$L/loop/sizelimit")" $MIB
+	cmp -i 0:4096 -n $MIB "$LOOP" "$T/a"
+	detach
+
+	# A limit past the end of the file is no limit; an offset past it leaves nothing.
+	attach -o 4096 --sizelimit $((64 * MIB)) "$T/a"
+	want "size" "$(blockdev --getsize64 "$LOOP")" $((4 * MIB - 4096))
+	detach
+	attach -o $((8 * MIB)) "$T/a"
+	want "size" "$(blockdev --getsize64 "$LOOP")" 0
+	detach
+}
+
+sector_size() {
+	local bs
+
+	for bs in 512 2048 4096; do
+		attach --sector-size $bs "$T/a"
+		want "logical block size" "$(blockdev --getss "$LOOP")" $bs
+		want "physical block size" "$(blockdev --getpbsz "$LOOP")" $bs
+		want "io_min" "$(blockdev --getiomin "$LOOP")" $bs
+		cmp "$LOOP" "$T/a"
+		detach
+	done
+	want_error "" losetup --find --show --sector-size 1000 "$T/a"
+	want "attached" "$(lib_bound)" ""
+	# Changed while attached.
+	attach "$T/a"
+	losetup --sector-size 4096 "$LOOP"
+	want "logical block size" "$(blockdev --getss "$LOOP")" 4096
+	detach
+	# Not kept for the next.
+	attach "$T/a"
+	want "logical block size" "$(blockdev --getss "$LOOP")" 512
+	detach
+}
+
+direct_io() {
+	attach --direct-io=on --sector-size 4096 "$T/a"
+	want "DIO" "$(show DIO)" 1
+	want "sysfs dio" "$(cat "/sys/block/$L/loop/dio")" 1
+	cmp "$LOOP" "$T/a"
+	losetup --direct-io=off "$LOOP"
+	want "DIO" "$(show DIO)" 0
+	losetup --direct-io=on "$LOOP"
+	want "DIO" "$(show DIO)" 1
+	detach
+	attach --direct-io=off "$T/a"
+	want "DIO" "$(show DIO)" 0
+	detach
+}
+
+read_only() {
+	attach --read-only "$T/a"
+	want "RO" "$(show RO)" 1
+	want "getro" "$(blockdev --getro "$LOOP")" 1
+	want_error "" dd if=/dev/zero of="$LOOP" bs=4k count=1 conv=notrunc
+	detach
+	attach "$T/a"
+	want "RO of the next" "$(show RO)" 0
+	detach
+}
+
+capacity() {
+	attach "$T/a"
+	truncate -s $((6 * MIB)) "$T/a"
+	want "size" "$(blockdev --getsize64 "$LOOP")" $((4 * MIB))
+	losetup --set-capacity "$LOOP"
+	want "size" "$(blockdev --getsize64 "$LOOP")" $((6 * MIB))
+	cmp "$LOOP" "$T/a"
+	truncate -s $((4 * MIB)) "$T/a"
+	losetup -c "$LOOP"
+	want "size" "$(blockdev --getsize64 "$LOOP")" $((4 * MIB))
+	detach
+}
+
+associated() {
+	local a b c
+
+	attach "$T/a"
+	a=$LOOP
+	attach -o 65536 "$T/a"
+	b=$LOOP
+	attach "$T/b"
+	c=$LOOP
+	want "-j" "$(losetup -nO NAME -j "$T/a" | sort | xargs)" "$a $b"
+	want "-j -o" "$(losetup -nO NAME -j "$T/a" -o 65536 | xargs)" "$b"
+	want "-j of another" "$(losetup -nO NAME -j "$T/b" | xargs)" "$c"
+	# By inode, not by name.
+	ln -f "$T/a" "$T/link"
+	want "-j of a link" "$(losetup -nO NAME -j "$T/link" | sort | xargs)" "$a $b"
+	losetup --detach-all
+	wait_for 5 nothing_bound
+	want "after --detach-all" "$(losetup -a)" ""
+}
+
+nooverlap() {
+	local a
+
+	attach --nooverlap "$T/a"
+	a=$LOOP
+	attach --nooverlap "$T/a"
+	want "--nooverlap of the same" "$LOOP" "$a"
+	want_error "overlap" losetup -f --show --nooverlap -o 4096 "$T/a"
+	detach "$a"
+
+	attach -L --sizelimit $MIB "$T/a"
+	a=$LOOP
+	attach -L -o $MIB "$T/a"
+	[ "$LOOP" != "$a" ] || fail "adjoining ranges share a device"
+	losetup -D
+	wait_for 5 nothing_bound
+}
+
+reference() {
+	losetup --help | grep -q -- --loop-ref || skip "losetup has no --loop-ref"
+	attach --loop-ref a-reference "$T/a"
+	want "REF" "$(show REF)" a-reference
+	detach
+}
+
+# What needs the device is refused on one that is not bound.
+unbound() {
+	want_error "" losetup --set-capacity /dev/loop3
+	want_error "" losetup --detach /dev/loop3
+	want_error "" losetup --direct-io=on /dev/loop3
+	want_error "No such file" losetup --find --show "$T/nothing"
+	want "list of an unbound device" \
+		"$(losetup -nO BACK-FILE /dev/loop3 2>/dev/null)" ""
+}
+
+autoclear_mount() {
+	truncate -s 8M "$T/fs"
+	mkfs.ext4 -qF "$T/fs"
+	mkdir -p "$T/mnt"
+	mount -o loop "$T/fs" "$T/mnt"
+	want "AUTOCLEAR" "$(losetup -nO AUTOCLEAR -j "$T/fs" | xargs)" 1
+	umount "$T/mnt"
+	wait_for 5 nothing_bound
+}
+
+# The name of a deleted file, as other tools look for it.
+deleted_file() {
+	cp "$T/b" "$T/gone"
+	attach "$T/gone"
+	rm "$T/gone"
+	want "backing_file" "$(cat "/sys/block/$L/loop/backing_file")" \
+		"$T/gone (deleted)"
+	cmp "$LOOP" "$T/b"
+	detach
+}
+
+# Rounds of it leave neither devices nor files behind.
+round_trips() {
+	local i free before
+
+	before=$(cut -f1 /proc/sys/fs/file-nr)
+	free=$(losetup --find)
+	for ((i = 0; i < 8; i++)); do
+		attach "$T/a"
+		want "round $i" "$LOOP" "$free"
+		detach
+	done
+	want_le "open files" "$(cut -f1 /proc/sys/fs/file-nr)" $((before + 32))
+}
+
+test_begin 16
+pattern $((4 * MIB)) "$T/a" 1
+pattern $((2 * MIB)) "$T/b" 2
+need_driver
+
+check "--find --show, --detach" find_show
+check "a named device, busy the second time" named_device
+check "--all, --list, --json" all_and_list
+check "--output columns" columns
+check "--offset, --sizelimit" offset_sizelimit
+check "--sector-size" sector_size
+check "--direct-io" direct_io
+check "--read-only" read_only
+check "--set-capacity" capacity
+check "--associated, --detach-all" associated
+check "--nooverlap" nooverlap
+check "--loop-ref" reference
+check "unbound devices and missing files are refused" unbound
+check "mount -o loop clears the device at umount" autoclear_mount
+check "a deleted backing file" deleted_file
+check "rounds of attach and detach" round_trips
+
+test_end
