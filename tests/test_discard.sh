@@ -1,0 +1,188 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Discard and write-zeroes: holes in the backing file, zeroes on reading, the
+# neighbours untouched; refused where the backing file can't.
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+MIB=1048576
+
+# Compare the device with what it ought to hold, in the backing file too.
+holds() {
+	blockdev --flushbufs "$LOOP"
+	cmp "$LOOP" "$T/model"
+	cmp "$FILE" "$T/model"
+}
+
+zero_model() {
+	dd if=/dev/zero of="$T/model" bs=512 seek=$(($1 / 512)) \
+		count=$(($2 / 512)) conv=notrunc 2>/dev/null
+}
+
+# prepare TYPE [LOSETUP-OPTIONS...]
+prepare() {
+	local fs=$1
+
+	shift
+	[ "$fs" = tmpfs ] || need_scratch
+	scratch_fs "$fs" "$T/fs" "${SCRATCH_DEV:-}" 512M
+	FILE=$T/fs/file
+	pattern $((8 * MIB)) "$FILE" 4
+	pattern $((8 * MIB)) "$T/model" 4
+	sync -f "$FILE"
+	attach "$@" "$FILE"
+}
+
+finish() {
+	detach
+	umount "$T/fs"
+}
+
+discards() {
+	local before after
+
+	prepare "$@"
+	want_ge "discard_max_bytes" \
+		"$(cat "/sys/block/$L/queue/discard_max_bytes")" $MIB
+	before=$(blocks_of "$FILE")
+	blkdiscard -o $MIB -l $((4 * MIB)) "$LOOP"
+	zero_model $MIB $((4 * MIB))
+	holds
+	sync -f "$FILE"
+	after=$(blocks_of "$FILE")
+	want_ge "discards counted" "$(disk_stat "$L" 12)" 1
+	# Metadata may have grown by a few.
+	want_ge "blocks freed" $((before - after)) $((4 * MIB / 512 - 64))
+	want "size of the file" "$(stat -c %s "$FILE")" $((8 * MIB))
+
+	# A range that starts and ends inside of blocks of the file system.
+	blkdiscard -o $((6 * MIB + 512)) -l 65536 "$LOOP"
+	zero_model $((6 * MIB + 512)) 65536
+	cmp "$FILE" "$T/model" || {
+		# Not more than asked for, and nothing but zeroes where it is.
+		fail "the range $((6 * MIB + 512))+65536 was not zeroed right"
+	}
+	holds
+	finish
+}
+
+# Down to the last byte of a file whose end is inside a sector's page.
+discard_offset() {
+	prepare "$1" --offset 4096 --sizelimit $((4 * MIB))
+	blkdiscard "$LOOP"
+	zero_model 4096 $((4 * MIB))
+	cmp "$FILE" "$T/model"
+	finish
+}
+
+# Write-zeroes keeps the space.
+zeroes() {
+	local before
+
+	prepare "$1"
+	sync -f "$FILE"
+	before=$(blocks_of "$FILE")
+	blkdiscard --zeroout -o $((2 * MIB)) -l $((2 * MIB)) "$LOOP"
+	zero_model $((2 * MIB)) $((2 * MIB))
+	holds
+	sync -f "$FILE"
+	want_ge "blocks" "$(blocks_of "$FILE")" $((before - 64))
+	# Punched through the block device: gives it up.
+	before=$(blocks_of "$FILE")
+	fallocate --punch-hole -o $((4 * MIB)) -l $((2 * MIB)) "$LOOP"
+	zero_model $((4 * MIB)) $((2 * MIB))
+	holds
+	sync -f "$FILE"
+	want_ge "blocks freed" $((before - $(blocks_of "$FILE"))) \
+		$((2 * MIB / 512 - 64))
+	finish
+}
+
+trim() {
+	local before
+
+	prepare tmpfs
+	mkfs.ext4 -qF "$LOOP"
+	mkdir -p "$T/mnt"
+	mount "$LOOP" "$T/mnt"
+	dd if=/dev/urandom of="$T/mnt/f" bs=1M count=4 2>/dev/null
+	sync -f "$T/mnt/f"
+	before=$(blocks_of "$FILE")
+	rm "$T/mnt/f"
+	sync -f "$T/mnt"
+	fstrim "$T/mnt"
+	want_ge "blocks freed" $((before - $(blocks_of "$FILE"))) \
+		$((4 * MIB / 512 - 128))
+	umount "$T/mnt"
+	e2fsck -fn "$LOOP"
+	finish
+}
+
+# vfat has an fallocate, but it punches no holes.
+unsupported() {
+	command -v mkfs.vfat >/dev/null || skip "no mkfs.vfat"
+	modprobe -q vfat || skip "no vfat"
+	need_scratch
+	dm_create loop_rs-vfat "0 $((128 * 2048)) linear $SCRATCH_DEV 0"
+	scratch_fs vfat "$T/fs" /dev/mapper/loop_rs-vfat
+	FILE=$T/fs/file
+	pattern $((8 * MIB)) "$FILE" 4
+	pattern $((8 * MIB)) "$T/model" 4
+	attach "$FILE"
+	# BLKDISCARD itself makes nothing of it the first time; this one tells.
+	want_error "unsupported" fallocate --punch-hole -l $MIB "$LOOP"
+	# And then it's known.
+	wait_for 5 discard_off
+	want_error "not supported" blkdiscard "$LOOP"
+	holds
+	# Zeroes are written instead.
+	blkdiscard --zeroout -o $MIB -l $MIB "$LOOP"
+	zero_model $MIB $MIB
+	holds
+	finish
+	dm_remove loop_rs-vfat
+}
+
+discard_off() {
+	[ "$(cat "/sys/block/$L/queue/discard_max_bytes")" -eq 0 ]
+}
+
+# A block device without write-zeroes offers none; its data stays.
+bdev_without() {
+	local conf=/sys/kernel/config/nullb/lrs-nullb dev=/dev/lrs-nullb
+
+	modprobe null_blk nr_devices=0 || skip "no null_blk"
+	mkdir "$conf" || skip "no configfs"
+	echo 1 >"$conf/memory_backed"
+	echo 16 >"$conf/size"
+	echo 1 >"$conf/power"
+	[ -b "$dev" ] || dev=/dev/nullb$(cat "$conf/index")
+	pattern $((16 * MIB)) "$dev" 5
+	attach "$dev"
+	want "discard_max_bytes" "$(cat "/sys/block/$L/queue/discard_max_bytes")" 0
+	want_error "not supported" blkdiscard "$LOOP"
+	cmp "$LOOP" "$dev"
+	detach
+	rmdir "$conf"
+	rmmod null_blk
+}
+
+test_begin 9
+LIB_DMS+=(loop_rs-vfat)
+mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
+need_driver
+
+check "discard on tmpfs" discards tmpfs
+check "discard on ext4" discards ext4
+check "discard on xfs" discards xfs
+check "discard on ext4, backing I/O direct" discards ext4 --direct-io=on
+check "discard of all of a window" discard_offset tmpfs
+check "write-zeroes and punch-hole on ext4" zeroes ext4
+check "fstrim of a file system on it" trim
+check "discard where the file system punches no holes" unsupported
+check "discard over a block device without it" bdev_without
+
+test_end

@@ -1,0 +1,119 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# A flush of the loop device reaches the disk under its backing file: the disk is
+# asked to flush, the data is on it, and it survives a crash.
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+MIB=1048576
+EXPIRE=/proc/sys/vm/dirty_writeback_centisecs
+
+# Nothing but the test may write back.
+quiet_writeback() {
+	SAVED=$(cat "$EXPIRE")
+	echo 0 >"$EXPIRE"
+	trap 'echo "$SAVED" >"$EXPIRE"' EXIT
+}
+
+quiet_fs() {
+	scratch_fs ext4 "$T/fs" "$1" 256M
+	mount -o remount,commit=600 "$T/fs"
+	pattern $((8 * MIB)) "$T/fs/file" 1
+	sync -f "$T/fs/file"
+}
+
+# write_dev DD-OPTIONS...: 1 MiB of random bytes, kept in $T/data.
+write_dev() {
+	dd if="$T/data" of="$LOOP" bs=1M conv=notrunc "$@" 2>/dev/null
+}
+
+counted() {
+	local disk=${SCRATCH_DEV#/dev/} opts=() before mid
+
+	need_scratch
+	want "write cache of the disk" \
+		"$(cat "/sys/block/$disk/queue/write_cache")" "write back"
+	quiet_writeback
+	quiet_fs "$SCRATCH_DEV"
+	[ "$1" = buffered ] || opts+=(--direct-io=on)
+	attach "${opts[@]}" "$T/fs/file"
+	want "write cache" "$(cat "/sys/block/$L/queue/write_cache")" "write back"
+	before=$(disk_stat "$disk" 16)
+	write_dev oflag=direct
+	mid=$(disk_stat "$disk" 16)
+	want "flushes without asking" $((mid - before)) 0
+	sync "$LOOP"
+	want_ge "flushes of the loop device" "$(disk_stat "$L" 16)" 1
+	want_ge "flushes for fsync" $(($(disk_stat "$disk" 16) - mid)) 1
+	mid=$(disk_stat "$disk" 16)
+	write_dev oflag=direct,dsync
+	want_ge "flushes for O_DSYNC" $(($(disk_stat "$disk" 16) - mid)) 1
+	detach
+	umount "$T/fs"
+}
+
+# Over a block device, whose page cache holds the data until the flush.
+written() {
+	local disk=${SCRATCH_DEV#/dev/} before mid
+
+	need_scratch
+	quiet_writeback
+	attach --sizelimit $((64 * MIB)) "$SCRATCH_DEV"
+	before=$(disk_stat "$disk" 7)
+	write_dev oflag=direct
+	mid=$(disk_stat "$disk" 7)
+	want_le "sectors written before the flush" $((mid - before)) 256
+	before=$(disk_stat "$disk" 16)
+	sync "$LOOP"
+	want_ge "sectors written by the flush" \
+		$(($(disk_stat "$disk" 7) - mid)) 2048
+	want_ge "flushes of the disk" $(($(disk_stat "$disk" 16) - before)) 1
+	detach
+}
+
+# The disk stops taking writes, as if the power had gone. What was synced before is
+# there, what was not need not be.
+crash() {
+	local sectors opts=() linear lost
+
+	need_scratch
+	modprobe -q dm-flakey || [ -d /sys/module/dm_flakey ] || skip "no dm-flakey"
+	quiet_writeback
+	[ "$1" = buffered ] || opts+=(--direct-io=on)
+	sectors=$((512 * 2048))
+	linear="0 $sectors linear $SCRATCH_DEV 0"
+	lost="0 $sectors flakey $SCRATCH_DEV 0 0 3600 1 drop_writes"
+	dm_create loop_rs-crash "$linear"
+	quiet_fs /dev/mapper/loop_rs-crash
+	attach "${opts[@]}" "$T/fs/file"
+	write_dev
+	sync "$LOOP"
+	dm_swap loop_rs-crash "$lost"
+	dd if=/dev/zero of="$LOOP" bs=1M seek=4 count=1 conv=notrunc,fsync \
+		2>/dev/null || true
+	detach
+	umount "$T/fs"
+	dm_swap loop_rs-crash "$linear"
+	mount /dev/mapper/loop_rs-crash "$T/fs"
+	cmp -n $MIB "$T/data" "$T/fs/file" || fail "what was synced is lost"
+	cmp -s -n $MIB -i $((4 * MIB)):0 "$T/fs/file" /dev/zero &&
+		fail "the writes were not dropped: this shows nothing"
+	umount "$T/fs"
+	dm_remove loop_rs-crash
+}
+
+test_begin 5
+LIB_DMS+=(loop_rs-crash)
+dd if=/dev/urandom of="$T/data" bs=1M count=1 2>/dev/null
+need_driver
+
+check "the disk is flushed, backing I/O buffered" counted buffered
+check "the disk is flushed, backing I/O direct" counted direct
+check "the data is written by the flush" written
+check "synced data survives a crash, backing I/O buffered" crash buffered
+check "synced data survives a crash, backing I/O direct" crash direct
+
+test_end

@@ -1,0 +1,120 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The backing file is cut off under the device: what is there is read, what is not is
+# an I/O error, and nothing hangs.
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+MIB=1048576
+LIMIT=$((30 * SLOW))
+
+rd() {
+	timeout $LIMIT dd if="$LOOP" of="$T/out" bs="$1" skip="$2" count="$3" \
+		iflag=direct 2>"$T/dd" || { cat "$T/dd"; return 1; }
+}
+
+# cut_off TYPE [LOSETUP-OPTIONS...]
+cut_off() {
+	local fs=$1 file=$T/fs/file
+
+	shift
+	[ "$fs" = tmpfs ] || need_scratch
+	scratch_fs "$fs" "$T/fs" "${SCRATCH_DEV:-}" 256M
+	cp "$T/pattern" "$file"
+	sync -f "$file"
+	attach "$@" "$file"
+	truncate -s $((4 * MIB)) "$file"
+
+	# In front of the end.
+	rd 64k 0 64
+	cmp -n $((4 * MIB)) "$T/out" "$T/pattern"
+	# The last block, and the first that is gone.
+	rd 4k 1023 1
+	cmp -n 4096 -i 0:$((1023 * 4096)) "$T/out" "$T/pattern"
+	want_error "Input/output error" rd 4k 1024 1
+	want_error "Input/output error" rd 1M 6 1
+	# Across it: an error, the part that is there notwithstanding.
+	want_error "Input/output error" rd $((3 * MIB)) 1 1
+	# Through the page cache: the blocks in front of the end are read.
+	blockdev --flushbufs "$LOOP"
+	timeout $LIMIT dd if="$LOOP" of="$T/out" bs=4k 2>"$T/dd" &&
+		fail "reading to the end worked"
+	grep -q "Input/output error" "$T/dd"
+	want "bytes read in front of the end" "$(stat -c %s "$T/out")" $((4 * MIB))
+	cmp -n $((4 * MIB)) "$T/out" "$T/pattern"
+	detach
+	umount "$T/fs"
+}
+
+# The end inside of a sector: what can't be read whole is an error, as is what is
+# behind it; the sector in front of it is good.
+inside_sector() {
+	skip_on_c "it fills the sector with the part of it that is there, repeated"
+	cp "$T/pattern" "$T/file"
+	attach "$T/file"
+	truncate -s $((4 * MIB + 700)) "$T/file"
+	rd 512 8192 1
+	cmp -n 512 -i 0:$((4 * MIB)) "$T/out" "$T/pattern"
+	want_error "Input/output error" rd 512 8193 1
+	want_error "Input/output error" rd 512 8194 1
+	want_error "Input/output error" rd 4k 1024 1
+	detach
+}
+
+# Writing makes the file longer again, with a hole up to there.
+write_behind() {
+	cp "$T/pattern" "$T/file"
+	attach "$T/file"
+	truncate -s $((4 * MIB)) "$T/file"
+	timeout $LIMIT dd if="$T/pattern" of="$LOOP" bs=64k skip=96 seek=96 count=1 \
+		conv=notrunc oflag=direct 2>/dev/null
+	want "size" "$(stat -c %s "$T/file")" $((6 * MIB + 65536))
+	rd 64k 96 1
+	cmp -n 65536 -i 0:$((6 * MIB)) "$T/out" "$T/pattern"
+	rd 64k 80 1
+	cmp -n 65536 "$T/out" /dev/zero
+	detach
+}
+
+# All of it, while it is being read.
+under_load() {
+	local pid
+
+	cp "$T/pattern" "$T/file"
+	attach "$T/file"
+	(
+		while [ ! -e "$T/stop" ]; do
+			dd if="$LOOP" of=/dev/null bs=128k iflag=direct \
+				2>/dev/null || true
+		done
+	) &
+	pid=$!
+	sleep 0.3
+	truncate -s 0 "$T/file"
+	sleep 0.3
+	: >"$T/stop"
+	wait_for 10 ended $pid || fail "the reader hangs"
+	want_error "Input/output error" rd 4k 0 1
+	detach
+}
+
+ended() {
+	! kill -0 "$1" 2>/dev/null
+}
+
+test_begin 7
+pattern $((8 * MIB)) "$T/pattern" 7
+need_driver
+
+check "tmpfs" cut_off tmpfs
+check "tmpfs, backing I/O direct" cut_off tmpfs --direct-io=on
+check "ext4" cut_off ext4
+check "ext4, backing I/O direct" cut_off ext4 --direct-io=on
+check "an end inside of a sector" inside_sector
+check "writing behind the end" write_behind
+check "while it is being read" under_load
+
+test_end
