@@ -1,0 +1,204 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The worker of a cgroup: it comes with the first I/O, holds its cgroup's io css
+# while it's idle, and is reaped in time, so that a removed cgroup goes away.
+#
+# What is looked at is cgroup.stat of the parent, which counts io css that were taken
+# offline and are still referenced. The I/O itself leaves no reference: it's direct, on a
+# block device with direct I/O.
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+PARENT=$CGROOT/loop_rs-worker
+WORKERS=/sys/kernel/debug/loop_rs
+
+dying() {
+	cg_stat "$PARENT" cgroup.stat nr_dying_subsys_io
+}
+
+# The timer of the reaper is deferrable: an idle CPU needn't fire it. Keep each awake.
+no_dying() {
+	local cpu
+
+	for cpu in $(seq 0 $(($(nproc) - 1))); do
+		taskset -c "$cpu" true
+	done
+	[ "$(dying)" -eq "$BEFORE" ]
+}
+
+set_up() {
+	need_scratch
+	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
+	[ -d "$PARENT" ] || mkdir "$PARENT"
+	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
+	grep -q nr_dying_subsys_io "$PARENT/cgroup.stat" ||
+		skip "no nr_dying_subsys_io in cgroup.stat"
+	attach --direct-io=on --sizelimit 64M "$SCRATCH_DEV"
+	BEFORE=$(dying)
+}
+
+# A cgroup does I/O through the device and is removed.
+cgroup_io() {
+	local cg=$PARENT/$1
+
+	mkdir "$cg"
+	cg_run "$cg" dd if=/dev/zero of="$LOOP" bs=64k count=8 oflag=direct \
+		conv=notrunc 2>/dev/null
+	cg_run "$cg" dd if="$LOOP" of=/dev/null bs=64k count=8 iflag=direct \
+		2>/dev/null
+}
+
+tear_down() {
+	detach
+	cg_remove "$PARENT"
+}
+
+# With the 60 s that are the default: it is there, and still there, after the
+# removal; it goes with the device at the latest.
+appears() {
+	set_up
+	cgroup_io a
+	want "before rmdir" "$(dying)" "$BEFORE"
+	rmdir "$PARENT/a"
+	sleep 2
+	want "io css kept by the idle worker" "$(dying)" $((BEFORE + 1))
+	detach
+	# The workers of a device go with it.
+	driver_unload
+	wait_for 10 no_dying || fail "still $(dying), was $BEFORE"
+	cg_remove "$PARENT"
+}
+
+# A cgroup that did no I/O has no worker: otherwise the case before shows nothing.
+only_with_io() {
+	set_up
+	mkdir "$PARENT/a"
+	cg_run "$PARENT/a" true
+	rmdir "$PARENT/a"
+	wait_for 5 no_dying || fail "still $(dying), was $BEFORE"
+	tear_down
+}
+
+several() {
+	local i
+
+	set_up
+	for i in 1 2 3 4 5; do
+		cgroup_io $i
+		rmdir "$PARENT/$i"
+	done
+	sleep 1
+	want "io css kept by idle workers" "$(dying)" $((BEFORE + 5))
+	detach
+	driver_unload
+	wait_for 10 no_dying || fail "still $(dying), was $BEFORE"
+	cg_remove "$PARENT"
+}
+
+load_with_timeout() {
+	skip_on_c "it has no parameter for the reaper's timeout"
+	driver_unload
+	driver_load idle_worker_timeout_ms="$1"
+	want "parameter" \
+		"$(cat "/sys/module/$DRIVER/parameters/idle_worker_timeout_ms")" "$1"
+}
+
+# In time, not before it, with the device still attached.
+reaped() {
+	load_with_timeout 3000
+	set_up
+	cgroup_io a
+	rmdir "$PARENT/a"
+	sleep 1
+	want "io css after a third of the time" "$(dying)" $((BEFORE + 1))
+	wait_for 12 no_dying || fail "still $(dying), was $BEFORE"
+	want "attached" "$(lib_bound)" "$L"
+	tear_down
+}
+
+# A worker that is used again meanwhile starts afresh.
+reused() {
+	local i
+
+	load_with_timeout 2000
+	set_up
+	cgroup_io a
+	for i in 1 2 3 4; do
+		sleep 0.8
+		cg_run "$PARENT/a" dd if="$LOOP" of=/dev/null bs=4k count=1 \
+			iflag=direct 2>/dev/null
+	done
+	rmdir "$PARENT/a"
+	sleep 0.5
+	want "io css" "$(dying)" $((BEFORE + 1))
+	wait_for 10 no_dying || fail "still $(dying), was $BEFORE"
+	# And a new one is made for a new cgroup.
+	cgroup_io a
+	rmdir "$PARENT/a"
+	sleep 0.5
+	want "io css" "$(dying)" $((BEFORE + 1))
+	wait_for 10 no_dying || fail "still $(dying), was $BEFORE"
+	tear_down
+}
+
+# Removed while its I/O is under way: the I/O completes.
+removed_under_io() {
+	local p pid
+
+	load_with_timeout 500
+	set_up
+	mkdir "$PARENT/a"
+	cg_run "$PARENT/a" dd if=/dev/zero of="$LOOP" bs=4k count=3000 \
+		oflag=direct conv=notrunc 2>/dev/null &
+	pid=$!
+	sleep 0.3
+	# The process goes to another cgroup, what it has asked for stays behind.
+	mkdir "$PARENT/b"
+	while read -r p; do
+		echo "$p" >"$PARENT/b/cgroup.procs"
+	done <"$PARENT/a/cgroup.procs"
+	rmdir "$PARENT/a"
+	wait $pid
+	rmdir "$PARENT/b"
+	wait_for 10 no_dying || fail "still $(dying), was $BEFORE"
+	tear_down
+}
+
+# As the driver tells it.
+listed() {
+	skip_on_c "it doesn't tell"
+	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
+	load_with_timeout 1500
+	set_up
+	[ -r "$WORKERS/$L/workers" ] || fail "no $WORKERS/$L/workers"
+	want "workers at first" "$(grep loop_rs-worker "$WORKERS/$L/workers")" ""
+	cgroup_io a
+	grep -q "/loop_rs-worker/a idle" "$WORKERS/$L/workers" ||
+		fail "$(cat "$WORKERS/$L/workers")"
+	wait_for 10 not_listed || fail "$(cat "$WORKERS/$L/workers")"
+	cg_remove "$PARENT/a"
+	tear_down
+}
+
+not_listed() {
+	no_dying && ! grep -q loop_rs-worker "$WORKERS/$L/workers"
+}
+
+test_begin 7
+LIB_CGROUPS+=("$PARENT")
+need_driver
+
+check "no worker without I/O" only_with_io
+check "an idle worker keeps a removed cgroup" appears
+driver_loaded || need_driver
+check "a worker for each cgroup" several
+driver_loaded || need_driver
+check "an idle worker is reaped in time" reaped
+check "a worker that is used stays" reused
+check "a cgroup removed while it does I/O" removed_under_io
+check "workers in debugfs" listed
+
+test_end
