@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2119,SC2153
+#
+# What the driver is for, shown from end to end. Used by the tests and by
+# scripts/main-job; lib.sh is sourced before, the driver is loaded.
+#
+# Each proof_* function runs in a subshell under set -e: a command that fails,
+# or fail(), ends it. step() tells what is being done, note() is for the report.
+
+command -v step >/dev/null || step() { echo "$(now_ms | tail -c 8): $*"; }
+command -v note >/dev/null || note() { echo "$*"; }
+
+mib() {
+	local tenths=$(($1 * 10 / 1048576))
+
+	echo "$((tenths / 10)).$((tenths % 10)) MiB"
+}
+
+#
+# 1. Real files, a real file system
+#
+
+# copy_tree DIR MIB: real files from this system, that much of them at most.
+# Not the smallest ones: it's the time per file that counts in an emulator.
+copy_tree() {
+	local dir=$1 max=$(($2 << 20))
+
+	mkdir -p "$dir"
+	find /etc /usr/sbin /usr/bin /usr/share -xdev \
+		\( -type l -o -type f -size +3 \) -printf '%s %p\n' 2>/dev/null |
+	awk -v max="$max" '
+		NF == 2 && n + $1 + 4096 <= max { n += $1 + 4096; print $2 }
+		n > max - 262144 { exit }' >"$T/list"
+	xargs cp -a --parents -t "$dir" <"$T/list"
+	want_ge "KiB copied" "$(du -sxk "$dir" | cut -f1)" $(($2 * 1024 / 2))
+}
+
+# sums DIR FILE: checksums, and everything that is not a regular file.
+sums() {
+	(
+		cd "$1" || exit
+		find . -type f -print0 | sort -z | xargs -0 -r sha256sum
+		find . ! -type f -printf '%y %m %P -> %l\n' | sort
+	) >"$2"
+}
+
+# proof_files DIR MIB: DIR has room for an image of four times MIB.
+proof_files() {
+	local img=$1/main.img mnt=$1/mnt dev=/dev/loop0 n
+
+	mkdir -p "$mnt"
+	truncate -s $(($2 * 4 + 32))M "$img"
+	step "attach $img to $dev"
+	losetup "$dev" "$img"
+	step "mkfs.ext4 $dev, mount"
+	mkfs.ext4 -qF "$dev"
+	mount "$dev" "$mnt"
+	step "write a tree of files"
+	copy_tree "$mnt/tree" "$2"
+	sums "$mnt/tree" "$T/sums.written"
+	step "unmount, detach"
+	umount "$mnt"
+	detach "$dev"
+	step "attach read-only, mount read-only"
+	losetup --read-only "$dev" "$img"
+	want "read-only" "$(blockdev --getro "$dev")" 1
+	mount -o ro "$dev" "$mnt"
+	step "verify the checksums"
+	sums "$mnt/tree" "$T/sums.read"
+	cmp "$T/sums.written" "$T/sums.read"
+	n=$(grep -c -v '^[a-z] [0-7]* ' "$T/sums.read")
+	note "files      $n files, $(du -sxk "$mnt/tree" | cut -f1) KiB:" \
+	     "written, detached, attached read-only: same checksums"
+	umount "$mnt"
+	step "e2fsck -f"
+	e2fsck -fn "$dev" >"$T/fsck" 2>&1 || { cat "$T/fsck"; fail "e2fsck"; }
+	note "fsck       $(tail -n 1 "$T/fsck")"
+	detach "$dev"
+	rm -f "$img"
+}
+
+#
+# 2. Memory
+#
+
+MEM_LIMIT=$((64 << 20))
+MEM_WRITE=256
+MEM_CONTROL=96
+
+# A limited cgroup with a child, and an unlimited one beside it.
+mem_setup() {
+	MEM_CG=$CGROOT/loop_rs-memory
+	MEM_CHILD=$MEM_CG/child
+	MEM_FREE=$CGROOT/loop_rs-unlimited
+	mkdir "$MEM_CG" "$MEM_FREE"
+	echo "$MEM_LIMIT" >"$MEM_CG/memory.max"
+	[ ! -e "$MEM_CG/memory.swap.max" ] ||
+		echo 0 >"$MEM_CG/memory.swap.max"
+}
+
+# Processes live in the leaves only.
+mem_use_child() {
+	echo "+memory" >"$MEM_CG/cgroup.subtree_control"
+	mkdir "$MEM_CHILD"
+}
+
+mem_teardown() {
+	cg_remove "$MEM_CG"
+	cg_remove "$MEM_FREE"
+}
+
+# mem_write CGROUP OUTPUT-FILE [DD-OPTION...]: prints the exit status.
+mem_write() {
+	local rc=0 cg=$1 out=$2
+
+	shift 2
+	cg_run "$cg" dd if=/dev/zero of="$out" bs=1M count="$MEM_WRITE" \
+		conv=notrunc "$@" >/dev/null 2>&1 || rc=$?
+	echo "$rc"
+}
+
+# The loop device over a fresh file on tmpfs, in LOOP.
+mem_attach() {
+	rm -f "$MEM_DIR/backing"
+	truncate -s ${MEM_WRITE}M "$MEM_DIR/backing"
+	attach "$MEM_DIR/backing"
+}
+
+mem_detach() {
+	# What could not be written is of no use: without it, each page is
+	# tried again, in vain, before the device is gone.
+	truncate -s 0 "$MEM_DIR/backing"
+	detach
+	rm -f "$MEM_DIR/backing"
+}
+
+# mem_killed WRITER-CGROUP WHAT: writes to tmpfs, then through the loop device,
+# direct and buffered; each must be OOM-killed, and counted in the limited one.
+mem_killed() {
+	local cg=$1 what=$2 before between after last rc shmem
+
+	before=$(cg_stat "$MEM_CG" memory.events oom_kill)
+	step "memory: $MEM_WRITE MiB to tmpfs, $what"
+	rc=$(mem_write "$cg" "$MEM_DIR/file")
+	between=$(cg_stat "$MEM_CG" memory.events oom_kill)
+	rm -f "$MEM_DIR/file"
+	want "$what: exit status of the write to tmpfs" "$rc" 137
+	want_ge "$what: oom_kill after the write to tmpfs" "$between" $((before + 1))
+
+	step "memory: $MEM_WRITE MiB through a loop device over tmpfs (direct), $what"
+	mem_attach
+	rc=$(mem_write "$cg" "$LOOP" oflag=direct)
+	after=$(cg_stat "$MEM_CG" memory.events oom_kill)
+	shmem=$(cg_stat "$MEM_CG" memory.stat shmem)
+	mem_detach
+	note "memory     $what: oom_kill $before, tmpfs -> $between, loop over tmpfs -> $after" \
+	     "(shmem charged $(mib "$shmem") of $(mib "$MEM_LIMIT"))"
+	want "$what: exit status of the write through the loop device" "$rc" 137
+	want_ge "$what: oom_kill after the write through the loop device" \
+		"$after" $((between + 1))
+	# What the writer itself could have filled the cgroup with is its own
+	# few pages: the rest was allocated by the driver, on tmpfs.
+	want_ge "$what: shmem charged" "$shmem" $((MEM_LIMIT / 2))
+
+	step "memory: $MEM_WRITE MiB through a loop device over tmpfs (buffered), $what"
+	mem_attach
+	rc=$(mem_write "$cg" "$LOOP")
+	last=$(cg_stat "$MEM_CG" memory.events oom_kill)
+	mem_detach
+	note "memory     $what: oom_kill $after, loop over tmpfs, buffered -> $last"
+	want "$what: exit status of the buffered write" "$rc" 137
+	want_ge "$what: oom_kill after the buffered write" "$last" $((after + 1))
+}
+
+# What root itself is charged: all, less what is in the cgroups below it.
+root_own_shmem() {
+	local d n
+
+	n=$(cg_stat "$CGROOT" memory.stat shmem)
+	for d in "$CGROOT"/*/; do
+		[ ! -e "$d/memory.stat" ] ||
+			n=$((n - $(cg_stat "$d" memory.stat shmem)))
+	done
+	echo "$n"
+}
+
+# Without a limit nothing is killed, and the pages are the writer's, not root's.
+mem_unlimited() {
+	local rc root shmem
+
+	step "memory: $MEM_CONTROL MiB through a loop device over tmpfs, no limit"
+	mem_attach
+	root=$(root_own_shmem)
+	rc=$(mem_write "$MEM_FREE" "$LOOP" count="$MEM_CONTROL" oflag=direct)
+	shmem=$(cg_stat "$MEM_FREE" memory.stat shmem)
+	root=$(($(root_own_shmem) - root))
+	mem_detach
+	note "memory     no limit: not killed; shmem of the cgroup +$(mib "$shmem")," \
+	     "of root itself $(mib "$root")"
+	want "no limit: exit status" "$rc" 0
+	want "no limit: oom_kill" "$(cg_stat "$MEM_FREE" memory.events oom_kill)" 0
+	want_ge "no limit: shmem of the cgroup" "$shmem" $((MEM_CONTROL << 20))
+	want_le "no limit: shmem of root" "$root" $((8 << 20))
+}
+
+# proof_memory DIR: where to mount a tmpfs.
+proof_memory() {
+	MEM_DIR=$1/tmpfs
+	mkdir -p "$MEM_DIR"
+	mount -t tmpfs -o size=$((MEM_WRITE + 64))M none "$MEM_DIR"
+	mem_setup
+	mem_killed "$MEM_CG" "in the limited cgroup"
+	mem_use_child
+	mem_killed "$MEM_CHILD" "in a child of it"
+	mem_unlimited
+	mem_teardown
+	umount "$MEM_DIR"
+}
+
+#
+# 3. I/O
+#
+
+IO_RATE=$((4 << 20))
+IO_WRITE=8
+
+# The whole disk under DIR as major:minor: what io.max takes.
+disk_of() {
+	local dev
+
+	dev=$(findmnt -no MAJ:MIN -T "$1" | tr -d ' ')
+	if [ -e "/sys/dev/block/$dev/partition" ]; then
+		dev=$(cat "/sys/dev/block/$dev/../dev")
+	fi
+	[ -e "/sys/dev/block/$dev/queue" ] || return 1
+	echo "$dev"
+}
+
+# io_write CGROUP DEVICE DD-OPTIONS...: prints the milliseconds it took.
+io_write() {
+	local cg=$1 dev=$2 start
+
+	shift 2
+	start=$(now_ms)
+	cg_run "$cg" dd if="$T/data" of="$dev" bs=1M count="$IO_WRITE" \
+		conv=notrunc,fsync "$@" >/dev/null 2>"$T/dd" ||
+		{ cat "$T/dd"; fail "write to $dev"; }
+	echo $(($(now_ms) - start))
+}
+
+root_own_wbytes() {
+	local d n
+
+	n=$(cg_io "$CGROOT" "$1" wbytes)
+	for d in "$CGROOT"/*/; do
+		[ ! -e "$d/io.stat" ] || n=$((n - $(cg_io "$d" "$1" wbytes)))
+	done
+	echo "$n"
+}
+
+# io_held LOOP-MODE BACKING-MODE: the same write in a cgroup without a limit and
+# in one with: the first is fast, the second takes its time; either's bytes
+# are its own, on the disk under the loop device.
+io_held() {
+	local loop=$1 backing=$2 disk=$IO_DISK bytes=$((IO_WRITE << 20))
+	local dd=() opts=() free held free_bytes held_bytes root least i
+
+	[ "$loop" != direct ] || dd+=(oflag=direct)
+	[ "$backing" != direct ] || opts+=(--direct-io=on)
+	step "io: $IO_WRITE MiB through the loop device, $loop, backing file $backing"
+	# A file and a device per case and cgroup, never used by another: who
+	# dirties an inode first owns its writeback for a while.
+	for i in free held; do
+		rm -f "$IO_DIR/$i"
+		truncate -s $((IO_WRITE * 2))M "$IO_DIR/$i"
+	done
+	sync -f "$IO_DIR"
+	attach "${opts[@]}" "$IO_DIR/free"
+	IO_FREE_DEV=$LOOP
+	attach "${opts[@]}" "$IO_DIR/held"
+	if [ "$backing" = direct ]; then
+		want "dio" "$(cat "/sys/block/$L/loop/dio")" 1
+	else
+		io_own_writeback "$IO_FREE" "$IO_FREE_DEV"
+		io_own_writeback "$IO_HELD" "$LOOP"
+	fi
+
+	free_bytes=$(cg_io "$IO_FREE" "$disk" wbytes)
+	free=$(io_write "$IO_FREE" "$IO_FREE_DEV" "${dd[@]}")
+	free_bytes=$(($(cg_io "$IO_FREE" "$disk" wbytes) - free_bytes))
+
+	echo "$disk wbps=$IO_RATE" >"$IO_HELD/io.max"
+	held_bytes=$(cg_io "$IO_HELD" "$disk" wbytes)
+	root=$(root_own_wbytes "$disk")
+	i=$(cg_io "$IO_FREE" "$disk" wbytes)
+	held=$(io_write "$IO_HELD" "$LOOP" "${dd[@]}")
+	held_bytes=$(($(cg_io "$IO_HELD" "$disk" wbytes) - held_bytes))
+	root=$(($(root_own_wbytes "$disk") - root))
+	i=$(($(cg_io "$IO_FREE" "$disk" wbytes) - i))
+	echo "$disk wbps=max" >"$IO_HELD/io.max"
+	# They stay, so that the next case gets devices of its own.
+	IO_LATER+=("$IO_FREE_DEV" "$LOOP")
+
+	note "io         $loop, backing $backing: no limit $free ms, $(mib "$free_bytes");" \
+	     "$(mib "$IO_RATE")/s: $held ms, $(mib "$held_bytes") in its io.stat," \
+	     "root itself $(mib "$root"), the other $(mib "$i")"
+	# A slice of the throttler's may pass before it takes hold.
+	least=$((bytes * 850 / IO_RATE))
+	want_ge "$loop/$backing: milliseconds with io.max" "$held" "$least"
+	want_le "$loop/$backing: milliseconds without" "$free" $((least - 1))
+	want_ge "$loop/$backing: bytes in io.stat" "$held_bytes" "$bytes"
+	want_ge "$loop/$backing: bytes in io.stat without limit" "$free_bytes" "$bytes"
+	want_le "$loop/$backing: bytes of root itself" "$root" $((bytes / 4))
+	want_le "$loop/$backing: bytes of the other cgroup" "$i" $((bytes / 16))
+}
+
+# The kernel gives the writeback of an inode to the cgroup that has dirtied most
+# of it, after some rounds. The inode of a backing file starts with root, for it's a
+# kernel thread that dirties it first.
+io_own_writeback() {
+	local cg=$1 dev=$2 i before
+
+	for ((i = 0; i < 20; i++)); do
+		before=$(cg_io "$cg" "$IO_DISK" wbytes)
+		cg_run "$cg" dd if=/dev/zero of="$dev" bs=64k count=12 \
+			conv=notrunc oflag=direct,dsync >/dev/null 2>&1
+		if [ $(($(cg_io "$cg" "$IO_DISK" wbytes) - before)) -ge 786432 ]; then
+			return 0
+		fi
+		sleep 0.1
+	done
+	fail "the writeback of $dev never became its cgroup's"
+}
+
+io_setup() {
+	IO_HELD=$CGROOT/loop_rs-held
+	IO_FREE=$CGROOT/loop_rs-free
+	IO_LATER=()
+	mkdir "$IO_HELD" "$IO_FREE"
+	dd if=/dev/urandom of="$T/data" bs=1M count="$IO_WRITE" 2>/dev/null
+	IO_DISK=$(disk_of "$IO_DIR") || fail "$IO_DIR is on no disk"
+}
+
+io_teardown() {
+	local d
+
+	for d in "${IO_LATER[@]}"; do
+		detach "$d"
+	done
+	rm -f "$IO_DIR/free" "$IO_DIR/held"
+	cg_remove "$IO_HELD"
+	cg_remove "$IO_FREE"
+}
+
+# proof_io DIR: on ext4, xfs or btrfs, on a disk.
+proof_io() {
+	IO_DIR=$1
+	io_setup
+	io_held direct direct
+	io_held buffered direct
+	io_held direct buffered
+	io_held buffered buffered
+	io_teardown
+}

@@ -1,0 +1,42 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What the driver allocates for a cgroup's I/O is charged to that cgroup.
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+. "$LIB_DIR/proofs.sh"
+
+limited() {
+	mem_killed "$MEM_CG" "in the limited cgroup"
+}
+
+child() {
+	mem_use_child
+	mem_killed "$MEM_CHILD" "in a child of it"
+}
+
+MISSING=$(cg_missing)
+if [ -n "$MISSING" ]; then
+	lib_ktap
+	ktap_print_header
+	ktap_skip_all "$MISSING"
+	exit "$KSFT_SKIP"
+fi
+
+test_begin 3
+LIB_CGROUPS+=("$CGROOT/loop_rs-memory" "$CGROOT/loop_rs-unlimited")
+MEM_DIR=$T/tmpfs
+mkdir "$MEM_DIR"
+mount -t tmpfs -o size=$((MEM_WRITE + 64))M none "$MEM_DIR"
+need_driver
+mem_setup
+
+check "OOM-killed in the limited cgroup" limited
+check "OOM-killed in a child of it" child
+check "charged to the cgroup, not to root" mem_unlimited
+
+mem_teardown
+umount "$MEM_DIR"
+test_end
