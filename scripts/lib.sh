@@ -26,6 +26,13 @@ export LOOP_RS_SERIES LOOP_RS_SUITE LOOP_RS_KERNEL_SUITE LOOP_RS_FLAVOUR LOOP_RS
 # Seconds of the first script of a run, so that nested ones count from there.
 export LOOP_RS_T0=${LOOP_RS_T0:-$(date +%s)}
 
+# A recipe's log should say where it ended.
+case $0 in
+*/products/*)
+	set -E
+	trap 'echo "$me: line $LINENO: failed: $BASH_COMMAND" >&2' ERR ;;
+esac
+
 say()
 {
 	local t=$(($(date +%s) - LOOP_RS_T0))
@@ -102,11 +109,13 @@ product_name()
 {
 	case $1 in
 	root)	echo "build root" ;;
+	root-debug) echo "debug kernel's build root" ;;
 	debs)	echo "kernel packages" ;;
 	source)	echo "kernel source" ;;
 	tree)	echo "kernel tree" ;;
 	kernel)	echo "stock kernel" ;;
 	guest)	echo "guest image" ;;
+	debug-boot) echo "debug kernel's image" ;;
 	debug)	echo "debug kernel" ;;
 	*)	echo "$1" ;;
 	esac
@@ -123,4 +132,14 @@ root_mounts()
 	mount --rbind /dev "$root/dev"
 	mount -t tmpfs tmpfs "$root/tmp"
 	mount -t tmpfs tmpfs "$root/run"
+}
+
+# in_chroot DIR COMMAND [ARGS]...: without what the environment of this run says.
+in_chroot()
+{
+	local root=$1
+
+	shift
+	env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM="${TERM:-dumb}" LC_ALL=C.UTF-8 \
+		TMPDIR=/tmp chroot "$root" sh -c 'cd / && exec "$@"' sh "$@"
 }

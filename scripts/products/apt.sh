@@ -4,19 +4,33 @@
 # The host's apt, on a configuration of its own: what the host says about
 # getting at its mirror (proxy, certificates, retries), and nothing else of it.
 
-# The Debian mirror of the host, or Debian's own.
+# The Debian mirror of the host: where it gets its own release from.  Or Debian's.
 apt_mirror()
 {
-	local uri
+	local uri codename
 
-	if [ -z "${LOOP_RS_MIRROR:-}" ]; then
-		uri=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list \
-			  /etc/apt/sources.list.d/*.sources 2>/dev/null |
-			sed -nE -e 's/^deb[[:space:]]+(\[[^]]*\][[:space:]]+)?(https?:[^ ]*\/debian)\/?[[:space:]].*/\2/p' \
-				-e 's/^URIs:[[:space:]]*(https?:[^ ]*\/debian)\/?([[:space:]].*)?$/\1/p' |
-			head -n 1)
-	fi
-	echo "${LOOP_RS_MIRROR:-${uri:-http://deb.debian.org/debian}}"
+	codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+	uri=${LOOP_RS_MIRROR:-$(
+		shopt -s nullglob
+		awk -v codename="$codename" '
+			/^deb[ \t]/ {
+				sub(/\[[^]]*\]/, "")
+				if ($3 == codename)
+					print $2
+			}' /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null
+		awk -v codename="$codename" '
+			function stanza() {
+				if (" " suites " " ~ " " codename " ")
+					print uris
+				suites = uris = ""
+			}
+			/^[ \t]*$/ { stanza() }
+			/^Suites:/ { sub(/^Suites:[ \t]*/, ""); suites = $0 }
+			/^URIs:/ { uris = $2 }
+			END { stanza() }' /dev/null /etc/apt/sources.list.d/*.sources
+	)}
+	uri=$(grep -m 1 -E '^https?:' <<<"$uri" || :)
+	echo "${uri:-http://deb.debian.org/debian}"
 }
 
 apt_sources()
@@ -70,13 +84,14 @@ apt_private()
 	export APT_CONFIG=$dir/apt.conf
 }
 
-# debian_root DIR LIST: a Debian of the suite with LIST's packages.
+# debian_root DIR LIST...: a Debian of the suite with the packages of the LISTs.
 debian_root()
 {
 	local dir=$1 packages tmp=$1.apt
 
+	shift
 	apt_conf >"$tmp"
-	packages=$(read_list "$2" | paste -sd,)
+	packages=$(read_list "$@" | paste -sd,)
 	TMPDIR=${dir%/*} mmdebstrap --mode=root --variant=essential --architectures=amd64 \
 		--skip=output/dev,output/mknod \
 		--aptopt="$tmp" \
@@ -89,4 +104,11 @@ debian_root()
 		--include="$packages" \
 		"$LOOP_RS_SUITE" "$dir" - < <(apt_sources "$LOOP_RS_SUITE")
 	rm -f "$tmp" "$dir/etc/apt/apt.conf.d/99mmdebstrap"
+}
+
+# build_root_dirs DIR: where scripts/in-root puts things, and what there is.
+build_root_dirs()
+{
+	mkdir -p "$1/root"/{loop_rs,kernel,results,guest,vm,share}
+	in_chroot "$1/root" dpkg-query -W -f '${Package} ${Version}\n' >"$1/packages"
 }

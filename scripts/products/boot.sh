@@ -7,7 +7,7 @@
 # TREE/usr/lib/modules or TREE/lib/modules, with ROOT's tools.
 boot_dir()
 {
-	local root=$1 dir=$2 release=$3 vmlinuz=$4 tree=$5 modules mnt name path
+	local root=$1 dir=$2 release=$3 vmlinuz=$4 tree=$5 modules name path
 
 	root_mounts "$root"
 	mount --bind "$dir" "$root/vm"
@@ -20,9 +20,9 @@ boot_dir()
 		[ ! -d "$path" ] || [ -d "$modules/$release" ] || mv "$path" "$modules/"
 	done
 	rm -f "$modules/$release"/{build,source}
-	chroot "$root" depmod -b /vm/modules "$release"
+	in_chroot "$root" depmod -b /vm/modules "$release"
 	truncate -s "$(($(du -sm --apparent-size "$modules" | cut -f1) * 5 / 4 + 32))M" "$dir/modules.img"
-	chroot "$root" mke2fs -q -t ext4 -O ^has_journal,^resize_inode -m 0 -E lazy_itable_init=1,nodiscard \
+	in_chroot "$root" mke2fs -q -t ext4 -O ^has_journal,^resize_inode -m 0 -E lazy_itable_init=1,nodiscard \
 		-d "/vm/modules/lib/modules/$release" /vm/modules.img
 
 	# what takes it to the root file system
@@ -30,16 +30,16 @@ boot_dir()
 	cp "$root/bin/busybox" "$dir/initrd.d/bin/"
 	cp "$scripts/guest-initramfs" "$dir/initrd.d/init"
 	for name in virtio_pci virtio_blk virtio_console ext4 9pnet_virtio 9p; do
-		chroot "$root" modprobe -d /vm/modules -S "$release" --show-depends "$name"
+		in_chroot "$root" modprobe -d /vm/modules -S "$release" --show-depends "$name"
 	done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' |
 	while read -r path; do
 		name=$(basename "$path" .xz)
 		case $path in
-		*.xz)	chroot "$root" xz -dc "$path" >"$dir/initrd.d/modules/$name" ;;
+		*.xz)	in_chroot "$root" xz -dc "$path" >"$dir/initrd.d/modules/$name" ;;
 		*)	cp "$root$path" "$dir/initrd.d/modules/$name" ;;
 		esac
 		echo "$name" >>"$dir/initrd.d/modules/order"
 	done
-	(cd "$dir/initrd.d" && find . | chroot "$root" sh -c 'cd /vm/initrd.d && cpio -o -H newc --quiet') >"$dir/initrd"
+	(cd "$dir/initrd.d" && find . | in_chroot "$root" sh -c 'cd /vm/initrd.d && cpio -o -H newc --quiet') >"$dir/initrd"
 	rm -rf "$dir/initrd.d" "$dir/modules"
 }
