@@ -77,7 +77,7 @@ product_key()
 		cat "$recipe"
 		"$recipe" inputs
 		for dep in $("$recipe" needs); do
-			product_dir "$dep"
+			basename "$(product_dir "$dep")"
 			cat "$(product_dir "$dep")/versions" 2>/dev/null || :
 		done
 	} | sha256sum | cut -c1-12
