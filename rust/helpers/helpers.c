@@ -10,6 +10,7 @@
 #include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/memcontrol.h>
+#include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 
@@ -113,4 +114,9 @@ bool rust_helper_bdev_rot(struct block_device *bdev)
 int rust_helper_cond_resched(void)
 {
 	return cond_resched();
+}
+
+int rust_helper_mutex_lock_killable(struct mutex *lock)
+{
+	return mutex_lock_killable(lock);
 }

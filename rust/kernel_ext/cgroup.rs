@@ -9,9 +9,8 @@
 use crate::bindings;
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
-    prelude::*,
     sync::aref::{ARef, AlwaysRefCounted},
-    types::{NotThreadSafe, Opaque},
+    types::Opaque,
 };
 
 /// The io controller (blkcg).
@@ -71,29 +70,6 @@ impl<S> Css<S> {
     pub fn id(&self) -> usize {
         self.as_raw() as usize
     }
-
-    /// Writes the path of the css's cgroup, seen from the root, into `buf`.
-    ///
-    /// # Errors
-    ///
-    /// `E2BIG` when it does not fit.
-    ///
-    /// Wraps the C function `cgroup_path_ns`. Takes the lock of kernfs; must not be called in
-    /// interrupts.
-    pub fn path<'a>(&self, buf: &'a mut [u8]) -> Result<&'a [u8]> {
-        // SAFETY: The css is alive, so its cgroup is; the buffer is valid for its length, and the
-        // initial namespace always exists.
-        let n = unsafe {
-            bindings::cgroup_path_ns(
-                (*self.as_raw()).cgroup,
-                buf.as_mut_ptr().cast(),
-                buf.len(),
-                &raw mut bindings::init_cgroup_ns,
-            )
-        };
-        let n = usize::try_from(n).map_err(|_| Error::from_errno(n))?;
-        buf.get(..n).ok_or(E2BIG)
-    }
 }
 
 impl Css<Io> {
@@ -104,7 +80,7 @@ impl Css<Io> {
     }
 
     /// The memory css in effect for this css's cgroup: its own, or that of the nearest ancestor
-    /// which has one.
+    /// which has one; the root's when the controllers are in different hierarchies (cgroup v1).
     ///
     /// Wraps the C function `cgroup_get_e_css`.
     pub fn effective_memory(&self) -> ARef<Css<Memory>> {
@@ -120,60 +96,36 @@ impl Css<Io> {
     }
 }
 
-/// Charges what the current kernel thread submits to a blkcg, for as long as it lives.
-pub struct BlkcgScope<'a> {
-    _css: &'a Css<Io>,
-    _not_send: NotThreadSafe,
-}
-
-impl<'a> BlkcgScope<'a> {
-    /// Starts charging. Has no effect in a task that is not a kernel thread, which is charged for
-    /// what it does by itself. Scopes do not nest.
+impl Css<Io> {
+    /// Runs `f`; what the current task submits in it is charged to this blkcg.
+    ///
+    /// Has no effect in a task that is not a kernel thread, which is charged for what it does by
+    /// itself. Does not nest.
     ///
     /// Wraps the C function `kthread_associate_blkcg`.
-    pub fn enter(css: &'a Css<Io>) -> Self {
+    pub fn charge<R>(&self, f: impl FnOnce() -> R) -> R {
         // SAFETY: The css is alive; the thread takes a reference of its own.
-        unsafe { bindings::kthread_associate_blkcg(css.as_raw()) };
-        Self {
-            _css: css,
-            _not_send: NotThreadSafe,
-        }
-    }
-}
-
-impl Drop for BlkcgScope<'_> {
-    fn drop(&mut self) {
+        unsafe { bindings::kthread_associate_blkcg(self.as_raw()) };
+        let ret = f();
         // SAFETY: Null ends the association.
-        unsafe { bindings::kthread_associate_blkcg(core::ptr::null_mut()) }
+        unsafe { bindings::kthread_associate_blkcg(core::ptr::null_mut()) };
+        ret
     }
 }
 
-/// Charges the memory that the current task allocates to a memcg, for as long as it lives.
-pub struct MemcgScope<'a> {
-    old: *mut bindings::mem_cgroup,
-    _css: &'a Css<Memory>,
-    _not_send: NotThreadSafe,
-}
-
-impl<'a> MemcgScope<'a> {
-    /// Starts charging. Scopes nest, and end in the reverse order.
+impl Css<Memory> {
+    /// Runs `f`; the memory that the current task allocates in it is charged to this memcg.
     ///
     /// Wraps the C function `set_active_memcg`.
-    pub fn enter(css: &'a Css<Memory>) -> Self {
-        // SAFETY: The css is alive for as long as the scope, and belongs to the memory controller.
+    pub fn charge<R>(&self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: The css is alive until this function returns, and belongs to the memory
+        // controller.
         let old =
-            unsafe { bindings::set_active_memcg(bindings::mem_cgroup_from_css(css.as_raw())) };
-        Self {
-            old,
-            _css: css,
-            _not_send: NotThreadSafe,
-        }
-    }
-}
-
-impl Drop for MemcgScope<'_> {
-    fn drop(&mut self) {
-        // SAFETY: What was active before is kept so by whoever made it active.
-        unsafe { bindings::set_active_memcg(self.old) };
+            unsafe { bindings::set_active_memcg(bindings::mem_cgroup_from_css(self.as_raw())) };
+        let ret = f();
+        // SAFETY: What was active before is kept so by whoever made it active, in a scope around
+        // this one.
+        unsafe { bindings::set_active_memcg(old) };
+        ret
     }
 }

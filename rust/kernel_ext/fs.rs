@@ -14,7 +14,8 @@ use kernel::{
     error::{from_err_ptr, to_result},
     fs::{File, LocalFile},
     prelude::*,
-    sync::aref::ARef,
+    rbtree::{Entry, RBTree, RBTreeNodeReservation},
+    sync::{aref::ARef, new_mutex, Arc, Mutex},
     types::NotThreadSafe,
 };
 
@@ -257,8 +258,15 @@ impl FileExt for File {
 
     fn fallocate(&self, mode: i32, pos: i64, len: i64) -> Result {
         let func = ops(self).fallocate.ok_or(EOPNOTSUPP)?;
-        // SAFETY: The file is valid; the call is one of its operations, under the protection
-        // against freezing that it expects.
+        if !self.is_writable() {
+            return Err(EBADF);
+        }
+        if pos < 0 || len <= 0 {
+            return Err(EINVAL);
+        }
+        pos.checked_add(len).ok_or(EFBIG)?;
+        // SAFETY: The file is valid and open for writing; the call is one of its operations, with
+        // a range that files can have, under the protection against freezing that it expects.
         unsafe {
             bindings::file_start_write(self.as_ptr());
             let ret = func(
@@ -287,42 +295,97 @@ impl FileExt for File {
     }
 }
 
-/// Keeps memory allocations for the page cache of a file from starting I/O and from entering file
-/// systems, for as long as it lives.
-pub struct MappingGfp {
-    file: ARef<File>,
-    /// What was taken off the mask.
+/// How many keep a mapping from I/O, and what was taken off its mask for them.
+struct Users {
+    count: usize,
     taken: bindings::gfp_t,
 }
 
-impl MappingGfp {
-    /// Takes `__GFP_IO` and `__GFP_FS` off the mapping's mask.
-    pub fn without_io(file: ARef<File>) -> Self {
-        // SAFETY: An open file has a mapping. As for the C functions `mapping_gfp_mask` and
-        // `mapping_set_gfp_mask`, readers see either value.
-        let taken = unsafe {
-            let mask = &raw mut (*(*file.as_ptr()).f_mapping).gfp_mask;
-            let old = mask.read_volatile();
-            let taken = old & (bindings::__GFP_IO | bindings::__GFP_FS);
-            mask.write_volatile(old & !taken);
-            taken
-        };
-        Self { file, taken }
+/// The mappings whose memory allocations start no I/O, for as long as somebody wants that.
+///
+/// A mapping can have several users, which come and go in any order.
+#[pin_data]
+pub struct NoioMappings {
+    #[pin]
+    users: Mutex<RBTree<usize, Users>>,
+}
+
+impl NoioMappings {
+    /// Creates an empty set.
+    pub fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            users <- new_mutex!(RBTree::new(), "NoioMappings"),
+        })
     }
 
+    /// Keeps allocations for the page cache of a file from starting I/O and from entering file
+    /// systems. May sleep.
+    pub fn add(self: &Arc<Self>, file: ARef<File>) -> Result<NoioMapping> {
+        let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let mut users = self.users.lock();
+        match users.entry(NoioMapping::key(&file)) {
+            Entry::Occupied(mut users) => users.get_mut().count += 1,
+            Entry::Vacant(vacant) => {
+                let mask = NoioMapping::mask(&file);
+                // SAFETY: The file is open. As for the C functions `mapping_gfp_mask` and
+                // `mapping_set_gfp_mask`, readers see either value.
+                let taken = unsafe {
+                    let old = mask.read_volatile();
+                    let taken = old & (bindings::__GFP_IO | bindings::__GFP_FS);
+                    mask.write_volatile(old & !taken);
+                    taken
+                };
+                vacant.insert(Users { count: 1, taken }, reservation);
+            }
+        }
+        drop(users);
+        Ok(NoioMapping {
+            mappings: self.clone(),
+            file,
+        })
+    }
+}
+
+/// A file whose mapping is one of the [`NoioMappings`]. Dropping it may sleep.
+///
+/// # Invariants
+///
+/// Counted in `mappings`.
+pub struct NoioMapping {
+    mappings: Arc<NoioMappings>,
+    file: ARef<File>,
+}
+
+impl NoioMapping {
     /// The file whose mapping it is.
     pub fn file(&self) -> &ARef<File> {
         &self.file
     }
+
+    fn mask(file: &File) -> *mut bindings::gfp_t {
+        // SAFETY: An open file has a mapping.
+        unsafe { &raw mut (*(*file.as_ptr()).f_mapping).gfp_mask }
+    }
+
+    /// A number that no other mapping has while the file is open.
+    fn key(file: &File) -> usize {
+        Self::mask(file) as usize
+    }
 }
 
-impl Drop for MappingGfp {
-    /// Gives back what was taken, and so nothing when somebody else had taken it before.
+impl Drop for NoioMapping {
     fn drop(&mut self) {
-        // SAFETY: As in `without_io`.
-        unsafe {
-            let mask = &raw mut (*(*self.file.as_ptr()).f_mapping).gfp_mask;
-            mask.write_volatile(mask.read_volatile() | self.taken);
+        let mut users = self.mappings.users.lock();
+        let Some(mut entry) = users.find_mut(&Self::key(&self.file)) else {
+            return;
+        };
+        entry.get_mut().count -= 1;
+        if entry.get().count == 0 {
+            let taken = entry.get().taken;
+            let mask = Self::mask(&self.file);
+            // SAFETY: As in `NoioMappings::add`; the file is still open.
+            unsafe { mask.write_volatile(mask.read_volatile() | taken) };
+            drop(entry.remove_node());
         }
     }
 }

@@ -5,8 +5,10 @@
 //! Each module sits where its counterpart in `rust/kernel/` would, carries no knowledge of the
 //! driver that uses it, and offers only safe interfaces. Bindings that the `kernel` crate already
 //! has are used from there; [`bindings`] adds the rest.
-
-#![allow(clippy::missing_safety_doc)]
+//!
+//! The `kernel` crate has block drivers too. Its requests carry no data of the driver's and are
+//! reference counted, its disks have no operations, and their limits cannot change: a driver that
+//! passes requests on needs all of that, so [`block::mq`] starts from the request's owner instead.
 
 pub mod block;
 pub mod cgroup;
@@ -37,8 +39,9 @@ pub mod workqueue;
     clippy::undocumented_unsafe_blocks
 )]
 pub(crate) mod bindings {
-    pub(crate) use generated::kstatfs;
+    // Those that both have.
     pub(crate) use generated::*;
+    pub(crate) use generated::{kstatfs, mutex_lock_killable};
     pub(crate) use kernel::bindings::*;
 
     pub(crate) mod generated {

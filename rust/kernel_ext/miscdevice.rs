@@ -11,7 +11,8 @@ use kernel::{
     ffi::{c_int, c_long, c_uint, c_ulong},
     module::this_module,
     prelude::*,
-    types::Opaque,
+    sync::Arc,
+    types::{ForeignOwnable, Opaque},
 };
 
 /// What a control device does.
@@ -28,13 +29,13 @@ pub trait Control: Sized + Send + Sync + 'static {
 ///
 /// # Invariants
 ///
-/// `misc` is registered. It is the first field, so that it leads to `control`.
+/// `misc` is registered. It is the first field, so that it leads to the registration.
 #[pin_data(PinnedDrop)]
 #[repr(C)]
 pub struct ControlRegistration<T: Control> {
     #[pin]
     misc: Opaque<bindings::miscdevice>,
-    control: T,
+    control: Arc<T>,
 }
 
 // SAFETY: A misc device may be deregistered by any task.
@@ -50,7 +51,7 @@ impl<T: Control> ControlRegistration<T> {
     /// `EBUSY` when the minor number is taken.
     ///
     /// Wraps the C function `misc_register`.
-    pub fn new(minor: u32, name: &'static CStr, control: T) -> impl PinInit<Self, Error> {
+    pub fn new(minor: u32, name: &'static CStr, control: Arc<T>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             control,
             misc <- Opaque::try_ffi_init(move |slot: *mut bindings::miscdevice| {
@@ -76,7 +77,7 @@ impl<T: Control> ControlRegistration<T> {
 #[pinned_drop]
 impl<T: Control> PinnedDrop for ControlRegistration<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariant. Open files keep the module, and so the device, in place.
+        // SAFETY: By the type invariant. Open files hold the object by themselves.
         unsafe { bindings::misc_deregister(self.misc.get()) };
     }
 }
@@ -86,16 +87,38 @@ struct ControlVTable<T: Control>(PhantomData<T>);
 impl<T: Control> ControlVTable<T> {
     /// # Safety
     ///
-    /// Called by the VFS only, for a file of a [`ControlRegistration<T>`].
-    unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
-        // SAFETY: `misc_open` set the private data to the `misc` field of a registration, which
-        // is there for as long as the module is in use, as it is by this file.
+    /// Called by `misc_open` only, for a file of a [`ControlRegistration<T>`].
+    unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: `misc_open` set the private data to the `misc` field of a registration, and
+        // holds the mutex that deregistering it takes.
         let this = unsafe { &*(*file).private_data.cast::<ControlRegistration<T>>() };
-        from_result(|| Ok(this.control.ioctl(cmd, arg)? as c_long))
+        // SAFETY: The file is being opened, and its private data ours.
+        unsafe { (*file).private_data = this.control.clone().into_foreign() };
+        // SAFETY: As passed in. Does not fail.
+        unsafe { bindings::nonseekable_open(inode, file) }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS only, for a file opened by [`Self::open`].
+    unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: Set by `open`; the file is used no more.
+        drop(unsafe { Arc::<T>::from_foreign((*file).private_data) });
+        0
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS only, for a file opened by [`Self::open`].
+    unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+        // SAFETY: Set by `open`, and there until `release`.
+        let control = unsafe { Arc::<T>::borrow((*file).private_data) };
+        from_result(|| Ok(control.ioctl(cmd, arg)? as c_long))
     }
 
     const VTABLE: bindings::file_operations = bindings::file_operations {
-        open: Some(bindings::nonseekable_open),
+        open: Some(Self::open),
+        release: Some(Self::release),
         unlocked_ioctl: Some(Self::ioctl),
         compat_ioctl: Some(Self::ioctl),
         llseek: Some(bindings::noop_llseek),

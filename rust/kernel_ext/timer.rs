@@ -8,7 +8,7 @@ use crate::{bindings, time::JiffiesInstant};
 use kernel::{prelude::*, static_lock_class, types::Opaque};
 
 /// What a [`Timer`] does when it expires.
-pub trait Callback: Send + Sync {
+pub trait Callback: Send + Sync + 'static {
     /// Runs the callback; returns when to expire next, if at all.
     ///
     /// Called in softirq context with interrupts on; must not sleep.

@@ -6,7 +6,11 @@
 
 use crate::bindings;
 use core::ptr::NonNull;
-use kernel::{prelude::*, workqueue::Queue};
+use kernel::{
+    alloc::{AllocError, Flags},
+    prelude::*,
+    workqueue::{Queue, RawWorkItem},
+};
 
 /// Whether a workqueue's items run anywhere, on whatever CPU has time (`WQ_UNBOUND`).
 pub const WQ_UNBOUND: u32 = bindings::wq_flags_WQ_UNBOUND;
@@ -44,31 +48,36 @@ impl OwnedQueue {
 }
 
 impl OwnedQueue {
-    /// Waits for the items that are queued or running now. May sleep; must not be called by one of
-    /// them.
-    ///
-    /// Wraps the C function `flush_workqueue`.
-    pub fn flush(&self) {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::__flush_workqueue(self.wq.as_ptr()) }
+    fn queue(&self) -> &Queue {
+        // SAFETY: By the type invariant, for as long as the borrow.
+        unsafe { Queue::from_raw(self.wq.as_ptr()) }
     }
 
-    /// Waits until there are no items, while only items may add others. May sleep; must not be
-    /// called by one of them.
+    /// Queues an item; fails if it is queued already. Any context.
+    ///
+    /// There is no delayed form: destroying the workqueue waits for what is queued, not for timers.
+    pub fn enqueue<W, const ID: u64>(&self, work: W) -> W::EnqueueOutput
+    where
+        W: RawWorkItem<ID> + Send + 'static,
+    {
+        self.queue().enqueue(work)
+    }
+
+    /// Queues a function, for which memory is allocated.
+    pub fn try_spawn<F>(&self, flags: Flags, func: F) -> Result<(), AllocError>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.queue().try_spawn(flags, func)
+    }
+
+    /// Waits until there are no items. May sleep; must not be called by one of them. Until it
+    /// returns only items may queue others: what anybody else queues is lost, with a warning.
     ///
     /// Wraps the C function `drain_workqueue`.
     pub fn drain(&self) {
         // SAFETY: By the type invariant.
         unsafe { bindings::drain_workqueue(self.wq.as_ptr()) }
-    }
-}
-
-impl core::ops::Deref for OwnedQueue {
-    type Target = Queue;
-
-    fn deref(&self) -> &Queue {
-        // SAFETY: By the type invariant, for as long as the borrow.
-        unsafe { Queue::from_raw(self.wq.as_ptr()) }
     }
 }
 

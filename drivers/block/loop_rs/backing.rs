@@ -18,7 +18,7 @@ use kernel_ext::{
         mq::{IoFlags, Op, Request, Submitted},
         Status, SECTOR_SIZE,
     },
-    fs::{FileExt, MappingGfp, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
+    fs::{FileExt, NoioMapping, NoioMappings, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
     uapi::loop_::LOOP_MAJOR,
 };
 
@@ -27,7 +27,7 @@ use kernel_ext::{
 /// For as long as it exists, memory allocated for the file's page cache neither starts I/O nor
 /// enters a file system: it could be the one on this very device.
 pub(crate) struct Backing {
-    mapping: MappingGfp,
+    mapping: NoioMapping,
     /// What offsets and lengths of direct I/O must be a multiple of.
     dio_offset_align: u32,
     /// Mask of the address bits that must be clear in memory for direct I/O.
@@ -36,7 +36,7 @@ pub(crate) struct Backing {
 
 impl Backing {
     /// Takes a file into use. May sleep.
-    pub(crate) fn new(file: ARef<File>) -> Result<Arc<Self>> {
+    pub(crate) fn new(mappings: &Arc<NoioMappings>, file: ARef<File>) -> Result<Arc<Self>> {
         let (dio_offset_align, dio_mem_mask) = if let Some(align) = file.dio_align() {
             (align.offset, align.mem_mask.min(PAGE_SIZE as u32 - 1))
         } else if let Some(bdev) = file.fs_bdev() {
@@ -46,7 +46,7 @@ impl Backing {
         };
         Ok(Arc::new(
             Self {
-                mapping: MappingGfp::without_io(file),
+                mapping: mappings.add(file)?,
                 dio_offset_align,
                 dio_mem_mask,
             },
@@ -114,71 +114,92 @@ impl Binding {
         }
     }
 
-    /// Where in the file what is left of a request starts.
-    fn position(&self, rq: &Request<LoopOps>) -> Result<i64> {
-        i64::try_from(rq.position())?
-            .checked_add(self.range.offset)
-            .ok_or(EFBIG)
-    }
-
     /// Serves a request. May sleep.
-    pub(crate) fn serve(&self, rq: Request<LoopOps>) -> Outcome {
+    ///
+    /// Takes the binding along: who holds the last one of a request that ends must have let go of
+    /// it before, so that the file is closed when the device is unbound, not some time after.
+    pub(crate) fn serve(self: Arc<Self>, rq: Request<LoopOps>) -> Outcome {
         let op = rq.op();
         if op.is_write() && self.flags.has(Flag::READ_ONLY) {
             return Outcome::Done(rq, Status::IOERR);
         }
+        let file = self.file();
+        let offset = self.range.offset;
         match op {
-            Op::Read | Op::Write if self.flags.has(Flag::DIRECT_IO) => self.direct(rq),
-            Op::Read | Op::Write => self.buffered(rq),
-            Op::Flush => {
-                let result = self.file().fsync();
-                Outcome::Done(rq, result.into())
+            Op::Read | Op::Write if self.flags.has(Flag::DIRECT_IO) => {
+                let file = file.clone();
+                drop(self);
+                direct(file, offset, rq)
             }
-            Op::Discard => self.fallocate(rq, FALLOC_FL_PUNCH_HOLE),
+            Op::Read | Op::Write => buffered(file, offset, rq),
+            Op::Flush => {
+                let result = file.fsync();
+                Outcome::Done(rq, sync_status(result))
+            }
+            Op::Discard => fallocate(file, offset, rq, FALLOC_FL_PUNCH_HOLE),
+            Op::WriteZeroes { unmap: true } => fallocate(file, offset, rq, FALLOC_FL_PUNCH_HOLE),
             // Who does not want the range unmapped wants its space kept.
-            Op::WriteZeroes { unmap: true } => self.fallocate(rq, FALLOC_FL_PUNCH_HOLE),
-            Op::WriteZeroes { unmap: false } => self.fallocate(rq, FALLOC_FL_ZERO_RANGE),
+            Op::WriteZeroes { unmap: false } => fallocate(file, offset, rq, FALLOC_FL_ZERO_RANGE),
             Op::Other => Outcome::Done(rq, Status::NOTSUPP),
         }
     }
+}
 
-    fn buffered(&self, mut rq: Request<LoopOps>) -> Outcome {
-        loop {
-            let result = self
-                .position(&rq)
-                .and_then(|pos| rq.transfer(self.file(), pos, IoFlags::BUFFERED));
-            if let Some(status) = settle(&mut rq, result) {
-                return Outcome::Done(rq, status);
-            }
+/// Where in the file what is left of a request starts.
+fn position(offset: i64, rq: &Request<LoopOps>) -> Result<i64> {
+    i64::try_from(rq.position())?
+        .checked_add(offset)
+        .ok_or(EFBIG)
+}
+
+fn buffered(file: &File, offset: i64, mut rq: Request<LoopOps>) -> Outcome {
+    loop {
+        let result =
+            position(offset, &rq).and_then(|pos| rq.transfer(file, pos, IoFlags::BUFFERED));
+        if let Some(status) = settle(&mut rq, result) {
+            return Outcome::Done(rq, status);
         }
     }
+}
 
-    fn direct(&self, mut rq: Request<LoopOps>) -> Outcome {
-        loop {
-            let pos = match self.position(&rq) {
-                Ok(pos) => pos,
-                Err(e) => return Outcome::Done(rq, e.into()),
-            };
-            match rq.submit(self.file().clone(), pos, IoFlags::DIRECT) {
-                Submitted::Queued => return Outcome::Queued,
-                Submitted::Done(back, result) => {
-                    rq = back;
-                    if let Some(status) = settle(&mut rq, result) {
-                        return Outcome::Done(rq, status);
-                    }
+fn direct(mut file: ARef<File>, offset: i64, mut rq: Request<LoopOps>) -> Outcome {
+    loop {
+        let pos = match position(offset, &rq) {
+            Ok(pos) => pos,
+            Err(e) => return Outcome::Done(rq, e.into()),
+        };
+        match rq.submit(file, pos, IoFlags::DIRECT) {
+            Submitted::Queued => return Outcome::Queued,
+            Submitted::Done(back, result, again) => {
+                (rq, file) = (back, again);
+                if let Some(status) = settle(&mut rq, result) {
+                    return Outcome::Done(rq, status);
                 }
             }
         }
     }
+}
 
-    fn fallocate(&self, rq: Request<LoopOps>, mode: i32) -> Outcome {
-        let result = self
-            .position(&rq)
-            .and_then(|pos| self.file().fallocate(mode, pos, i64::try_from(rq.len())?));
-        match result {
-            Err(e) if e == EOPNOTSUPP => Outcome::Unsupported(rq),
-            result => Outcome::Done(rq, result.into()),
-        }
+fn fallocate(file: &File, offset: i64, rq: Request<LoopOps>, mode: i32) -> Outcome {
+    // It was tried before, or user space turned it off.
+    if rq.queue().max_discard_sectors() == 0 {
+        return Outcome::Done(rq, Status::NOTSUPP);
+    }
+    let result =
+        position(offset, &rq).and_then(|pos| file.fallocate(mode, pos, i64::try_from(rq.len())?));
+    match result {
+        Err(e) if e == EOPNOTSUPP => Outcome::Unsupported(rq),
+        result => Outcome::Done(rq, sync_status(result)),
+    }
+}
+
+/// The status of an operation on the whole file or on its space: an I/O error, unless space is what
+/// it lacks.
+fn sync_status(result: Result) -> Status {
+    match result {
+        Ok(()) => Status::OK,
+        Err(e) if e == ENOSPC => e.into(),
+        Err(_) => Status::IOERR,
     }
 }
 
@@ -188,8 +209,9 @@ pub(crate) fn settle(rq: &mut Request<LoopOps>, result: Result<usize>) -> Option
     match result {
         Ok(n) if n >= rq.len() => Some(Status::OK),
         Ok(n) => {
-            // Requests are counted in sectors, so that what is left starts at one.
-            let whole = n - n % SECTOR_SIZE as usize;
+            // What is left must be something that could have been asked for.
+            let block = rq.queue().logical_block_size().max(SECTOR_SIZE) as usize;
+            let whole = n - n % block;
             if whole > 0 {
                 rq.advance(whole);
                 return None;

@@ -16,11 +16,12 @@ use kernel::{
 use kernel_ext::{
     block::{
         bdev::DevT,
-        major::{Probe, Slot},
+        major::Probe,
         mq::{TagSet, TagSetOptions},
         Disk, DiskOptions, QueueLimits,
     },
-    miscdevice, new_killable_mutex,
+    fs::NoioMappings,
+    impl_has_driver_slot, miscdevice, new_killable_mutex,
     sync::KillableMutex,
     uapi::loop_::{LOOP_CTL_ADD, LOOP_CTL_GET_FREE, LOOP_CTL_REMOVE, LOOP_MAJOR},
 };
@@ -51,6 +52,8 @@ pub(crate) struct Driver {
     /// Held while a device looks at what other devices are bound to.
     #[pin]
     pub(crate) validate: KillableMutex<()>,
+    /// The backing files' mappings.
+    pub(crate) mappings: Arc<NoioMappings>,
     /// Log2 of the minors of a device.
     part_shift: u32,
 }
@@ -62,7 +65,8 @@ impl Driver {
     ///
     /// `EINVAL` when there are no minor numbers for what they ask for.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        let parts = max_part.value().unsigned_abs();
+        // Negative is none, as ever.
+        let parts = max_part.value().max(0).unsigned_abs();
         let part_shift = u32::BITS - parts.leading_zeros();
         let minors = 1u32.checked_shl(part_shift).ok_or(EINVAL)?;
         if minors > DISK_MAX_PARTS
@@ -72,10 +76,12 @@ impl Driver {
         }
         // User space computes minor numbers from it; partition 0 is the whole disk.
         max_part.set((minors - 1) as i32);
+        let mappings = Arc::pin_init(NoioMappings::new(), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 registry <- new_killable_mutex!(RBTree::new(), "loop_ctl_mutex"),
                 validate <- new_killable_mutex!((), "loop_validate_mutex"),
+                mappings,
                 part_shift,
             }),
             GFP_KERNEL,
@@ -221,13 +227,9 @@ impl Driver {
     }
 }
 
-static SLOT: Slot<Driver> = Slot::new();
+impl_has_driver_slot!(Driver);
 
 impl Probe for Driver {
-    fn slot() -> &'static Slot<Self> {
-        &SLOT
-    }
-
     /// Opening a dead node makes its device, up to `max_loop` when that was given.
     fn probe(this: ArcBorrow<'_, Self>, dev: DevT) {
         let number = dev.minor() >> this.part_shift;

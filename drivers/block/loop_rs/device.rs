@@ -224,7 +224,7 @@ impl Device {
             if self.driver.scans_partitions() {
                 flags.set(Flag::PARTSCAN, true);
             }
-            let binding = Binding::new(Backing::new(file)?, range, flags)?;
+            let binding = Binding::new(Backing::new(&self.driver.mappings, file)?, range, flags)?;
             self.bind(cx.disk, &mut state, binding, config.block_size, module)?
         };
         if partscan {
@@ -301,7 +301,6 @@ impl Device {
     /// Unbinds the device, which nobody has open any more.
     fn unbind(&self, disk: &Closing<'_, LoopOps>) {
         self.pool.bind(None);
-        self.pool.flush();
         let mut limits = disk.queue().start_limits_update();
         limits.set_block_size(kernel_ext::block::SECTOR_SIZE);
         if let Err(e) = limits.commit() {
@@ -370,7 +369,7 @@ impl Device {
                 return Err(EINVAL);
             }
             let binding = Binding::new(
-                Backing::new(file.clone())?,
+                Backing::new(&self.driver.mappings, file.clone())?,
                 bound.binding.range,
                 bound.binding.flags.clone(),
             )?;
@@ -383,7 +382,6 @@ impl Device {
             old = core::mem::replace(&mut bound.binding, binding);
             drop(frozen);
         }
-        self.pool.flush();
         // Somebody may still be looking at what the device was bound to.
         drop(self.driver.validate.lock());
         drop(old);
@@ -473,14 +471,16 @@ impl Device {
             let _ = binding.file().fsync();
         }
         let mut limits = disk.queue().start_limits_update();
-        let _frozen = disk.queue().freeze();
+        let _frozen = limits.freeze();
         binding.flags.set(Flag::DIRECT_IO, on);
         config::set_dma_limit(&mut limits, binding);
-        limits.commit()
+        limits
+            .commit()
+            .inspect_err(|_| binding.flags.set(Flag::DIRECT_IO, !on))
     }
 
     /// `LOOP_SET_BLOCK_SIZE`
-    fn set_block_size(&self, cx: &IoctlContext<'_, LoopOps>, size: u32) -> Result {
+    fn set_block_size(&self, cx: &IoctlContext<'_, LoopOps>, size: usize) -> Result {
         let _claim = match cx.mode.is_exclusive() {
             true => None,
             false => Some(cx.bdev.claim()?),
@@ -488,14 +488,14 @@ impl Device {
         let mut state = self.state.lock_killable()?;
         let binding = &state.bound()?.binding;
         let queue = cx.disk.queue();
-        if queue.logical_block_size() == size {
+        if queue.logical_block_size() as usize == size {
             return Ok(());
         }
         let _ = cx.disk.whole().sync();
         cx.disk.whole().invalidate();
         let mut limits = queue.start_limits_update();
-        config::set_limits(&mut limits, binding, size);
-        let _frozen = queue.freeze();
+        config::set_limits(&mut limits, binding, size as u32);
+        let _frozen = limits.freeze();
         let result = limits.commit();
         binding.update_direct(queue.logical_block_size());
         result
@@ -569,6 +569,10 @@ impl Operations for LoopOps {
         }
     }
 
+    fn removed(disk: &GenDisk<Self>) {
+        disk.data().pool().drain();
+    }
+
     fn ioctl(cx: &IoctlContext<'_, Self>, cmd: u32, arg: usize) -> Result<c_int> {
         let device = cx.disk.data();
         match cmd {
@@ -596,7 +600,7 @@ impl Operations for LoopOps {
             }
             loop_::LOOP_SET_BLOCK_SIZE => {
                 check_permission(cx.mode)?;
-                device.set_block_size(cx, arg as u32)?;
+                device.set_block_size(cx, arg)?;
             }
             loop_::LOOP_SET_CAPACITY => {
                 check_permission(cx.mode)?;

@@ -16,7 +16,7 @@ use kernel_ext::{
         mq::{self, Op, Request},
         Queue, Status,
     },
-    cgroup::{BlkcgScope, Css, Io, MemcgScope, Memory},
+    cgroup::{Css, Io, Memory},
 };
 
 /// What became of a request that was given to the backing file.
@@ -71,23 +71,22 @@ impl mq::Operations for LoopOps {
 
 /// Serves a request, charged to the cgroup that it is for. May sleep.
 pub(crate) fn serve(
-    pool: &Pool,
-    binding: &Binding,
+    pool: &Arc<Pool>,
+    binding: Arc<Binding>,
     mut rq: Request<LoopOps>,
     blkcg: Option<&Css<Io>>,
     memcg: Option<&Css<Memory>>,
 ) {
     // A worker may block, whatever the submitter may.
     rq.clear_nowait();
-    let outcome = {
-        let _blkcg = blkcg.map(BlkcgScope::enter);
-        let _memcg = memcg.map(MemcgScope::enter);
-        binding.serve(rq)
+    let outcome = match (blkcg, memcg) {
+        (Some(blkcg), Some(memcg)) => blkcg.charge(|| memcg.charge(|| binding.serve(rq))),
+        _ => binding.serve(rq),
     };
     match outcome {
         Outcome::Done(rq, status) => rq.end(status),
         Outcome::Unsupported(rq) => {
-            drop_limit(pool, rq.queue(), rq.op());
+            pool.drop_limit(&rq);
             rq.end(Status::NOTSUPP);
         }
         Outcome::Queued => (),
@@ -95,24 +94,18 @@ pub(crate) fn serve(
 }
 
 /// Stops the block layer from sending what the backing file turned out not to support.
-///
-/// Limits change while no request is in flight, so not from within one. When there is no memory to
-/// do it later, the next such request tries again.
-fn drop_limit(pool: &Pool, queue: &Queue, op: Op) {
-    let queue = queue.get();
-    pool.spawn(move || {
-        let mut limits = queue.start_limits_update();
-        match op {
-            Op::WriteZeroes { unmap: false } => {
-                limits.set_write_zeroes(0);
-            }
-            _ => {
-                limits.set_discard(0, 0);
-            }
+pub(crate) fn drop_limit(queue: &Queue, op: Op) {
+    let mut limits = queue.start_limits_update();
+    match op {
+        Op::WriteZeroes { unmap: false } => {
+            limits.set_write_zeroes(0);
         }
-        let _frozen = queue.freeze();
-        if limits.commit().is_err() {
-            pr_warn!("limits of an unsupported operation could not be dropped\n");
+        _ => {
+            limits.set_discard(0, 0);
         }
-    });
+    }
+    let _frozen = limits.freeze();
+    if limits.commit().is_err() {
+        pr_warn!("limits of an unsupported operation could not be dropped\n");
+    }
 }

@@ -61,7 +61,7 @@ module_params! {
     /// How many devices there are at first; the most there can be when given.
     max_loop: int = DEFAULT_COUNT, min 0, "Maximum number of loop devices";
     /// How many partitions a device can have in its own minor numbers.
-    max_part: int = 0, min 0, "Maximum number of partitions per loop device";
+    max_part: int = 0, min i32::MIN, "Maximum number of partitions per loop device";
     /// How many requests a device can have in flight.
     hw_queue_depth: int = 128, min 1, "Queue depth for each hardware queue. Default: 128";
     /// How long the worker of a cgroup is kept when it has nothing to do, in milliseconds.
@@ -70,10 +70,11 @@ module_params! {
 }
 
 /// The loaded module. Its fields are dropped, in this order, when it is unloaded: first nobody can
-/// ask for devices any more, then the devices go.
+/// ask for devices any more, then the devices go. They are made in the reverse order, so that the
+/// same goes for a failure half-way.
 struct LoopModule {
-    _major: Major<Driver>,
     _control: Pin<KBox<ControlRegistration<Control>>>,
+    _major: Major<Driver>,
     _devices: RemoveDevices,
 }
 
@@ -89,21 +90,26 @@ impl Drop for RemoveDevices {
 impl kernel::Module for LoopModule {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let driver = Driver::new()?;
+        let devices = RemoveDevices(driver.clone());
+        let major = Major::register(LOOP_MAJOR, c"loop", driver.clone()).inspect_err(busy)?;
         let control = KBox::pin_init(
-            ControlRegistration::new(LOOP_CTRL_MINOR, c"loop-control", Control(driver.clone())),
+            ControlRegistration::new(
+                LOOP_CTRL_MINOR,
+                c"loop-control",
+                Arc::new(Control(driver.clone()), GFP_KERNEL)?,
+            ),
             GFP_KERNEL,
         )
         .inspect_err(busy)?;
-        let major = Major::register(LOOP_MAJOR, c"loop", driver.clone()).inspect_err(busy)?;
         for number in 0..max_loop.value() {
             // As many as can be had: user space asks for more when it needs them.
             let _ = driver.add(Some(number.unsigned_abs()));
         }
         pr_info!("module loaded\n");
         Ok(Self {
-            _major: major,
             _control: control,
-            _devices: RemoveDevices(driver),
+            _major: major,
+            _devices: devices,
         })
     }
 }

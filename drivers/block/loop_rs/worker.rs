@@ -9,17 +9,24 @@
 //! for the I/O of another.
 //!
 //! A slot is scheduled from when its worker is queued until the worker has found it empty. A slot
-//! that is not scheduled is idle, and after a while the reaper takes it out of the tree, and with it
-//! the reference to the css. All of that is under one lock, so there is no moment at which a request
+//! that is not scheduled is idle, and its worker is on the idle list; after a while the reaper takes
+//! it out of the tree, and with it the reference to the css. All of that is under one lock, so there is no moment at which a request
 //! can be put in a slot that is going away; and as what is queued holds its worker on its own, not
 //! even a mistake in that would use freed memory.
 
 use crate::{backing::Binding, device::LoopOps, dispatch, idle_worker_timeout_ms};
 use kernel::{
     alloc::flags::__GFP_NOWARN,
+    list::{
+        impl_list_arc_safe, impl_list_item, AtomicTracker, List, ListArc, ListLinks, TryNewListArc,
+    },
     prelude::*,
     rbtree::{Entry, RBTree, RBTreeNodeReservation},
-    sync::{aref::ARef, new_spinlock_irq, Arc, ArcBorrow, SetOnce, SpinLockIrq},
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Full, Release},
+        new_spinlock_irq, Arc, ArcBorrow, SetOnce, SpinLockIrq,
+    },
     time::{msecs_to_jiffies, Jiffies},
     workqueue::{impl_has_work, new_work, Work, WorkItem},
 };
@@ -46,6 +53,8 @@ struct Slot {
     scheduled: bool,
     /// When the worker last had nothing to do.
     idle_since: JiffiesInstant,
+    /// `idle_since` of when the worker was put on the idle list.
+    listed_since: JiffiesInstant,
 }
 
 impl Slot {
@@ -55,6 +64,7 @@ impl Slot {
             pending: RequestList::new(),
             scheduled: false,
             idle_since: JiffiesInstant::now(),
+            listed_since: JiffiesInstant::now(),
         }
     }
 
@@ -72,9 +82,13 @@ impl Slot {
 struct Inner {
     /// What requests are served from.
     binding: Option<Arc<Binding>>,
+    /// How many times that was replaced.
+    binds: u32,
     /// The root cgroup's slot; there from when the device is first bound.
     root: Option<Slot>,
     tree: RBTree<usize, Slot>,
+    /// The workers of slots in the tree that have been idle, the longest first.
+    idle: List<Worker>,
     /// A slot that got requests and is to be scheduled with the last one of the batch.
     batch: Option<SlotId>,
 }
@@ -103,25 +117,37 @@ struct Reaper {
 
 impl Callback for Reaper {
     fn expired(&self) -> Option<JiffiesInstant> {
-        let mut next: Option<JiffiesInstant> = None;
         let mut inner = self.slots.inner.lock();
-        let mut cursor = inner.tree.cursor_front_mut();
-        while let Some(at) = cursor {
-            let (_, slot) = at.current();
-            let expires = slot.idle_since.after(self.timeout);
-            cursor = if slot.scheduled || !slot.pending.is_empty() {
-                at.move_next()
-            } else if expires.has_passed() {
-                // Goes on with the next slot, or looks at the one before again.
-                at.remove_current().0
-            } else {
-                if next.is_none_or(|next| expires.is_before(next)) {
-                    next = Some(expires);
+        let Inner { tree, idle, .. } = &mut *inner;
+        loop {
+            // A slot stays on the list when it gets requests. It is looked at when its turn comes.
+            let worker = {
+                let mut cursor = idle.cursor_front();
+                let first = cursor.peek_next()?;
+                let id = first.arc().id();
+                match id.and_then(|id| tree.get(&id)) {
+                    Some(slot) if !slot.scheduled && slot.listed_since == slot.idle_since => {
+                        let expires = slot.idle_since.after(self.timeout);
+                        if !expires.has_passed() {
+                            return Some(expires);
+                        }
+                    }
+                    _ => (),
                 }
-                at.move_next()
+                first.remove().into_arc()
             };
+            let Some(id) = worker.id() else { continue };
+            let Some(slot) = tree.get_mut(&id).filter(|slot| !slot.scheduled) else {
+                continue;
+            };
+            if slot.listed_since == slot.idle_since {
+                tree.remove(&id);
+            } else if let Ok(listed) = ListArc::try_from_arc(worker) {
+                // Busy and idle again since it was listed.
+                slot.listed_since = slot.idle_since;
+                idle.push_back(listed);
+            }
         }
-        next
     }
 }
 
@@ -137,6 +163,8 @@ pub(crate) struct Pool {
     timeout: Jiffies,
     /// There from when the device is first bound.
     workqueue: SetOnce<OwnedQueue>,
+    /// Not 0 while a limit is being dropped.
+    dropping: Atomic<i32>,
 }
 
 /// Holds a device's pool, and shuts it down when dropped: in process context, after the last
@@ -171,8 +199,10 @@ impl Pool {
                 inner <- new_spinlock_irq!(
                     Inner {
                         binding: None,
+                        binds: 0,
                         root: None,
                         tree: RBTree::new(),
+                        idle: List::new(),
                         batch: None,
                     },
                     "lo_work_lock"
@@ -190,6 +220,7 @@ impl Pool {
                 reaper <- Timer::new_deferrable(reaper),
                 timeout,
                 workqueue: SetOnce::new(),
+                dropping: Atomic::new(0),
             }),
             GFP_KERNEL,
         )
@@ -214,15 +245,9 @@ impl Pool {
     /// A request is served from what is there when a worker takes it on: the queue is frozen where
     /// that makes a difference.
     pub(crate) fn bind(&self, binding: Option<Arc<Binding>>) -> Option<Arc<Binding>> {
-        core::mem::replace(&mut self.slots.inner.lock().binding, binding)
-    }
-
-    /// Waits until no worker holds a binding that was [replaced](Self::bind), after the last request
-    /// that was served from it: who replaced it can then let go of the file for good. May sleep.
-    pub(crate) fn flush(&self) {
-        if let Some(workqueue) = self.workqueue.as_ref() {
-            workqueue.flush();
-        }
+        let mut inner = self.slots.inner.lock();
+        inner.binds = inner.binds.wrapping_add(1);
+        core::mem::replace(&mut inner.binding, binding)
     }
 
     /// What requests are served from.
@@ -237,24 +262,29 @@ impl Pool {
             return rq.end(Status::IOERR);
         };
         let mut inner = self.slots.inner.lock();
-        if inner.binding.is_none() {
-            drop(inner);
-            return rq.end(Status::IOERR);
-        }
-        let id = self.find_slot(&mut inner, rq.blkcg());
-        let Some(slot) = inner.slot(id) else {
-            drop(inner);
-            return rq.end(Status::IOERR);
-        };
-        slot.pending.push_back(rq);
-        let before = inner.batch.take();
-        if last {
-            inner.schedule(id, workqueue);
+        let mut current = None;
+        let mut refused = None;
+        if inner.binding.is_some() {
+            let id = self.find_slot(&mut inner, rq.blkcg());
+            if let Some(slot) = inner.slot(id) {
+                slot.pending.push_back(rq);
+                current = Some(id);
+            } else {
+                refused = Some(rq);
+            }
         } else {
-            inner.batch = Some(id);
+            refused = Some(rq);
         }
-        if let Some(before) = before.filter(|before| *before != id) {
+        let before = core::mem::replace(&mut inner.batch, current.filter(|_| !last));
+        if let Some(before) = before.filter(|_| before != current) {
             inner.schedule(before, workqueue);
+        }
+        if let Some(id) = current.filter(|_| last) {
+            inner.schedule(id, workqueue);
+        }
+        drop(inner);
+        if let Some(rq) = refused {
+            rq.end(Status::IOERR);
         }
     }
 
@@ -282,24 +312,53 @@ impl Pool {
         Some(id)
     }
 
-    /// Runs a function in a worker's stead, if there is memory for that.
-    pub(crate) fn spawn(&self, func: impl FnOnce() + Send + 'static) {
+    /// Has the limit dropped that let a request through which the backing file does not support.
+    ///
+    /// Limits change while no request is in flight, so not from within one. When there is no memory
+    /// to do it later, the next such request tries again.
+    pub(crate) fn drop_limit(self: &Arc<Self>, rq: &Request<LoopOps>) {
+        let Some(workqueue) = self.workqueue.as_ref() else {
+            return;
+        };
+        // One at a time.
+        if self.dropping.xchg(1, Full) != 0 {
+            return;
+        }
+        let (pool, disk, op) = (self.clone(), ARef::from(rq.disk()), rq.op());
+        let binds = pool.slots.inner.lock().binds;
+        let _noio = task::NoioScope::enter();
+        let spawned = workqueue.try_spawn(GFP_KERNEL, move || {
+            // Another file may support it.
+            if pool.slots.inner.lock().binds == binds {
+                dispatch::drop_limit(disk.queue(), op);
+            }
+            pool.dropping.store(0, Release);
+        });
+        if spawned.is_err() {
+            self.dropping.store(0, Release);
+        }
+    }
+
+    /// Waits for what was started on the device's behalf, when there are no requests any more. May
+    /// sleep.
+    pub(crate) fn drain(&self) {
         if let Some(workqueue) = self.workqueue.as_ref() {
-            let _noio = task::NoioScope::enter();
-            let _ = workqueue.try_spawn(GFP_KERNEL, func);
+            workqueue.drain();
         }
     }
 
     /// Takes all slots out, when there are no requests any more. May sleep.
     fn shut_down(&self) {
-        if let Some(workqueue) = self.workqueue.as_ref() {
-            workqueue.drain();
-        }
-        let (tree, root) = {
+        self.drain();
+        let slots = {
             let mut inner = self.slots.inner.lock();
-            (core::mem::take(&mut inner.tree), inner.root.take())
+            (
+                core::mem::take(&mut inner.idle),
+                core::mem::take(&mut inner.tree),
+                inner.root.take(),
+            )
         };
-        drop((tree, root));
+        drop(slots);
     }
 }
 
@@ -316,6 +375,10 @@ impl Inner {
 struct Worker {
     #[pin]
     work: Work<Worker>,
+    #[pin]
+    links: ListLinks,
+    #[pin]
+    tracker: AtomicTracker,
     pool: Arc<Pool>,
     /// The cgroup to charge; none for the root's slot.
     css: Option<ARef<Css<Io>>>,
@@ -323,6 +386,16 @@ struct Worker {
 
 impl_has_work! {
     impl HasWork<Self> for Worker { self.work }
+}
+
+impl_list_arc_safe! {
+    impl ListArcSafe<0> for Worker {
+        tracked_by tracker: AtomicTracker;
+    }
+}
+
+impl_list_item! {
+    impl ListItem<0> for Worker { using ListLinks { self.links }; }
 }
 
 impl Worker {
@@ -334,6 +407,8 @@ impl Worker {
         Arc::pin_init(
             pin_init!(Self {
                 work <- new_work!("loop_rs::Worker"),
+                links <- ListLinks::new(),
+                tracker <- AtomicTracker::new(),
                 pool,
                 css,
             }),
@@ -341,19 +416,31 @@ impl Worker {
         )
     }
 
+    /// The slot that the worker is for.
+    fn id(&self) -> SlotId {
+        self.css.as_ref().map(|css| css.id())
+    }
+
     /// Takes what waits in the slot, and what to serve it from; `None` when there is nothing, and
     /// the slot is idle from then on.
-    fn take(&self) -> Option<(RequestList<LoopOps>, Option<Arc<Binding>>)> {
+    fn take(self: &Arc<Self>) -> Option<(RequestList<LoopOps>, Option<Arc<Binding>>)> {
         let mut inner = self.pool.slots.inner.lock();
-        let id = self.css.as_ref().map(|css| css.id());
-        let slot = inner.slot(id)?;
-        if slot.pending.is_empty() {
-            slot.scheduled = false;
-            slot.idle_since = JiffiesInstant::now();
-            return None;
+        let slot = inner.slot(self.id())?;
+        if !slot.pending.is_empty() {
+            let requests = slot.pending.take();
+            return Some((requests, inner.binding.clone()));
         }
-        let requests = slot.pending.take();
-        Some((requests, inner.binding.clone()))
+        let now = JiffiesInstant::now();
+        slot.scheduled = false;
+        slot.idle_since = now;
+        if self.css.is_some() {
+            if let Ok(listed) = ListArc::try_from_arc(self.clone()) {
+                slot.listed_since = now;
+                inner.idle.push_back(listed);
+            }
+            self.pool.reaper.reduce(now.after(self.pool.timeout));
+        }
+        None
     }
 }
 
@@ -363,10 +450,16 @@ impl WorkItem for Worker {
     fn run(this: Arc<Self>) {
         let _writeback = WritebackScope::enter();
         let blkcg = this.css.as_deref();
-        while let Some((mut requests, binding)) = this.take() {
+        while let Some((mut requests, mut binding)) = this.take() {
             let memcg = blkcg.map(|css| css.effective_memory());
             while let Some(rq) = requests.pop_front() {
-                match &binding {
+                // When the last request has ended, nothing here may hold the file.
+                let binding = if requests.is_empty() {
+                    binding.take()
+                } else {
+                    binding.clone()
+                };
+                match binding {
                     Some(binding) => {
                         dispatch::serve(&this.pool, binding, rq, blkcg, memcg.as_deref())
                     }
@@ -374,10 +467,6 @@ impl WorkItem for Worker {
                 }
                 task::cond_resched();
             }
-        }
-        if blkcg.is_some() {
-            let expires = JiffiesInstant::now().after(this.pool.timeout);
-            this.pool.reaper.reduce(expires);
         }
     }
 }

@@ -22,6 +22,7 @@ use kernel::{
     prelude::*,
     static_lock_class,
     str::NullTerminatedFormatter,
+    sync::aref::AlwaysRefCounted,
     types::{ForeignOwnable, Opaque},
 };
 
@@ -38,6 +39,10 @@ pub trait Operations: mq::Operations {
 
     /// Somebody closed the disk or a partition of it.
     fn release(disk: Closing<'_, Self>);
+
+    /// The disk was removed: there are no requests any more, and will not be. What still refers to
+    /// it on the driver's behalf ends here at the latest.
+    fn removed(_disk: &GenDisk<Self>) {}
 
     /// An ioctl that the block layer does not handle by itself.
     ///
@@ -83,6 +88,29 @@ pub struct GenDisk<T: Operations> {
 unsafe impl<T: Operations> Send for GenDisk<T> {}
 // SAFETY: As above.
 unsafe impl<T: Operations> Sync for GenDisk<T> {}
+
+// SAFETY: The references of a disk are those of its device.
+unsafe impl<T: Operations> AlwaysRefCounted for GenDisk<T> {
+    fn inc_ref(&self) {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::get_device(self.device()) };
+    }
+
+    /// The last reference may be dropped only where it may sleep.
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller owns a reference and gives it up.
+        unsafe { bindings::put_disk(obj.as_ptr().cast()) }
+    }
+}
+
+impl<T: Operations> mq::Request<T> {
+    /// The disk that the request is for.
+    pub fn disk(&self) -> &GenDisk<T> {
+        // SAFETY: A request in flight keeps its disk, which is one of operations `T` as the
+        // request's queue is.
+        unsafe { GenDisk::from_raw((*(*self.as_raw()).q).disk) }
+    }
+}
 
 impl<T: Operations> GenDisk<T> {
     /// # Safety
@@ -133,7 +161,8 @@ impl<T: Operations> GenDisk<T> {
         unsafe { bindings::disk_openers(self.as_raw()) }
     }
 
-    /// Sets the capacity in sectors and tells user space; returns whether that was an event.
+    /// Sets the capacity in sectors and tells user space; returns whether that was an event. May
+    /// sleep.
     ///
     /// Wraps the C function `set_capacity_and_notify`.
     pub fn set_capacity_and_notify(&self, sectors: u64) -> bool {
@@ -141,7 +170,7 @@ impl<T: Operations> GenDisk<T> {
         unsafe { bindings::set_capacity_and_notify(self.as_raw(), sectors) }
     }
 
-    /// Makes the disk read-only or writable.
+    /// Makes the disk read-only or writable. May sleep.
     ///
     /// Wraps the C function `set_disk_ro`.
     pub fn set_read_only(&self, read_only: bool) {
@@ -165,7 +194,7 @@ impl<T: Operations> GenDisk<T> {
         unsafe { bindings::invalidate_disk(self.as_raw()) }
     }
 
-    /// Sends a `change` uevent for the disk.
+    /// Sends a `change` uevent for the disk. May sleep.
     pub fn uevent_change(&self) {
         // SAFETY: By the type invariant the disk is valid. A lost uevent is nothing to handle.
         unsafe {
@@ -173,7 +202,7 @@ impl<T: Operations> GenDisk<T> {
         }
     }
 
-    /// Holds back the disk's uevents for as long as the guard lives.
+    /// Holds back the disk's uevents for as long as the guard lives. Does not nest.
     pub fn suppress_uevents(&self) -> UeventsSuppressed<'_, T> {
         // SAFETY: By the type invariant the disk's device is valid.
         unsafe { bindings::dev_set_uevent_suppress(self.device(), 1) };
@@ -194,7 +223,8 @@ impl<T: Operations> GenDisk<T> {
         }
     }
 
-    /// Reads the partition table again. Takes the disk's `open_mutex`; may sleep.
+    /// Reads the partition table again. Takes the disk's `open_mutex`, so not for `open` and
+    /// `release`, where it is held; may sleep.
     ///
     /// Wraps the C function `bdev_disk_changed`.
     pub fn reread_partitions(&self) -> Result {
@@ -354,6 +384,9 @@ impl<T: Operations> Disk<T> {
     ) -> Result {
         // SAFETY: By the requirements of this function.
         let disk = unsafe { &mut *disk };
+        if options.minors == 0 {
+            return Err(EINVAL);
+        }
         disk.major = options.major.try_into()?;
         disk.first_minor = options.first_minor.try_into()?;
         disk.minors = options.minors.try_into()?;
@@ -386,6 +419,7 @@ impl<T: Operations> Drop for Disk<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the disk was added and not yet deleted.
         unsafe { bindings::del_gendisk(self.disk.as_ptr()) };
+        T::removed(self);
         // SAFETY: By the type invariant we own a reference. Whoever else holds one keeps the
         // disk's data until `free_disk`.
         unsafe { bindings::put_disk(self.disk.as_ptr()) };

@@ -4,7 +4,10 @@
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 
-use crate::{bindings, block::Queue};
+use crate::{
+    bindings,
+    block::{Frozen, Queue},
+};
 use kernel::{error::to_result, prelude::*};
 
 /// The limits of a request queue.
@@ -115,10 +118,16 @@ impl<'a> LimitsUpdate<'a> {
         }
     }
 
+    /// [Freezes](Queue::freeze) the queue. Freezing comes after the lock of the limits: whoever
+    /// needs both starts the update first.
+    pub fn freeze(&self) -> Frozen<'a> {
+        self.queue.freeze()
+    }
+
     /// Commits the update. May sleep.
     ///
-    /// I/O must not be in flight that relies on the old limits: hold a
-    /// [`Frozen`](crate::block::Frozen) where the device is in use.
+    /// I/O must not be in flight that relies on the old limits: [freeze](Self::freeze) the queue
+    /// first where the device is in use, and keep it frozen.
     ///
     /// # Errors
     ///

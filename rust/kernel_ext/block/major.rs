@@ -6,53 +6,84 @@ use crate::{bindings, block::bdev::DevT};
 use core::{marker::PhantomData, ptr};
 use kernel::{
     error::to_result,
-    ffi::{c_int, c_uint},
+    ffi::{c_int, c_uint, c_void},
     prelude::*,
-    sync::atomic::{ordering, Atomic},
-    sync::{Arc, ArcBorrow},
+    sync::{
+        atomic::{Acquire, Atomic, Full},
+        Arc, ArcBorrow,
+    },
     types::ForeignOwnable,
 };
 
 /// Creates devices when their nodes are opened.
-pub trait Probe: Sized + Send + Sync + 'static {
-    /// The slot through which the C callback, which is given nothing but a number, finds its
-    /// driver.
-    fn slot() -> &'static Slot<Self>;
-
+pub trait Probe: HasDriverSlot + Send + Sync {
     /// A node of the major number was opened for which there is no disk.
     ///
-    /// Called in process context with the lock of the major numbers held; may sleep. If it adds
-    /// the disk, the open goes on.
+    /// Called in process context with the lock of the major numbers held, so that none can be
+    /// registered or given back; may sleep. If it adds the disk, the open goes on.
     fn probe(this: ArcBorrow<'_, Self>, dev: DevT);
 }
 
-/// Where a [`Major`] keeps the driver that it probes; a static of the driver.
-pub struct Slot<T> {
-    driver: Atomic<usize>,
+/// Where a [`Major`] keeps the driver that it probes.
+///
+/// # Invariants
+///
+/// Holds null or a foreign `Arc<T>`.
+pub struct DriverSlot<T> {
+    driver: Atomic<*mut c_void>,
     _p: PhantomData<fn() -> T>,
 }
 
-impl<T> Slot<T> {
+impl<T> DriverSlot<T> {
     /// Creates an empty slot.
     pub const fn new() -> Self {
         Self {
-            driver: Atomic::new(0),
+            driver: Atomic::new(ptr::null_mut()),
             _p: PhantomData,
         }
     }
 }
 
-impl<T> Default for Slot<T> {
+impl<T> Default for DriverSlot<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
+/// Says where the C callback, which is given nothing but a number, finds its driver; implemented by
+/// [`impl_has_driver_slot!`](crate::impl_has_driver_slot).
+///
+/// # Safety
+///
+/// `slot` always returns the same.
+pub unsafe trait HasDriverSlot: Sized + 'static {
+    /// Returns the slot of the type.
+    fn slot() -> &'static DriverSlot<Self>;
+}
+
+/// Gives a driver type its [`DriverSlot`].
+#[macro_export]
+macro_rules! impl_has_driver_slot {
+    ($driver:ty) => {
+        // SAFETY: There is one static.
+        unsafe impl $crate::block::major::HasDriverSlot for $driver {
+            fn slot() -> &'static $crate::block::major::DriverSlot<Self> {
+                static SLOT: $crate::block::major::DriverSlot<$driver> =
+                    $crate::block::major::DriverSlot::new();
+                &SLOT
+            }
+        }
+    };
+}
+
+/// The room for a major number's name, with its null byte.
+const NAME_SIZE: usize = 16;
+
 /// A registered major number; given back when dropped.
 ///
 /// # Invariants
 ///
-/// `T`'s slot holds a foreign `Arc<T>`, owned by this registration.
+/// `T`'s slot holds a driver, put there by this registration.
 pub struct Major<T: Probe> {
     major: u32,
     name: &'static CStr,
@@ -64,14 +95,18 @@ impl<T: Probe> Major<T> {
     ///
     /// # Errors
     ///
-    /// `EBUSY` when somebody else has it, or the slot is in use.
+    /// `EBUSY` when somebody else has it, or the slot is in use; `EINVAL` when the number is 0 or
+    /// the name too long.
     ///
     /// Wraps the C function `__register_blkdev`.
     pub fn register(major: u32, name: &'static CStr, driver: Arc<T>) -> Result<Self> {
+        if major == 0 || name.to_bytes_with_nul().len() > NAME_SIZE {
+            return Err(EINVAL);
+        }
         let foreign = driver.into_foreign();
         if T::slot()
             .driver
-            .cmpxchg(0, foreign as usize, ordering::Full)
+            .cmpxchg(ptr::null_mut(), foreign, Full)
             .is_err()
         {
             // SAFETY: From `into_foreign` above.
@@ -94,22 +129,26 @@ impl<T: Probe> Major<T> {
         })
     }
 
+    /// Empties the slot. The callback is not registered.
     fn clear() {
-        let foreign = T::slot().driver.xchg(0, ordering::Full);
-        // SAFETY: The slot held a foreign `Arc<T>`; it was taken out exactly once, and the
-        // callback is not registered.
-        drop(unsafe { Arc::<T>::from_foreign(ptr::with_exposed_provenance_mut(foreign)) });
+        let foreign = T::slot().driver.xchg(ptr::null_mut(), Full);
+        if !foreign.is_null() {
+            // SAFETY: The slot held a foreign `Arc<T>`, which was taken out exactly once.
+            drop(unsafe { Arc::<T>::from_foreign(foreign) });
+        }
     }
 
     /// # Safety
     ///
     /// Called by the block layer only, while `Self` is registered.
     unsafe extern "C" fn probe(dev: bindings::dev_t) {
-        let foreign = T::slot().driver.load(ordering::Acquire);
+        let foreign = T::slot().driver.load(Acquire);
+        if foreign.is_null() {
+            return;
+        }
         // SAFETY: The slot is filled before the callback is registered, and cleared after it was
         // unregistered, which waits for it.
-        let driver = unsafe { Arc::<T>::borrow(ptr::with_exposed_provenance_mut(foreign)) };
-        T::probe(driver, DevT::from_raw(dev));
+        T::probe(unsafe { Arc::<T>::borrow(foreign) }, DevT::from_raw(dev));
     }
 }
 

@@ -5,11 +5,7 @@
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 
 use crate::{bindings, block::limits::LimitsUpdate, task::NoioScope};
-use core::ptr::NonNull;
-use kernel::{
-    sync::aref::{ARef, AlwaysRefCounted},
-    types::Opaque,
-};
+use kernel::types::Opaque;
 
 /// A request queue.
 ///
@@ -17,7 +13,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// The queue's memory is valid for as long as there is a reference to it.
+/// The queue, and the disk it belongs to, are valid for as long as there is a reference to it.
 #[repr(transparent)]
 pub struct Queue(Opaque<bindings::request_queue>);
 
@@ -26,28 +22,12 @@ unsafe impl Send for Queue {}
 // SAFETY: As above.
 unsafe impl Sync for Queue {}
 
-// SAFETY: `blk_get_queue` and `blk_put_queue` count references to the memory of the queue.
-unsafe impl AlwaysRefCounted for Queue {
-    fn inc_ref(&self) {
-        // `blk_get_queue` refuses a dying queue, whose memory can be held all the same.
-        //
-        // SAFETY: The queue is valid by the type invariant, which means that its count is not
-        // zero.
-        unsafe { bindings::refcount_inc(&raw mut (*self.as_raw()).refs) }
-    }
-
-    unsafe fn dec_ref(obj: NonNull<Self>) {
-        // SAFETY: The caller owns a reference and gives it up.
-        unsafe { bindings::blk_put_queue(obj.as_ptr().cast()) }
-    }
-}
-
 impl Queue {
     /// Creates a reference from a raw pointer.
     ///
     /// # Safety
     ///
-    /// `ptr` points to a request queue whose memory stays valid for `'a`.
+    /// `ptr` points to the request queue of a disk that stays valid for `'a`.
     pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::request_queue) -> &'a Self {
         // SAFETY: By the requirements above, and `Self` is transparent.
         unsafe { &*ptr.cast() }
@@ -57,16 +37,17 @@ impl Queue {
         self.0.get()
     }
 
-    /// Takes a reference that outlives the disk.
-    pub fn get(&self) -> ARef<Self> {
-        self.into()
-    }
-
     /// The logical block size in bytes.
     pub fn logical_block_size(&self) -> u32 {
         // SAFETY: The queue is valid. The limits may be changing: as everywhere in the block
         // layer, a reader sees either value.
         unsafe { (&raw const (*self.as_raw()).limits.logical_block_size).read_volatile() }
+    }
+
+    /// The largest discard in sectors; 0 when there is none, or user space turned it off.
+    pub fn max_discard_sectors(&self) -> u32 {
+        // SAFETY: As in `logical_block_size`.
+        unsafe { (&raw const (*self.as_raw()).limits.max_discard_sectors).read_volatile() }
     }
 
     /// Starts an update of the limits; see [`LimitsUpdate`]. May sleep.
@@ -77,7 +58,10 @@ impl Queue {
     /// Waits until no request is in flight and keeps new ones from starting for as long as the
     /// guard lives. May sleep; until the guard is dropped allocations by this task start no I/O.
     ///
-    /// Wraps the C function `blk_mq_freeze_queue`.
+    /// Must not be called by whoever owns a request of the queue, or by what a request waits for.
+    /// When the limits are to change, too, use [`LimitsUpdate::freeze`].
+    ///
+    /// Corresponds to the C function `blk_mq_freeze_queue`.
     pub fn freeze(&self) -> Frozen<'_> {
         let noio = NoioScope::enter();
         // SAFETY: The queue is valid by the type invariant.

@@ -9,12 +9,7 @@ use crate::{
     block::gendisk::{GenDisk, Operations},
 };
 use core::marker::PhantomData;
-use kernel::{
-    error::to_result,
-    ffi::{c_char, c_void},
-    fmt,
-    prelude::*,
-};
+use kernel::{error::to_result, ffi::c_char, fmt, prelude::*};
 
 /// The page that an attribute's value is shown in.
 pub struct Page<'a> {
@@ -61,55 +56,53 @@ pub trait Attribute<T: Operations> {
     fn show(disk: &GenDisk<T>, page: &mut Page<'_>) -> Result;
 }
 
-/// The C form of an [`Attribute`].
+/// The C form of an [`Attribute`] of disks with operations `T`.
 #[repr(transparent)]
-pub struct RawAttribute(bindings::device_attribute);
+pub struct RawAttribute<T>(bindings::device_attribute, PhantomData<fn() -> T>);
 
 // SAFETY: Never changed after it was made.
-unsafe impl Sync for RawAttribute {}
+unsafe impl<T> Sync for RawAttribute<T> {}
 
-impl RawAttribute {
+impl<T: Operations> RawAttribute<T> {
     /// Makes the C form of `A`.
     #[allow(clippy::needless_update)] // Lockdep adds fields to `struct attribute`.
-    pub const fn new<T: Operations, A: Attribute<T>>() -> Self {
-        Self(bindings::device_attribute {
-            attr: bindings::attribute {
-                name: kernel::str::as_char_ptr_in_const_context(A::NAME),
-                mode: 0o444,
+    pub const fn new<A: Attribute<T>>() -> Self {
+        Self(
+            bindings::device_attribute {
+                attr: bindings::attribute {
+                    name: kernel::str::as_char_ptr_in_const_context(A::NAME),
+                    mode: 0o444,
+                    ..pin_init::zeroed()
+                },
+                __bindgen_anon_1: bindings::device_attribute__bindgen_ty_1 {
+                    show: Some(show::<T, A>),
+                },
                 ..pin_init::zeroed()
             },
-            __bindgen_anon_1: bindings::device_attribute__bindgen_ty_1 {
-                show: Some(show::<T, A>),
-            },
-            ..pin_init::zeroed()
-        })
-    }
-
-    /// A pointer for use in an [`AttributeList`].
-    pub const fn as_ptr(&'static self) -> *mut c_void {
-        core::ptr::from_ref(self).cast_mut().cast()
+            PhantomData,
+        )
     }
 }
 
-/// A null-terminated list of attributes.
+/// Attributes, up to the first `None`.
+///
+/// # Invariants
+///
+/// The last is `None`. As a reference in an `Option` has the layout of a pointer, it is what C
+/// calls a null-terminated array of pointers.
 #[repr(transparent)]
-pub struct AttributeList<const N: usize>([*mut c_void; N]);
+pub struct AttributeList<T: 'static, const N: usize>([Option<&'static RawAttribute<T>>; N]);
 
-// SAFETY: Never changed after it was made.
-unsafe impl<const N: usize> Sync for AttributeList<N> {}
-
-impl<const N: usize> AttributeList<N> {
-    /// Makes a list.
-    ///
-    /// # Safety
-    ///
-    /// The last entry is null, and the others come from [`RawAttribute::as_ptr`].
-    pub const unsafe fn new(list: [*mut c_void; N]) -> Self {
+impl<T: Operations, const N: usize> AttributeList<T, N> {
+    /// Makes a list, of which the last must be `None`.
+    pub const fn new(list: [Option<&'static RawAttribute<T>>; N]) -> Self {
+        assert!(N > 0 && list[N - 1].is_none());
+        // INVARIANT: Checked above.
         Self(list)
     }
 
     /// The group of these attributes, in a directory called `name`.
-    pub const fn group<T: Operations>(&'static self, name: &'static CStr) -> Group<T> {
+    pub const fn group(&'static self, name: &'static CStr) -> Group<T> {
         Group {
             raw: bindings::attribute_group {
                 name: kernel::str::as_char_ptr_in_const_context(name),
@@ -141,18 +134,17 @@ macro_rules! disk_attribute_group {
     }) => {
         $(#[$meta])*
         $vis static $group: $crate::block::sysfs::Group<$ops> = {
-            static LIST: $crate::block::sysfs::AttributeList<{ [$(stringify!($attr)),+].len() + 1 }> =
-                // SAFETY: Each entry is a `RawAttribute`, and the last is null.
-                unsafe {
-                    $crate::block::sysfs::AttributeList::new([
-                        $({
-                            static RAW: $crate::block::sysfs::RawAttribute =
-                                $crate::block::sysfs::RawAttribute::new::<$ops, $attr>();
-                            RAW.as_ptr()
-                        },)+
-                        ::core::ptr::null_mut(),
-                    ])
-                };
+            static LIST: $crate::block::sysfs::AttributeList<
+                $ops,
+                { [$(stringify!($attr)),+].len() + 1 },
+            > = $crate::block::sysfs::AttributeList::new([
+                $({
+                    static RAW: $crate::block::sysfs::RawAttribute<$ops> =
+                        $crate::block::sysfs::RawAttribute::new::<$attr>();
+                    Some(&RAW)
+                },)+
+                None,
+            ]);
             LIST.group($name)
         };
     };
@@ -191,8 +183,9 @@ unsafe extern "C" fn show<T: Operations, A: Attribute<T>>(
     // SAFETY: By the requirements of this function; sysfs keeps the device from being removed
     // while an attribute is read.
     let disk = unsafe { GenDisk::<T>::from_raw((*bdev).bd_disk) };
-    // SAFETY: Sysfs passes a page, zeroed, that is ours for the call.
-    let buf = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), bindings::PAGE_SIZE) };
+    // SAFETY: Sysfs passes a page, zeroed, that is ours for the call; it takes a value that fills
+    // the page for an overrun.
+    let buf = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), bindings::PAGE_SIZE - 1) };
     let mut page = Page { buf, len: 0 };
     match A::show(disk, &mut page) {
         Ok(()) => page.len as isize,

@@ -6,9 +6,10 @@ use super::{
     request::{Pdu, Request},
     Op, Operations,
 };
-use crate::{bindings, task::NoioScope};
-use core::{cell::UnsafeCell, mem::MaybeUninit};
+use crate::{bindings, fs::FileExt, task::NoioScope};
+use core::{cell::UnsafeCell, mem::MaybeUninit, ptr::NonNull};
 use kernel::{
+    alloc::flags::__GFP_NOWARN,
     ffi::c_long,
     fs::File,
     prelude::*,
@@ -31,8 +32,9 @@ impl IoFlags {
 
 /// What became of a [submission](Request::submit).
 pub enum Submitted<T: Operations> {
-    /// It is over, and the request is the caller's again, with the number of bytes transferred.
-    Done(Request<T>, Result<usize>),
+    /// It is over, and request and file are the caller's again, with the number of bytes
+    /// transferred.
+    Done(Request<T>, Result<usize>, ARef<File>),
     /// The file has the request and hands it to [`Operations::io_complete`].
     Queued,
 }
@@ -48,8 +50,8 @@ pub(super) struct FileIo {
     iocb: UnsafeCell<bindings::kiocb>,
     /// The segments of a request of several bios.
     bvecs: KVec<bindings::bio_vec>,
-    /// Held from submission until completion.
-    file: Option<ARef<File>>,
+    /// A reference, owned from submission until completion.
+    file: NonNull<File>,
     result: Result<usize>,
     /// The submitting call and the completion; the later of the two takes the request on. The
     /// call may still look at `bvecs` and the file after the completion has come.
@@ -61,7 +63,7 @@ impl FileIo {
         Self {
             iocb: UnsafeCell::new(pin_init::zeroed()),
             bvecs: KVec::new(),
-            file: None,
+            file: NonNull::dangling(),
             result: Ok(0),
             refs: Atomic::new(0),
         }
@@ -181,6 +183,22 @@ unsafe fn end_write(iocb: *mut bindings::kiocb) {
 }
 
 impl<T: Operations> Request<T> {
+    /// Checks what the file's operations rely on.
+    fn check(&self, file: &File, pos: i64) -> Result {
+        match self.op() {
+            Op::Read => (),
+            Op::Write if file.is_writable() => (),
+            Op::Write => return Err(EBADF),
+            // Their bios have no memory.
+            _ => return Err(EINVAL),
+        }
+        let end = pos.checked_add(i64::try_from(self.len())?).ok_or(EFBIG)?;
+        if pos < 0 || end < pos {
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+
     fn direction(&self) -> u32 {
         if self.op() == Op::Write {
             bindings::ITER_SOURCE
@@ -221,7 +239,8 @@ impl<T: Operations> Request<T> {
         {
             // The memory may be needed to write memory back.
             let _noio = NoioScope::enter();
-            bvecs.reserve(segments, GFP_KERNEL)?;
+            // There is another way without it.
+            bvecs.reserve(segments, GFP_KERNEL | __GFP_NOWARN)?;
         }
         bio = first;
         while !bio.is_null() {
@@ -272,7 +291,13 @@ impl<T: Operations> Request<T> {
     ///
     /// Returns how many bytes were transferred, which may be fewer than asked for; the request
     /// does not [advance](Self::advance) by itself.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the request is neither a read nor a write, `EBADF` when it is a write and the
+    /// file is not open for that, or what the file says.
     pub fn transfer(&mut self, file: &File, pos: i64, flags: IoFlags) -> Result<usize> {
+        self.check(file, pos)?;
         // SAFETY: We hold the request, exclusively, until this function returns, and the iterator
         // is not used after that.
         match unsafe { self.iter() } {
@@ -347,11 +372,14 @@ impl<T: Operations> Request<T> {
     /// The request belongs to the file until it is handed to [`Operations::io_complete`], or back
     /// to the caller when it was over before this function returned.
     pub fn submit(mut self, file: ARef<File>, pos: i64, flags: IoFlags) -> Submitted<T> {
+        if let Err(e) = self.check(&file, pos) {
+            return Submitted::Done(self, Err(e), file);
+        }
         // SAFETY: The iterator is used until the file's operation has returned and the kiocb
         // has completed, whichever is later; nobody can end or advance the request until then.
         let Ok(mut iter) = (unsafe { self.iter() }) else {
             let result = self.transfer_bios(&file, pos, flags);
-            return Submitted::Done(self, result);
+            return Submitted::Done(self, result, file);
         };
         let iocb = self.prepare(&file, pos, flags);
         let write = self.op() == Op::Write;
@@ -360,7 +388,7 @@ impl<T: Operations> Request<T> {
         unsafe {
             (*iocb).ki_complete = Some(Self::ki_complete);
             (*pdu).io.refs.store(2, Relaxed);
-            (*pdu).io.file = Some(file);
+            (*pdu).io.file = ARef::into_raw(file);
         }
         if write {
             // SAFETY: The kiocb's file is valid.
@@ -383,8 +411,8 @@ impl<T: Operations> Request<T> {
             unsafe { (*pdu).io.result = to_result(ret) };
         }
         // SAFETY: Call and completion are both over.
-        let (rq, result) = unsafe { Self::finish(rq) };
-        Submitted::Done(rq, result)
+        let (rq, result, file) = unsafe { Self::finish(rq) };
+        Submitted::Done(rq, result, file)
     }
 
     /// Called by the file when a kiocb that it queued is complete.
@@ -403,7 +431,9 @@ impl<T: Operations> Request<T> {
             return;
         }
         // SAFETY: Call and completion are both over.
-        let (rq, result) = unsafe { Self::finish(Pdu::request(pdu)) };
+        let (rq, result, file) = unsafe { Self::finish(Pdu::request(pdu)) };
+        // Once the request ends, nothing of it may hold the file.
+        drop(file);
         T::io_complete(rq, result);
     }
 
@@ -412,7 +442,7 @@ impl<T: Operations> Request<T> {
     /// # Safety
     ///
     /// `rq` was submitted, the submitting call has returned, and the kiocb has completed.
-    unsafe fn finish(rq: *mut bindings::request) -> (Self, Result<usize>) {
+    unsafe fn finish(rq: *mut bindings::request) -> (Self, Result<usize>, ARef<File>) {
         // SAFETY: By the requirements of this function nobody else has the request.
         let this = unsafe { Self::from_raw(rq) };
         // SAFETY: As above.
@@ -422,7 +452,8 @@ impl<T: Operations> Request<T> {
             unsafe { end_write(io.iocb.get()) };
         }
         io.release_bvecs();
-        io.file = None;
-        (this, io.result)
+        // SAFETY: `submit` gave up its reference, and it is taken back once.
+        let file = unsafe { ARef::from_raw(io.file) };
+        (this, io.result, file)
     }
 }

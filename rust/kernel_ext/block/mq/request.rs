@@ -5,7 +5,7 @@
 use super::{file_io::FileIo, Operations};
 use crate::{
     bindings,
-    block::{Queue, Status, SECTOR_SHIFT},
+    block::{Queue, Status, SECTOR_SHIFT, SECTOR_SIZE},
     cgroup::{Css, Io},
 };
 use core::{marker::PhantomData, ptr::NonNull};
@@ -107,7 +107,7 @@ impl<T: Operations> Request<T> {
         core::mem::ManuallyDrop::new(self).as_raw()
     }
 
-    pub(super) fn as_raw(&self) -> *mut bindings::request {
+    pub(crate) fn as_raw(&self) -> *mut bindings::request {
         self.rq.as_ptr()
     }
 
@@ -178,18 +178,22 @@ impl<T: Operations> Request<T> {
     }
 
     /// Ends the first `bytes` of the request successfully, so that the rest is what remains of it.
+    /// What is no whole sector remains, too: a request's position is counted in them.
     ///
     /// Wraps the C function `blk_update_request`.
     pub fn advance(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.len()) as u32;
+        let bytes = bytes.min(self.len()) as u32 & !(SECTOR_SIZE - 1);
         // SAFETY: By the type invariant we own the started request.
         unsafe { bindings::blk_update_request(self.as_raw(), Status::OK.into_raw(), bytes) };
     }
 
-    /// Fills what is left of a read with zeroes.
+    /// Fills what is left of a read with zeroes; does nothing to other requests.
     ///
     /// Wraps the C function `zero_fill_bio`.
     pub fn zero_fill(&mut self) {
+        if self.op() != Op::Read {
+            return;
+        }
         // SAFETY: By the type invariant the request is valid.
         let mut bio = unsafe { (*self.as_raw()).bio };
         while !bio.is_null() {
