@@ -5,8 +5,8 @@
 
 set -euo pipefail
 
-scripts=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-top=$(dirname "$scripts")
+scripts=$(cd "${BASH_SOURCE[0]%/*}" && pwd -P)
+top=${scripts%/*}
 me=${0##*/}
 
 # shellcheck source=scripts/config
@@ -16,7 +16,7 @@ export LC_ALL=C.UTF-8
 umask 022
 
 if [ -z "${HOME:-}" ]; then
-	HOME=$(getent passwd "$(id -u)" | cut -d: -f6)
+	HOME=$(getent passwd "$EUID" | cut -d: -f6)
 	export HOME=${HOME:-/root}
 fi
 cache=$(realpath -ms "${LOOP_RS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loop_rs}")
@@ -24,7 +24,7 @@ export LOOP_RS_CACHE=$cache
 export LOOP_RS_SERIES LOOP_RS_SUITE LOOP_RS_KERNEL_SUITE LOOP_RS_FLAVOUR LOOP_RS_CC LOOP_RS_LLVM
 
 # Seconds of the first script of a run, so that nested ones count from there.
-export LOOP_RS_T0=${LOOP_RS_T0:-$(date +%s)}
+export LOOP_RS_T0=${LOOP_RS_T0:-$EPOCHSECONDS}
 
 # A recipe's log should say where it ended.
 case $0 in
@@ -35,7 +35,7 @@ esac
 
 say()
 {
-	local t=$(($(date +%s) - LOOP_RS_T0))
+	local t=$((EPOCHSECONDS - LOOP_RS_T0))
 
 	printf '[%2d:%02d] %s\n' $((t / 60)) $((t % 60)) "$*" >&2
 }
@@ -48,7 +48,7 @@ die()
 
 need_root()
 {
-	[ "$(id -u)" = 0 ] || die "must be run as root (it makes a Debian root, and mounts in name spaces of its own)"
+	[ "$EUID" = 0 ] || die "must be run as root (it makes a Debian root, and mounts in name spaces of its own)"
 }
 
 # Package lists: one name a line, # starts a comment.
@@ -60,65 +60,78 @@ read_list()
 # --- products ---------------------------------------------------------------
 #
 # A product is a directory of the cache, NAME-KEY, where KEY is a hash of what
-# it is made from.  scripts/products/NAME makes it:
-#	inputs		prints what it is made from
-#	needs		prints the products it is made of
-#	space		prints the MiB it takes
-#	make DIR	fills DIR
+# it is made from.  scripts/products/NAME DIR fills it; in its head it says
+#	# name:		what it is called when it is spoken of
+#	# space:	the MiB it takes
+#	# needs:	the products it is made of
+#	# from:		the files of scripts/ it is made from, beside itself
+#	# vars:		the variables of scripts/config it depends on
 # It is made in NAME-KEY.tmp and renamed when complete, with NAME.lock held, so
 # that what is under its name is always whole, and what is under .tmp while
 # nobody holds the lock is left over.  Who uses one holds .in-use shared.
 
-product_key()
-{
-	local recipe=$scripts/products/$1 dep
+declare -A product_name product_space product_needs product_from product_vars product_dirs
 
-	{
-		cat "$recipe"
-		"$recipe" inputs
-		for dep in $("$recipe" needs); do
-			basename "$(product_dir "$dep")"
-			cat "$(product_dir "$dep")/versions" 2>/dev/null || :
-		done
-	} | sha256sum | cut -c1-12
+product_head()
+{
+	local line
+
+	[ -z "${product_name[$1]:-}" ] || return 0
+	[ -x "$scripts/products/$1" ] || die "there is no product $1 (see scripts/setup --help)"
+	while read -r line; do
+		case $line in
+		"# name: "*)	product_name[$1]=${line#*: } ;;
+		"# space: "*)	product_space[$1]=${line#*: } ;;
+		"# needs: "*)	product_needs[$1]=${line#*: } ;;
+		"# from: "*)	product_from[$1]=${line#*: } ;;
+		"# vars: "*)	product_vars[$1]=${line#*: } ;;
+		"")		break ;;
+		esac
+	done <"$scripts/products/$1"
 }
 
+# product_dir NAME: its directory, in REPLY.
 product_dir()
 {
-	local key
+	local text='' word files=("$scripts/products/$1")
 
-	key=$(product_key "$1")
-	echo "$cache/$1-$key"
+	product_head "$1"
+	REPLY=${product_dirs[$1]:-}
+	[ -z "$REPLY" ] || return 0
+	for word in ${product_needs[$1]:-}; do
+		product_dir "$word"
+		text+="${REPLY##*/} "
+		# the newest kernel of the series is not in a key
+		[ ! -e "$REPLY/versions" ] || text+=$(<"$REPLY/versions")
+	done
+	for word in ${product_from[$1]:-}; do
+		files+=("$scripts/$word")
+	done
+	for word in ${product_vars[$1]:-}; do
+		text+="$word=${!word} "
+	done
+	REPLY=$({ echo "$text"; cat "${files[@]}"; } | sha256sum)
+	REPLY=$cache/$1-${REPLY:0:12}
+	product_dirs[$1]=$REPLY
+}
+
+product_path()
+{
+	product_dir "$1"
+	echo "$REPLY"
 }
 
 # product_use NAME VAR: the directory of a product that exists, held until this
 # process and those it starts are gone.
 product_use()
 {
-	local dir fd
+	local fd
 
-	dir=$(product_dir "$1")
-	exec {fd}<"$dir/.in-use" || die "$1 is missing from $cache: run scripts/setup"
+	product_dir "$1"
+	{ exec {fd}<"$REPLY/.in-use"; } 2>/dev/null || die "the ${product_name[$1]} is missing from $cache: run scripts/setup"
 	flock -s "$fd"
-	[ "$dir/.in-use" -ef "/proc/$$/fd/$fd" ] || die "$1 was removed from $cache just now: run it again"
-	printf -v "$2" %s "$dir"
-}
-
-# Progress of a product while the others are made at the same time.
-product_name()
-{
-	case $1 in
-	root)	echo "build root" ;;
-	root-debug) echo "debug kernel's build root" ;;
-	debs)	echo "kernel packages" ;;
-	source)	echo "kernel source" ;;
-	tree)	echo "kernel tree" ;;
-	kernel)	echo "stock kernel" ;;
-	guest)	echo "guest image" ;;
-	debug-boot) echo "debug kernel's image" ;;
-	debug)	echo "debug kernel" ;;
-	*)	echo "$1" ;;
-	esac
+	[ "$REPLY/.in-use" -ef "/proc/$$/fd/$fd" ] || die "the ${product_name[$1]} was removed from $cache just now: run it again"
+	printf -v "$2" %s "$REPLY"
 }
 
 # root_mounts DIR [WHERE]: make DIR ready to chroot into.  Only in a mount name

@@ -46,8 +46,8 @@ apt_sources()
 # What may be put in mmdebstrap's hands too.
 apt_conf()
 {
-	apt-config dump | grep -E '^Acquire::' |
-		grep -vE '^Acquire::(IndexTargets|GzipIndexes|Languages|Changelogs|Retries|CompressionTypes)'
+	apt-config dump |
+		sed -nE '/^Acquire::(IndexTargets|GzipIndexes|Languages|Changelogs|Retries|CompressionTypes)/d; /^Acquire::/p'
 	cat <<-EOF
 	Acquire::Retries "3";
 	Acquire::Languages "none";
