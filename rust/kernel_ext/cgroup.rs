@@ -9,6 +9,7 @@
 use crate::bindings;
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
+    prelude::*,
     sync::aref::{ARef, AlwaysRefCounted},
     types::Opaque,
 };
@@ -69,6 +70,30 @@ impl<S> Css<S> {
     /// A number that no other css has for as long as a reference to this one is held.
     pub fn id(&self) -> usize {
         self.as_raw() as usize
+    }
+
+    /// Writes the path of the css's cgroup, seen from the root, into `buf`.
+    ///
+    /// For process context.
+    ///
+    /// # Errors
+    ///
+    /// `E2BIG` when it does not fit.
+    ///
+    /// Wraps the C function `cgroup_path`.
+    pub fn path<'a>(&self, buf: &'a mut [u8]) -> Result<&'a [u8]> {
+        // SAFETY: The css is alive, so its cgroup is, and that holds its kernfs node; the buffer is
+        // valid for its length.
+        let n = unsafe {
+            bindings::kernfs_path_from_node(
+                (*(*self.as_raw()).cgroup).kn,
+                core::ptr::null_mut(),
+                buf.as_mut_ptr().cast(),
+                buf.len(),
+            )
+        };
+        let n = usize::try_from(n).map_err(|_| Error::from_errno(n))?;
+        buf.get(..n).ok_or(E2BIG)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     hw_queue_depth, max_loop, max_part,
 };
 use kernel::{
+    debugfs::Dir,
     ffi::c_int,
     pr_warn_once,
     prelude::*,
@@ -52,6 +53,8 @@ pub(crate) struct Driver {
     /// Held while a device looks at what other devices are bound to.
     #[pin]
     pub(crate) validate: KillableMutex<()>,
+    /// `/sys/kernel/debug/loop_rs`
+    pub(crate) debugfs: Dir,
     /// The backing files' mappings.
     pub(crate) mappings: Arc<NoioMappings>,
     /// Log2 of the minors of a device.
@@ -81,6 +84,7 @@ impl Driver {
             pin_init!(Self {
                 registry <- new_killable_mutex!(RBTree::new(), "loop_ctl_mutex"),
                 validate <- new_killable_mutex!((), "loop_validate_mutex"),
+                debugfs: Dir::new(c"loop_rs"),
                 mappings,
                 part_shift,
             }),

@@ -15,6 +15,7 @@ use crate::{
     backing::{self, Backing, Binding},
     config::{self, Flag, Flags, Range},
     control::Driver,
+    stats::Stats,
     sysfs,
     worker::{Pool, PoolOwner},
     LoopModule,
@@ -105,6 +106,8 @@ impl State {
 #[pin_data]
 pub(crate) struct Device {
     number: u32,
+    // Looks at the pool, so it goes first.
+    _stats: Pin<KBox<Stats>>,
     driver: Arc<Driver>,
     pool: PoolOwner,
     /// Corresponds to the C driver's `lo_mutex`.
@@ -117,9 +120,12 @@ pub(crate) struct Device {
 impl Device {
     pub(crate) fn new(driver: Arc<Driver>, number: u32) -> Result<Arc<Self>> {
         let pool = PoolOwner::new()?;
+        let name = CString::try_from_fmt(fmt!("loop{number}"))?;
+        let stats = Stats::new(&driver.debugfs, &name, pool.clone())?;
         Arc::pin_init(
             pin_init!(Self {
                 number,
+                _stats: stats,
                 driver,
                 pool,
                 state <- new_killable_mutex!(State::Unbound, "lo_mutex"),

@@ -15,6 +15,7 @@
 //! | `loop_queue_rq`, `loop_handle_cmd`, `lo_complete_rq` | [`dispatch`] |
 //! | `loop_queue_work`, `loop_worker`, `loop_process_work`, the idle timer | [`worker`] |
 //! | `/sys/block/loopN/loop/` | [`sysfs`] |
+//! | (nothing like it) | [`stats`] |
 //!
 //! # Who owns what
 //!
@@ -35,6 +36,7 @@ mod config;
 mod control;
 mod device;
 mod dispatch;
+mod stats;
 mod sysfs;
 mod worker;
 

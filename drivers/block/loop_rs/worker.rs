@@ -42,13 +42,31 @@ use kernel_ext::{
     workqueue::{OwnedQueue, WQ_FREEZABLE, WQ_UNBOUND},
 };
 
+/// What is to be told of a slot.
+pub(crate) struct Report {
+    pub(crate) id: SlotId,
+    /// The cgroup; none for the root's slot.
+    pub(crate) css: Option<ARef<Css<Io>>>,
+    /// The worker is queued or running.
+    pub(crate) busy: bool,
+    /// How many requests wait for the worker.
+    pub(crate) waiting: u64,
+    /// How many requests the worker took since the slot was made.
+    pub(crate) taken: u64,
+    /// How many requests went to the root's slot because there was no memory for one.
+    pub(crate) fallbacks: u64,
+}
+
 /// Which slot: that of a css, or the root's.
-type SlotId = Option<usize>;
+pub(crate) type SlotId = Option<usize>;
 
 /// Requests that wait for a worker.
 struct Slot {
     worker: Arc<Worker>,
     pending: RequestList<LoopOps>,
+    /// How many requests were put in `pending`, and how many of them the worker took.
+    received: u64,
+    taken: u64,
     /// The worker is queued, or running and going to look at `pending` again.
     scheduled: bool,
     /// When the worker last had nothing to do.
@@ -62,6 +80,8 @@ impl Slot {
         Self {
             worker,
             pending: RequestList::new(),
+            received: 0,
+            taken: 0,
             scheduled: false,
             idle_since: JiffiesInstant::now(),
             listed_since: JiffiesInstant::now(),
@@ -89,6 +109,8 @@ struct Inner {
     tree: RBTree<usize, Slot>,
     /// The workers of slots in the tree that have been idle, the longest first.
     idle: List<Worker>,
+    /// How many requests went to the root's slot because there was no memory for one.
+    fallbacks: u64,
     /// A slot that got requests and is to be scheduled with the last one of the batch.
     batch: Option<SlotId>,
 }
@@ -203,6 +225,7 @@ impl Pool {
                         root: None,
                         tree: RBTree::new(),
                         idle: List::new(),
+                        fallbacks: 0,
                         batch: None,
                     },
                     "lo_work_lock"
@@ -268,6 +291,7 @@ impl Pool {
             let id = self.find_slot(&mut inner, rq.blkcg());
             if let Some(slot) = inner.slot(id) {
                 slot.pending.push_back(rq);
+                slot.received = slot.received.wrapping_add(1);
                 current = Some(id);
             } else {
                 refused = Some(rq);
@@ -305,11 +329,45 @@ impl Pool {
         let id = css.id();
         if let Entry::Vacant(vacant) = inner.tree.entry(id) {
             let flags = GFP_NOWAIT | __GFP_NOWARN;
-            let reservation = RBTreeNodeReservation::new(flags).ok()?;
-            let worker = Worker::new(self.into(), Some(css.into()), flags).ok()?;
-            vacant.insert(Slot::new(worker), reservation);
+            let made = RBTreeNodeReservation::new(flags).and_then(|reservation| {
+                let worker = Worker::new(self.into(), Some(css.into()), flags)?;
+                Ok((Slot::new(worker), reservation))
+            });
+            match made {
+                Ok((slot, reservation)) => {
+                    vacant.insert(slot, reservation);
+                }
+                Err(_) => {
+                    inner.fallbacks = inner.fallbacks.wrapping_add(1);
+                    return None;
+                }
+            }
         }
         Some(id)
+    }
+
+    /// Returns what is to be told of the first slot after `after`, the root's being the first of
+    /// all.
+    pub(crate) fn report(&self, after: Option<SlotId>) -> Option<Report> {
+        let mut inner = self.slots.inner.lock();
+        let inner = &mut *inner;
+        let slot = match after {
+            None => inner.root.as_ref()?,
+            Some(id) => {
+                let next = id.map_or(Some(0), |id| id.checked_add(1))?;
+                let cursor = inner.tree.cursor_lower_bound(&next)?;
+                let id = *cursor.current().0;
+                inner.tree.get(&id)?
+            }
+        };
+        Some(Report {
+            id: slot.worker.id(),
+            css: slot.worker.css.clone(),
+            busy: slot.scheduled,
+            waiting: slot.received.wrapping_sub(slot.taken),
+            taken: slot.taken,
+            fallbacks: inner.fallbacks,
+        })
     }
 
     /// Has the limit dropped that let a request through which the backing file does not support.
@@ -428,6 +486,7 @@ impl Worker {
         let slot = inner.slot(self.id())?;
         if !slot.pending.is_empty() {
             let requests = slot.pending.take();
+            slot.taken = slot.received;
             return Some((requests, inner.binding.clone()));
         }
         let now = JiffiesInstant::now();
