@@ -22,6 +22,7 @@ T=
 LIB_FINISHED=
 LIB_CGROUPS=()
 LIB_DMS=()
+MKFS_OPTIONS=
 
 lib_ktap() {
 	local d
@@ -73,8 +74,9 @@ check() {
 	local desc=$1 out rc before d start
 
 	shift
-	rm -f "$T/.skip"
-	before=" $(lib_bound | xargs) $(lib_mounts | xargs) "
+	[ ! -e "$T/.skip" ] || rm "$T/.skip"
+	before=" $(lib_bound) $(lib_mounts) "
+	before=${before//$'\n'/ }
 	[ -z "${VERBOSE:-}" ] || start=$(now_ms)
 	out=$( (set -e; "$@") 2>&1 </dev/null)
 	rc=$?
@@ -122,7 +124,12 @@ lib_drop_dm() {
 
 # The test's mount points, the innermost first.
 lib_mounts() {
-	awk -v t="$T/" 'index($2, t) == 1 { print $2 }' /proc/mounts | tac
+	local m all=
+
+	while read -r _ m _; do
+		[[ $m != "$T"/* ]] || all=$m$'\n'$all
+	done </proc/mounts
+	printf '%s' "$all"
 }
 
 # In a case: it can't be run here, say why.
@@ -243,10 +250,13 @@ driver_unload() {
 	return 1
 }
 
+# With one device to begin with, unless the test says otherwise: each takes its time
+# at unloading.
 need_driver() {
 	local out
 
 	driver_loaded && return
+	[ $# -gt 0 ] || set -- max_loop=1
 	if ! out=$(driver_load "$@" 2>&1); then
 		ktap_exit_fail_msg "cannot load $DRIVER: $out"
 	fi
@@ -314,7 +324,10 @@ wait_for() {
 # 2 read merges, 3 sectors read, 5 writes, 6 write merges, 7 sectors written,
 # 12 discards, 16 flushes.
 disk_stat() {
-	awk -v f="$2" '{ print $f }' "/sys/class/block/$1/stat"
+	local stat
+
+	read -ra stat <"/sys/class/block/$1/stat"
+	echo "${stat[$2 - 1]}"
 }
 
 blocks_of() {
@@ -336,7 +349,8 @@ have_scratch() {
 }
 
 # scratch_fs TYPE DIR [DEVICE [SIZE]]: a fresh file system, mounted.
-# Nothing may write to it but the test, hence no lazy initialization.
+# Nothing may write to it but the test, hence no lazy initialization. MKFS_OPTIONS are
+# added for xfs.
 scratch_fs() {
 	local type=$1 dir=$2 dev=${3:-${SCRATCH_DEV:-}} size=${4:-1G}
 
@@ -352,7 +366,8 @@ scratch_fs() {
 			  -J size=4 -N 2048 "$dev" "$size"
 		;;
 	xfs)
-		mkfs.xfs -qf -d size="$size" "$dev"
+		# shellcheck disable=SC2086 # several words
+		mkfs.xfs -qf $MKFS_OPTIONS -d size="$size" "$dev"
 		;;
 	btrfs)
 		mkfs.btrfs -qf -b "$size" "$dev"
@@ -444,7 +459,12 @@ cg_run() {
 
 # cg_stat DIR FILE KEY: of a flat keyed file.
 cg_stat() {
-	awk -v k="$3" '$1 == k { print $2; f = 1 } END { if (!f) print 0 }' "$1/$2"
+	local key value
+
+	while read -r key value; do
+		[ "$key" != "$3" ] || break
+	done <"$1/$2"
+	echo "${value:-0}"
 }
 
 # cg_io DIR MAJ:MIN KEY: of io.stat, 0 when the device isn't there.

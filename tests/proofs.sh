@@ -134,10 +134,10 @@ mem_detach() {
 	rm -f "$MEM_DIR/backing"
 }
 
-# mem_killed WRITER-CGROUP WHAT: writes to tmpfs, then through the loop device,
-# direct and buffered; each must be OOM-killed, and counted in the limited one.
+# mem_killed WRITER-CGROUP WHAT: writes to tmpfs, then through the loop device past
+# its page cache; each must be OOM-killed, and counted in the limited one.
 mem_killed() {
-	local cg=$1 what=$2 before between after last rc shmem
+	local cg=$1 what=$2 before between after rc shmem
 
 	before=$(cg_stat "$MEM_CG" memory.events oom_kill)
 	step "memory: $MEM_WRITE MiB to tmpfs, $what"
@@ -147,7 +147,7 @@ mem_killed() {
 	want "$what: exit status of the write to tmpfs" "$rc" 137
 	want_ge "$what: oom_kill after the write to tmpfs" "$between" $((before + 1))
 
-	step "memory: $MEM_WRITE MiB through a loop device over tmpfs (direct), $what"
+	step "memory: $MEM_WRITE MiB through a loop device over tmpfs, $what"
 	mem_attach
 	rc=$(mem_write "$cg" "$LOOP" oflag=direct)
 	after=$(cg_stat "$MEM_CG" memory.events oom_kill)
@@ -161,15 +161,22 @@ mem_killed() {
 	# What the writer itself could have filled the cgroup with is its own
 	# few pages: the rest was allocated by the driver, on tmpfs.
 	want_ge "$what: shmem charged" "$shmem" $((MEM_LIMIT / 2))
+}
 
-	step "memory: $MEM_WRITE MiB through a loop device over tmpfs (buffered), $what"
+# The same through the page cache of the loop device, whose pages are the
+# writer's in any case, but can be reclaimed as soon as they are written.
+mem_killed_buffered() {
+	local before after rc
+
+	before=$(cg_stat "$MEM_CG" memory.events oom_kill)
+	step "memory: $MEM_WRITE MiB through the page cache of a loop device over tmpfs"
 	mem_attach
-	rc=$(mem_write "$cg" "$LOOP")
-	last=$(cg_stat "$MEM_CG" memory.events oom_kill)
+	rc=$(mem_write "$1" "$LOOP")
+	after=$(cg_stat "$MEM_CG" memory.events oom_kill)
 	mem_detach
-	note "memory     $what: oom_kill $after, loop over tmpfs, buffered -> $last"
-	want "$what: exit status of the buffered write" "$rc" 137
-	want_ge "$what: oom_kill after the buffered write" "$last" $((after + 1))
+	note "memory     $2, buffered: oom_kill $before, loop over tmpfs -> $after"
+	want "$2: exit status of the buffered write" "$rc" 137
+	want_ge "$2: oom_kill after the buffered write" "$after" $((before + 1))
 }
 
 # What root itself is charged: all, less what is in the cgroups below it.
@@ -230,7 +237,7 @@ disk_of() {
 
 	dev=$(findmnt -no MAJ:MIN -T "$1" | tr -d ' ')
 	if [ -e "/sys/dev/block/$dev/partition" ]; then
-		dev=$(cat "/sys/dev/block/$dev/../dev")
+		dev=$(<"/sys/dev/block/$dev/../dev")
 	fi
 	[ -e "/sys/dev/block/$dev/queue" ] || return 1
 	echo "$dev"
@@ -279,7 +286,7 @@ io_held() {
 	IO_FREE_DEV=$LOOP
 	attach "${opts[@]}" "$IO_DIR/held"
 	if [ "$backing" = direct ]; then
-		want "dio" "$(cat "/sys/block/$L/loop/dio")" 1
+		want "dio" "$(<"/sys/block/$L/loop/dio")" 1
 	else
 		io_own_writeback "$IO_FREE" "$IO_FREE_DEV"
 		io_own_writeback "$IO_HELD" "$LOOP"

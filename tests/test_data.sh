@@ -3,7 +3,7 @@
 #
 # Data integrity: fio writes and verifies random blocks of mixed sizes, through
 # the page cache of the loop device and past it, on whole files and on windows of
-# them, all four at once; then the device and its backing file are compared, and
+# them, on buffered and direct backing I/O, all at once; then the device and its backing file are compared, and
 # what is outside the window must be as it was.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
@@ -19,79 +19,77 @@ compare_range() {
 		fail "$1 and $2 from $3 on differ"
 }
 
-# verify BACKING-MODE OFFSET FILE...: four files of SIZE and two MiB.
-verify() {
-	local mode=$1 offset=$2 opts=() devs=() jobs=() f i off
+# One device for each combination: backing I/O, whole file or window, and how fio
+# does its I/O. Direct backing I/O needs an aligned window, else any byte will do.
+COMBINATIONS="buffered:0:direct buffered:0:buffered
+	      buffered:$((MIB + 523)):direct buffered:$((MIB + 523)):buffered
+	      direct:0:direct direct:0:buffered
+	      direct:$((MIB + 8192)):direct direct:$((MIB + 8192)):buffered"
 
-	shift 2
-	[ "$mode" = buffered ] || opts+=(--direct-io=on)
-	i=0
-	for f in "$@"; do
-		# The second half of the files get a window.
-		if [ $i -lt 2 ]; then
-			attach "${opts[@]}" "$f"
-		else
-			attach "${opts[@]}" --offset "$offset" \
-			       --sizelimit "$SIZE" "$f"
-			want "size of the window" \
-				"$(blockdev --getsize64 "$LOOP")" "$SIZE"
-		fi
-		want "dio" "$(cat "/sys/block/$L/loop/dio")" \
-			"$([ "$mode" = buffered ] && echo 0 || echo 1)"
+# verify FILE...: as many files as combinations, with the pattern in each.
+verify() {
+	local files=("$@") devs=() offsets=() jobs=() combo backing offset io opts f i=0
+
+	for combo in $COMBINATIONS; do
+		IFS=: read -r backing offset io <<<"$combo"
+		f=${files[i]}
+		# Block devices have no byte that is not in a sector.
+		[ ! -b "$f" ] || offset=$((offset / 512 * 512))
+		opts=()
+		[ "$backing" = buffered ] || opts+=(--direct-io=on)
+		[ "$offset" -eq 0 ] ||
+			opts+=(--offset "$offset" --sizelimit "$SIZE")
+		attach "${opts[@]}" "$f"
+		want "dio of $combo" "$(<"/sys/block/$L/loop/dio")" \
+			"$([ "$backing" = direct ] && echo 1 || echo 0)"
+		[ "$offset" -eq 0 ] || want "size of the window" \
+			"$(<"/sys/block/$L/size")" $((SIZE / 512))
 		devs+=("$LOOP")
-		if [ $((i % 2)) -eq 0 ]; then
-			jobs+=(--name="j$i" --filename="$LOOP" --direct=1
-			       --ioengine=libaio --iodepth=16
-			       --bsrange=512-128k)
+		offsets+=("$offset")
+		jobs+=(--name="$combo" --filename="$LOOP")
+		if [ "$io" = direct ]; then
+			jobs+=(--direct=1 --ioengine=libaio --iodepth=16)
 		else
-			jobs+=(--name="j$i" --filename="$LOOP" --direct=0
-			       --ioengine=psync --bsrange=1k-128k
-			       --end_fsync=1)
+			jobs+=(--direct=0 --ioengine=psync --end_fsync=1)
 		fi
 		i=$((i + 1))
 	done
 	fio --output="$T/fio" --size="$SIZE" --rw=randwrite --thread \
+	    --bssplit="512/20:1k/10:4k/30:12k/10:64k/20:128k/10" \
 	    --randrepeat=0 --verify=crc32c --do_verify=1 --verify_fatal=1 \
-	    --verify_interval=512 --fallocate=none "${jobs[@]}" ||
+	    --fallocate=none "${jobs[@]}" ||
 		{ tail -n 40 "$T/fio"; fail "fio"; }
-	i=0
-	for f in "$@"; do
-		off=0
-		[ $i -lt 2 ] || off=$offset
+	for i in "${!devs[@]}"; do
+		f=${files[i]}
+		offset=${offsets[i]}
 		# As the page cache of the device has it, then as a reader who has
 		# to ask the driver gets it.
-		compare_range "${devs[i]}" "$f" "$off"
+		compare_range "${devs[i]}" "$f" "$offset"
 		blockdev --flushbufs "${devs[i]}"
-		compare_range "${devs[i]}" "$f" "$off"
-		if [ "$off" -gt 0 ]; then
-			cmp -n "$off" "$f" "$T/pattern" ||
-				fail "before the window"
-			cmp -n 8192 -i $((off + SIZE)) "$f" "$T/pattern" ||
-				fail "behind the window"
+		compare_range "${devs[i]}" "$f" "$offset"
+		if cmp -s -n 65536 -i "$offset" "$f" "$T/pattern"; then
+			fail "fio wrote nothing"
 		fi
-		want "fio wrote nothing" \
-			"$(cmp -s -n 65536 -i "$off" "$f" "$T/pattern" || echo differs)" \
-			differs
-		i=$((i + 1))
+		[ "$offset" -gt 0 ] || continue
+		cmp -n "$offset" "$f" "$T/pattern" || fail "before the window"
+		cmp -n 8192 -i $((offset + SIZE)) "$f" "$T/pattern" ||
+			fail "behind the window"
 	done
-	for f in "${devs[@]}"; do
-		detach "$f"
-	done
+	losetup -d "${devs[@]}"
+	wait_for 5 nothing_bound
 }
 
-# on_fs TYPE BACKING-MODE
 on_fs() {
-	local dir=$T/$1 i offset=$((MIB + 523))
+	local i names=()
 
 	[ "$1" = tmpfs ] || need_scratch
-	# Direct I/O needs aligned windows; without it any byte will do.
-	[ "$2" = buffered ] || offset=$((MIB + 8192))
-	scratch_fs "$1" "$dir" "${SCRATCH_DEV:-}" 512M
-	for i in 0 1 2 3; do
-		cp "$T/pattern" "$dir/$i"
+	scratch_fs "$1" "$T/fs" "${SCRATCH_DEV:-}" 512M
+	for i in 0 1 2 3 4 5 6 7; do
+		cp "$T/pattern" "$T/fs/$i"
+		names+=("$T/fs/$i")
 	done
-	verify "$2" "$offset" "$dir/0" "$dir/1" "$dir/2" "$dir/3"
-	umount "$dir"
+	verify "${names[@]}"
+	umount "$T/fs"
 }
 
 # A block device under it: the same, with ranges of one device as the files.
@@ -99,29 +97,29 @@ on_bdev() {
 	local i names=()
 
 	need_scratch
-	for i in 0 1 2 3; do
+	for i in 0 1 2 3 4 5 6 7; do
 		dm_create "loop_rs-data$i" \
 			"0 $(((SIZE + 2 * MIB) / 512)) linear $SCRATCH_DEV $((i * 65536))"
 		dd if="$T/pattern" of="/dev/mapper/loop_rs-data$i" bs=1M \
 			oflag=direct 2>/dev/null
 		names+=("/dev/mapper/loop_rs-data$i")
 	done
-	verify "$1" $((MIB + 8192)) "${names[@]}"
-	for i in 0 1 2 3; do
+	verify "${names[@]}"
+	for i in 0 1 2 3 4 5 6 7; do
 		dm_remove "loop_rs-data$i"
 	done
 }
 
-test_begin 8
+test_begin 4
 pattern $((SIZE + 2 * MIB)) "$T/pattern" 9
-LIB_DMS+=(loop_rs-data0 loop_rs-data1 loop_rs-data2 loop_rs-data3)
+for i in 0 1 2 3 4 5 6 7; do
+	LIB_DMS+=("loop_rs-data$i")
+done
 need_driver
 
-for mode in buffered direct; do
-	for fs in tmpfs ext4 xfs; do
-		check "fio on $fs, backing I/O $mode" on_fs "$fs" "$mode"
-	done
-	check "fio on a block device, backing I/O $mode" on_bdev "$mode"
-done
+check "fio on tmpfs" on_fs tmpfs
+check "fio on ext4" on_fs ext4
+check "fio on xfs" on_fs xfs
+check "fio on a block device" on_bdev
 
 test_end

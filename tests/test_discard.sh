@@ -46,7 +46,7 @@ discards() {
 
 	prepare "$@"
 	want_ge "discard_max_bytes" \
-		"$(cat "/sys/block/$L/queue/discard_max_bytes")" $MIB
+		"$(<"/sys/block/$L/queue/discard_max_bytes")" $MIB
 	before=$(blocks_of "$FILE")
 	blkdiscard -o $MIB -l $((4 * MIB)) "$LOOP"
 	zero_model $MIB $((4 * MIB))
@@ -147,7 +147,7 @@ unsupported() {
 }
 
 discard_off() {
-	[ "$(cat "/sys/block/$L/queue/discard_max_bytes")" -eq 0 ]
+	[ "$(<"/sys/block/$L/queue/discard_max_bytes")" -eq 0 ]
 }
 
 # A block device without write-zeroes offers none; its data stays.
@@ -159,10 +159,10 @@ bdev_without() {
 	echo 1 >"$conf/memory_backed"
 	echo 16 >"$conf/size"
 	echo 1 >"$conf/power"
-	[ -b "$dev" ] || dev=/dev/nullb$(cat "$conf/index")
+	[ -b "$dev" ] || dev=/dev/nullb$(<"$conf/index")
 	pattern $((16 * MIB)) "$dev" 5
 	attach "$dev"
-	want "discard_max_bytes" "$(cat "/sys/block/$L/queue/discard_max_bytes")" 0
+	want "discard_max_bytes" "$(<"/sys/block/$L/queue/discard_max_bytes")" 0
 	want_error "not supported" blkdiscard "$LOOP"
 	cmp "$LOOP" "$dev"
 	detach

@@ -13,7 +13,7 @@ EXPIRE=/proc/sys/vm/dirty_writeback_centisecs
 
 # Nothing but the test may write back.
 quiet_writeback() {
-	SAVED=$(cat "$EXPIRE")
+	SAVED=$(<"$EXPIRE")
 	echo 0 >"$EXPIRE"
 	trap 'echo "$SAVED" >"$EXPIRE"' EXIT
 }
@@ -35,12 +35,12 @@ counted() {
 
 	need_scratch
 	want "write cache of the disk" \
-		"$(cat "/sys/block/$disk/queue/write_cache")" "write back"
+		"$(<"/sys/block/$disk/queue/write_cache")" "write back"
 	quiet_writeback
 	quiet_fs "$SCRATCH_DEV"
 	[ "$1" = buffered ] || opts+=(--direct-io=on)
 	attach "${opts[@]}" "$T/fs/file"
-	want "write cache" "$(cat "/sys/block/$L/queue/write_cache")" "write back"
+	want "write cache" "$(<"/sys/block/$L/queue/write_cache")" "write back"
 	before=$(disk_stat "$disk" 16)
 	write_dev oflag=direct
 	mid=$(disk_stat "$disk" 16)

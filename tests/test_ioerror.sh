@@ -114,7 +114,7 @@ mounted() {
 	detach
 	e2fsck -fy /dev/mapper/$DM >/dev/null || [ $? -le 1 ]
 	mount -o ro /dev/mapper/$DM "$T/mnt"
-	want "what was synced" "$(cat "$T/mnt/f")" hello
+	want "what was synced" "$(<"$T/mnt/f")" hello
 	umount "$T/mnt"
 	dm_end
 }

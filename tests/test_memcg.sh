@@ -12,6 +12,10 @@ limited() {
 	mem_killed "$MEM_CG" "in the limited cgroup"
 }
 
+buffered() {
+	mem_killed_buffered "$MEM_CG" "in the limited cgroup"
+}
+
 child() {
 	mem_use_child
 	mem_killed "$MEM_CHILD" "in a child of it"
@@ -25,7 +29,7 @@ if [ -n "$MISSING" ]; then
 	exit "$KSFT_SKIP"
 fi
 
-test_begin 3
+test_begin 4
 LIB_CGROUPS+=("$CGROOT/loop_rs-memory" "$CGROOT/loop_rs-unlimited")
 MEM_DIR=$T/tmpfs
 mkdir "$MEM_DIR"
@@ -34,6 +38,7 @@ need_driver
 mem_setup
 
 check "OOM-killed in the limited cgroup" limited
+check "OOM-killed in the limited cgroup, buffered" buffered
 check "OOM-killed in a child of it" child
 check "charged to the cgroup, not to root" mem_unlimited
 

@@ -109,11 +109,11 @@ nothing_left() {
 parameters() {
 	driver_unload
 	driver_load max_loop=3 hw_queue_depth=32
-	want "max_loop" "$(cat "$MOD/parameters/max_loop")" 3
-	want "hw_queue_depth" "$(cat "$MOD/parameters/hw_queue_depth")" 32
+	want "max_loop" "$(<"$MOD/parameters/max_loop")" 3
+	want "hw_queue_depth" "$(<"$MOD/parameters/hw_queue_depth")" 32
 	want "devices" "$(cd /sys/block && echo loop*)" "loop0 loop1 loop2"
 	# Of the device, with what goes for all of them.
-	want_le "nr_requests" "$(cat /sys/block/loop0/queue/nr_requests)" 32
+	want_le "nr_requests" "$(</sys/block/loop0/queue/nr_requests)" 32
 	attach "$T/file"
 	fio --output=/dev/null --name=j --filename="$LOOP" --rw=randread --direct=1 \
 		--bs=4k --ioengine=libaio --iodepth=64 --number_ios=2000
@@ -128,7 +128,7 @@ parameters() {
 	detach
 	driver_unload
 	driver_load
-	want "default" "$(cat "$MOD/parameters/hw_queue_depth")" 128
+	want "default" "$(<"$MOD/parameters/hw_queue_depth")" 128
 }
 
 # Attach, read, detach, as long as there is a driver.
@@ -190,7 +190,7 @@ side_by_side() {
 	dmesg | tail -n 20 | grep -i "loop_rs: .*loop" >"$T/said" || true
 	want "lines in dmesg" "$(wc -l <"$T/said")" 1
 	grep -qE "rmmod|unload|blacklist|modprobe -r" "$T/said" ||
-		fail "no word of what to do: $(cat "$T/said")"
+		fail "no word of what to do: $(<"$T/said")"
 	# The other one was not disturbed.
 	attach "$T/file"
 	cmp "$LOOP" "$T/file"

@@ -25,7 +25,7 @@ refuses() {
 by_flag() {
 	attach --read-only "$T/file"
 	want "getro" "$(blockdev --getro "$LOOP")" 1
-	want "sysfs ro" "$(cat "/sys/block/$L/ro")" 1
+	want "sysfs ro" "$(<"/sys/block/$L/ro")" 1
 	refuses
 	cmp "$LOOP" "$T/copy"
 	detach
@@ -89,12 +89,12 @@ mounted() {
 # No write cache where nothing can be written.
 no_write_cache() {
 	attach --read-only "$T/file"
-	want "write cache" "$(cat "/sys/block/$L/queue/write_cache")" \
+	want "write cache" "$(<"/sys/block/$L/queue/write_cache")" \
 		"write through"
 	detach
 	attach "$T/file"
 	want "write cache of the next" \
-		"$(cat "/sys/block/$L/queue/write_cache")" "write back"
+		"$(<"/sys/block/$L/queue/write_cache")" "write back"
 	detach
 }
 

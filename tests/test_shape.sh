@@ -18,7 +18,7 @@ shape() {
 	[ "$2" = buffered ] || opts+=(--direct-io=on)
 	pattern $((10 * MIB)) "$file" 3
 	attach "${opts[@]}" --offset "$offset" "$file"
-	want "dio" "$(cat "/sys/block/$L/loop/dio")" \
+	want "dio" "$(<"/sys/block/$L/loop/dio")" \
 		"$([ "$2" = buffered ] && echo 0 || echo 1)"
 	q=/sys/block/$L/queue
 	[ -z "${4:-}" ] || echo "$4" >"$q/max_sectors_kb"
@@ -48,7 +48,7 @@ on_disk() {
 
 test_begin 7
 need_driver
-ROUNDS=30
+ROUNDS=25
 
 check "tmpfs, buffered" on_tmpfs buffered 0
 check "tmpfs, buffered, at an odd offset" on_tmpfs buffered 1234567
@@ -57,7 +57,8 @@ check "tmpfs, direct" on_tmpfs direct 4096
 check "ext4, direct" on_disk ext4 direct 0
 check "ext4, direct, requests of at most 12 KiB" on_disk ext4 direct 8192 12
 # What is smaller than a block of its own it does one by one.
-ROUNDS=10
+MKFS_OPTIONS="-b size=1024"
+ROUNDS=5
 check "xfs, direct" on_disk xfs direct 0
 
 test_end

@@ -103,7 +103,7 @@ load_with_timeout() {
 	driver_unload
 	driver_load idle_worker_timeout_ms="$1"
 	want "parameter" \
-		"$(cat "/sys/module/$DRIVER/parameters/idle_worker_timeout_ms")" "$1"
+		"$(<"/sys/module/$DRIVER/parameters/idle_worker_timeout_ms")" "$1"
 }
 
 # In time, not before it, with the device still attached.
@@ -151,7 +151,7 @@ removed_under_io() {
 	load_with_timeout 500
 	set_up
 	mkdir "$PARENT/a"
-	cg_run "$PARENT/a" dd if=/dev/zero of="$LOOP" bs=4k count=3000 \
+	cg_run "$PARENT/a" dd if=/dev/zero of="$LOOP" bs=4k count=800 \
 		oflag=direct conv=notrunc 2>/dev/null &
 	pid=$!
 	sleep 0.3
@@ -177,8 +177,8 @@ listed() {
 	want "workers at first" "$(grep loop_rs-worker "$WORKERS/$L/workers")" ""
 	cgroup_io a
 	grep -q "/loop_rs-worker/a idle" "$WORKERS/$L/workers" ||
-		fail "$(cat "$WORKERS/$L/workers")"
-	wait_for 10 not_listed || fail "$(cat "$WORKERS/$L/workers")"
+		fail "$(<"$WORKERS/$L/workers")"
+	wait_for 10 not_listed || fail "$(<"$WORKERS/$L/workers")"
 	cg_remove "$PARENT/a"
 	tear_down
 }
