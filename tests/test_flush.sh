@@ -74,6 +74,24 @@ written() {
 	detach
 }
 
+# The other way round: with direct backing I/O nothing is left for the flush to write.
+not_cached() {
+	local disk=${SCRATCH_DEV#/dev/} before
+
+	need_scratch
+	quiet_writeback
+	attach --direct-io=on --sizelimit $((64 * MIB)) "$SCRATCH_DEV"
+	before=$(disk_stat "$disk" 7)
+	write_dev oflag=direct
+	want_ge "sectors written at once" $(($(disk_stat "$disk" 7) - before)) 2048
+	before=$(disk_stat "$disk" 3)
+	dd if="$LOOP" of="$T/out" bs=1M count=1 iflag=direct 2>/dev/null
+	dd if="$LOOP" of="$T/out" bs=1M count=1 iflag=direct 2>/dev/null
+	want_ge "sectors read, twice" $(($(disk_stat "$disk" 3) - before)) 4096
+	cmp "$T/out" "$T/data"
+	detach
+}
+
 # The disk stops taking writes, as if the power had gone. What was synced before is
 # there, what was not need not be.
 crash() {
@@ -105,7 +123,7 @@ crash() {
 	dm_remove loop_rs-crash
 }
 
-test_begin 5
+test_begin 6
 LIB_DMS+=(loop_rs-crash)
 dd if=/dev/urandom of="$T/data" bs=1M count=1 2>/dev/null
 need_driver
@@ -113,6 +131,7 @@ need_driver
 check "the disk is flushed, backing I/O buffered" counted buffered
 check "the disk is flushed, backing I/O direct" counted direct
 check "the data is written by the flush" written
+check "direct backing I/O goes past the page cache" not_cached
 check "synced data survives a crash, backing I/O buffered" crash buffered
 check "synced data survives a crash, backing I/O direct" crash direct
 
