@@ -12,6 +12,7 @@
 #include <linux/memcontrol.h>
 #include <linux/mutex.h>
 #include <linux/pagemap.h>
+#include <linux/percpu-refcount.h>
 #include <linux/sched/mm.h>
 
 void rust_helper_css_get(struct cgroup_subsys_state *css)
@@ -109,6 +110,21 @@ rust_helper_bdev_discard_granularity(struct block_device *bdev)
 bool rust_helper_bdev_rot(struct block_device *bdev)
 {
 	return bdev_rot(bdev);
+}
+
+void rust_helper_bio_advance(struct bio *bio, unsigned int nbytes)
+{
+	bio_advance(bio, nbytes);
+}
+
+void rust_helper_percpu_ref_get(struct percpu_ref *ref)
+{
+	percpu_ref_get(ref);
+}
+
+void rust_helper_percpu_ref_put(struct percpu_ref *ref)
+{
+	percpu_ref_put(ref);
 }
 
 int rust_helper_cond_resched(void)

@@ -77,6 +77,8 @@ pub trait FileExt {
     fn is_direct(&self) -> bool;
     /// Whether the file could be opened with `O_DIRECT`.
     fn can_direct(&self) -> bool;
+    /// Whether the file knows `IOCB_NOWAIT`.
+    fn can_nowait(&self) -> bool;
     /// Whether the file can be read through a `kiocb`.
     fn has_read_iter(&self) -> bool;
     /// Whether the file can be written through a `kiocb`.
@@ -103,6 +105,8 @@ pub trait FileExt {
     ///
     /// Wraps the C function `vfs_fsync`.
     fn fsync(&self) -> Result;
+    /// As [`fsync`](Self::fsync), without the metadata that is not needed to read the data back.
+    fn fdatasync(&self) -> Result;
     /// Manipulates the space of a range without changing the file's size. May sleep.
     ///
     /// # Errors
@@ -155,6 +159,11 @@ impl FileExt for File {
     fn can_direct(&self) -> bool {
         // SAFETY: As in `is_writable`.
         unsafe { (*self.as_ptr()).f_mode & bindings::FMODE_CAN_ODIRECT != 0 }
+    }
+
+    fn can_nowait(&self) -> bool {
+        // SAFETY: As in `is_writable`.
+        unsafe { (*self.as_ptr()).f_mode & bindings::FMODE_NOWAIT != 0 }
     }
 
     fn has_read_iter(&self) -> bool {
@@ -254,6 +263,11 @@ impl FileExt for File {
     fn fsync(&self) -> Result {
         // SAFETY: The file is valid.
         to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), 0) })
+    }
+
+    fn fdatasync(&self) -> Result {
+        // SAFETY: The file is valid.
+        to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), 1) })
     }
 
     fn fallocate(&self, mode: i32, pos: i64, len: i64) -> Result {

@@ -24,6 +24,11 @@ impl JiffiesInstant {
         Self(self.0.wrapping_add(delta))
     }
 
+    /// The point `delta` before.
+    pub fn before(self, delta: Jiffies) -> Self {
+        Self(self.0.wrapping_sub(delta))
+    }
+
     /// Whether this point is now or in the past.
     ///
     /// Corresponds to the C macro `time_is_before_eq_jiffies`.

@@ -6,6 +6,7 @@ use crate::{
     config::{Flag, Flags, Range},
     device::{Device, LoopOps},
     dispatch::Outcome,
+    errors::{Failure, Told},
 };
 use kernel::{
     fs::File,
@@ -15,11 +16,10 @@ use kernel::{
 };
 use kernel_ext::{
     block::{
-        mq::{IoFlags, Op, Request, Submitted},
-        Status, SECTOR_SIZE,
+        mq::{IoFlags, Op, Submitted, Transfer},
+        GenDisk, SECTOR_SIZE,
     },
     fs::{FileExt, NoioMapping, NoioMappings, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
-    uapi::loop_::LOOP_MAJOR,
 };
 
 /// A file that a device is bound to.
@@ -32,6 +32,7 @@ pub(crate) struct Backing {
     dio_offset_align: u32,
     /// Mask of the address bits that must be clear in memory for direct I/O.
     dio_mem_mask: u32,
+    told: Arc<Told>,
 }
 
 impl Backing {
@@ -44,11 +45,13 @@ impl Backing {
         } else {
             (SECTOR_SIZE, SECTOR_SIZE - 1)
         };
+        let told = Told::new(&file)?;
         Ok(Arc::new(
             Self {
                 mapping: mappings.add(file)?,
                 dio_offset_align,
                 dio_mem_mask,
+                told,
             },
             GFP_KERNEL,
         )?)
@@ -56,6 +59,11 @@ impl Backing {
 
     pub(crate) fn file(&self) -> &ARef<File> {
         self.mapping.file()
+    }
+
+    /// What was told of failed I/O.
+    pub(crate) fn told(&self) -> &Arc<Told> {
+        &self.told
     }
 
     pub(crate) fn dio_offset_align(&self) -> u32 {
@@ -118,10 +126,10 @@ impl Binding {
     ///
     /// Takes the binding along: who holds the last one of a request that ends must have let go of
     /// it before, so that the file is closed when the device is unbound, not some time after.
-    pub(crate) fn serve(self: Arc<Self>, rq: Request<LoopOps>) -> Outcome {
+    pub(crate) fn serve<I: Transfer>(self: Arc<Self>, rq: I) -> Outcome<I> {
         let op = rq.op();
         if op.is_write() && self.flags.has(Flag::READ_ONLY) {
-            return Outcome::Done(rq, Status::IOERR);
+            return Outcome::Done(rq, Err(Failure::READ_ONLY));
         }
         let file = self.file();
         let offset = self.range.offset;
@@ -132,82 +140,116 @@ impl Binding {
                 direct(file, offset, rq)
             }
             Op::Read | Op::Write => buffered(file, offset, rq),
+            // As for the data of a file: its times are nothing to wait for.
             Op::Flush => {
-                let result = file.fsync();
-                Outcome::Done(rq, sync_status(result))
+                let result = file.fdatasync();
+                Outcome::Done(rq, result.map_err(Failure::of_file))
             }
             Op::Discard => fallocate(file, offset, rq, FALLOC_FL_PUNCH_HOLE),
             Op::WriteZeroes { unmap: true } => fallocate(file, offset, rq, FALLOC_FL_PUNCH_HOLE),
             // Who does not want the range unmapped wants its space kept.
             Op::WriteZeroes { unmap: false } => fallocate(file, offset, rq, FALLOC_FL_ZERO_RANGE),
-            Op::Other => Outcome::Done(rq, Status::NOTSUPP),
+            Op::Other => Outcome::Refused(rq),
+        }
+    }
+}
+
+/// What became of an attempt to serve I/O without waiting.
+pub(crate) enum Attempt<I> {
+    /// It is over.
+    Done(I, Result<(), Failure>),
+    /// It has to wait. What it waits for was started where that is possible.
+    Later(I),
+}
+
+impl Binding {
+    /// Whether it is worth the while to [try](Self::attempt) I/O first.
+    pub(crate) fn attempts(&self) -> bool {
+        !self.flags.has(Flag::DIRECT_IO) && self.file().can_nowait()
+    }
+
+    /// Serves a read from what is in memory. What is not is asked for, so that several reads can
+    /// wait for the disk together.
+    pub(crate) fn attempt<I: Transfer>(&self, mut rq: I) -> Attempt<I> {
+        if rq.op() != Op::Read {
+            return Attempt::Later(rq);
+        }
+        let result = position(self.range.offset, &rq)
+            .and_then(|pos| rq.transfer(self.file(), pos, IoFlags::BUFFERED.with_nowait()));
+        match result {
+            Ok(n) if n >= rq.len() => Attempt::Done(rq, Ok(())),
+            // Whatever it is, it is found again.
+            _ => Attempt::Later(rq),
         }
     }
 }
 
 /// Where in the file what is left of a request starts.
-fn position(offset: i64, rq: &Request<LoopOps>) -> Result<i64> {
+fn position<I: Transfer>(offset: i64, rq: &I) -> Result<i64> {
     i64::try_from(rq.position())?
         .checked_add(offset)
         .ok_or(EFBIG)
 }
 
-fn buffered(file: &File, offset: i64, mut rq: Request<LoopOps>) -> Outcome {
+/// How a request is to be written: one with FUA is not over before its data is safe.
+fn flags<I: Transfer>(rq: &I, flags: IoFlags) -> IoFlags {
+    if rq.is_fua() {
+        flags.with_dsync()
+    } else {
+        flags
+    }
+}
+
+fn buffered<I: Transfer>(file: &File, offset: i64, mut rq: I) -> Outcome<I> {
+    let flags = flags(&rq, IoFlags::BUFFERED);
     loop {
-        let result =
-            position(offset, &rq).and_then(|pos| rq.transfer(file, pos, IoFlags::BUFFERED));
-        if let Some(status) = settle(&mut rq, result) {
-            return Outcome::Done(rq, status);
+        let result = position(offset, &rq).and_then(|pos| rq.transfer(file, pos, flags));
+        if let Some(result) = settle(&mut rq, result) {
+            return Outcome::Done(rq, result);
         }
     }
 }
 
-fn direct(mut file: ARef<File>, offset: i64, mut rq: Request<LoopOps>) -> Outcome {
+fn direct<I: Transfer>(mut file: ARef<File>, offset: i64, mut rq: I) -> Outcome<I> {
+    let flags = flags(&rq, IoFlags::DIRECT);
     loop {
         let pos = match position(offset, &rq) {
             Ok(pos) => pos,
-            Err(e) => return Outcome::Done(rq, e.into()),
+            Err(e) => return Outcome::Done(rq, Err(e.into())),
         };
-        match rq.submit(file, pos, IoFlags::DIRECT) {
+        match rq.submit(file, pos, flags) {
             Submitted::Queued => return Outcome::Queued,
             Submitted::Done(back, result, again) => {
                 (rq, file) = (back, again);
-                if let Some(status) = settle(&mut rq, result) {
-                    return Outcome::Done(rq, status);
+                if let Some(result) = settle(&mut rq, result) {
+                    return Outcome::Done(rq, result);
                 }
             }
         }
     }
 }
 
-fn fallocate(file: &File, offset: i64, rq: Request<LoopOps>, mode: i32) -> Outcome {
+fn fallocate<I: Transfer>(file: &File, offset: i64, rq: I, mode: i32) -> Outcome<I> {
     // It was tried before, or user space turned it off.
     if rq.queue().max_discard_sectors() == 0 {
-        return Outcome::Done(rq, Status::NOTSUPP);
+        return Outcome::Refused(rq);
     }
     let result =
         position(offset, &rq).and_then(|pos| file.fallocate(mode, pos, i64::try_from(rq.len())?));
     match result {
         Err(e) if e == EOPNOTSUPP => Outcome::Unsupported(rq),
-        result => Outcome::Done(rq, sync_status(result)),
-    }
-}
-
-/// The status of an operation on the whole file or on its space: an I/O error, unless space is what
-/// it lacks.
-fn sync_status(result: Result) -> Status {
-    match result {
-        Ok(()) => Status::OK,
-        Err(e) if e == ENOSPC => e.into(),
-        Err(_) => Status::IOERR,
+        result => Outcome::Done(rq, result.map_err(Failure::of_file)),
     }
 }
 
 /// Accounts for what was transferred of a request; returns how the request ends, or `None` when
 /// there is more to transfer.
-pub(crate) fn settle(rq: &mut Request<LoopOps>, result: Result<usize>) -> Option<Status> {
+pub(crate) fn settle<I: Transfer>(
+    rq: &mut I,
+    result: Result<usize>,
+) -> Option<Result<(), Failure>> {
     match result {
-        Ok(n) if n >= rq.len() => Some(Status::OK),
+        Ok(n) if n >= rq.len() => Some(Ok(())),
         Ok(n) => {
             // What is left must be something that could have been asked for.
             let block = rq.queue().logical_block_size().max(SECTOR_SIZE) as usize;
@@ -216,20 +258,25 @@ pub(crate) fn settle(rq: &mut Request<LoopOps>, result: Result<usize>) -> Option
                 rq.advance(whole);
                 return None;
             }
-            // The file has got shorter than the device.
             if rq.op() == Op::Read {
                 rq.zero_fill();
             }
-            Some(Status::IOERR)
+            Some(Err(Failure::END_OF_FILE))
         }
-        Err(e) => Some(e.into()),
+        Err(e) => Some(Err(e.into())),
     }
 }
 
-/// Whether a file is a loop device, of whichever driver.
+/// The loop disk that a file is, or is a partition of.
+///
+/// Partitions mostly have another major number than their disks, and lead back to them as well.
+fn loop_disk(file: &File) -> Option<&GenDisk<LoopOps>> {
+    file.as_bdev().and_then(|bdev| bdev.disk::<LoopOps>())
+}
+
+/// Whether a file is a loop device.
 pub(crate) fn is_loop_device(file: &File) -> bool {
-    file.as_bdev()
-        .is_some_and(|bdev| bdev.devt().major() == LOOP_MAJOR)
+    loop_disk(file).is_some()
 }
 
 /// Checks that a file has the operations that a device needs.
@@ -251,12 +298,12 @@ pub(crate) fn validate(file: &File, device: &Device) -> Result {
     if !file.is_regular() && file.as_bdev().is_none() {
         return Err(EINVAL);
     }
-    let mut below = loop_below(file)?;
+    let mut below = loop_below(file);
     while let Some((number, binding)) = below {
         if number == device.number() {
             return Err(EBADF);
         }
-        below = loop_below(binding.ok_or(EINVAL)?.file())?;
+        below = loop_below(binding.ok_or(EINVAL)?.file());
     }
     Ok(())
 }
@@ -265,14 +312,7 @@ pub(crate) fn validate(file: &File, device: &Device) -> Result {
 type Below = (u32, Option<Arc<Binding>>);
 
 /// Returns the loop device that a file is, if it is one.
-fn loop_below(file: &File) -> Result<Option<Below>> {
-    if !is_loop_device(file) {
-        return Ok(None);
-    }
-    let disk = file
-        .as_bdev()
-        .and_then(|bdev| bdev.disk::<LoopOps>())
-        .ok_or(EINVAL)?;
-    let device = disk.data();
-    Ok(Some((device.number(), device.bound_to())))
+fn loop_below(file: &File) -> Option<Below> {
+    let device = loop_disk(file)?.data();
+    Some((device.number(), device.bound_to()))
 }

@@ -77,8 +77,10 @@ impl Driver {
         {
             return Err(EINVAL);
         }
-        // User space computes minor numbers from it; partition 0 is the whole disk.
-        max_part.set((minors - 1) as i32);
+        if parts > 0 {
+            // User space computes minor numbers from it; partition 0 is the whole disk.
+            max_part.set((minors - 1) as i32);
+        }
         let mappings = Arc::pin_init(NoioMappings::new(), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {

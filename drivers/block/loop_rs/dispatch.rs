@@ -3,41 +3,85 @@
 //! Requests, from the block layer to the backing file and back.
 
 use crate::{
-    backing::{self, Binding},
+    backing::{self, Attempt, Binding},
     device::{Device, LoopOps},
+    errors::Failure,
+    tags::Kept,
     worker::Pool,
 };
 use kernel::{
     prelude::*,
-    sync::{Arc, ArcBorrow},
+    sync::{rcu, Arc, ArcBorrow},
 };
 use kernel_ext::{
     block::{
-        mq::{self, Op, Request},
-        Queue, Status,
+        mq::{self, Op, Parked, Request, Transfer},
+        GenDisk, Queue, Status,
     },
     cgroup::{Css, Io, Memory},
 };
 
 /// What became of a request that was given to the backing file.
-pub(crate) enum Outcome {
+pub(crate) enum Outcome<I> {
     /// It is over.
-    Done(Request<LoopOps>, Status),
-    /// The file has no such operation.
-    Unsupported(Request<LoopOps>),
-    /// The file has it, and hands it to [`LoopOps::io_complete`](mq::Operations::io_complete).
+    Done(I, Result<(), Failure>),
+    /// The file turned out not to have the operation.
+    Unsupported(I),
+    /// It is something that the device does not do.
+    Refused(I),
+    /// The file has it, and hands it to [`LoopOps::io_complete`](mq::Operations::io_complete) or
+    /// [`LoopOps::parked_complete`](mq::Operations::parked_complete).
     Queued,
 }
 
-/// The driver's part of a request: how its I/O went, between the end of the I/O and the end of the
-/// request.
+/// What the driver serves: a request, or one that was parked.
+pub(crate) trait Work: Transfer {
+    /// The disk that it is for.
+    fn disk(&self) -> &GenDisk<LoopOps>;
+
+    /// Ends it.
+    fn finish(self, status: Status);
+}
+
+impl Work for Request<LoopOps> {
+    fn disk(&self) -> &GenDisk<LoopOps> {
+        self.disk()
+    }
+
+    fn finish(mut self, status: Status) {
+        let kept = self.data_mut().kept.take();
+        self.end(status);
+        drop(kept);
+    }
+}
+
+impl Work for Parked<LoopOps> {
+    fn disk(&self) -> &GenDisk<LoopOps> {
+        self.disk()
+    }
+
+    fn finish(mut self, status: Status) {
+        let parked = self.data_mut().kept.take();
+        self.end(status);
+        drop(parked);
+    }
+}
+
+/// The driver's part of a request.
 pub(crate) struct RequestData {
+    /// How its I/O went, between the end of the I/O and the end of the request.
     result: Result<usize>,
+    /// The request's tag, from when the driver decides that it may keep it; or, when it is parked,
+    /// that it is.
+    pub(crate) kept: Option<Kept>,
 }
 
 impl Default for RequestData {
     fn default() -> Self {
-        Self { result: Ok(0) }
+        Self {
+            result: Ok(0),
+            kept: None,
+        }
     }
 }
 
@@ -59,37 +103,84 @@ impl mq::Operations for LoopOps {
         rq.complete();
     }
 
+    fn parked_complete(mut parked: Parked<Self>, result: Result<usize>) {
+        match backing::settle(&mut parked, result) {
+            Some(result) => end(parked, result),
+            None => {
+                // To be served again, the I/O leaves our hands; for the disk to go it takes a grace
+                // period.
+                let _rcu = rcu::read_lock();
+                let pool = Arc::from(parked.disk().data().pool());
+                pool.as_arc_borrow().queue_again(parked);
+            }
+        }
+    }
+
     fn complete(mut rq: Request<Self>) {
         let result = rq.data_mut().result;
         match backing::settle(&mut rq, result) {
-            Some(status) => rq.end(status),
+            Some(result) => end(rq, result),
             // Not a context to do I/O in.
-            None => rq.requeue(),
+            None => {
+                rq.data_mut().kept = None;
+                rq.requeue();
+            }
         }
     }
 }
 
+/// Runs `f` charged to a cgroup, or to the root when there is none.
+fn charged<R>(blkcg: Option<&Css<Io>>, memcg: Option<&Css<Memory>>, f: impl FnOnce() -> R) -> R {
+    match (blkcg, memcg) {
+        (Some(blkcg), Some(memcg)) => blkcg.charge(|| memcg.charge(f)),
+        _ => f(),
+    }
+}
+
 /// Serves a request, charged to the cgroup that it is for. May sleep.
-pub(crate) fn serve(
+pub(crate) fn serve<W: Work>(
     pool: &Arc<Pool>,
     binding: Arc<Binding>,
-    mut rq: Request<LoopOps>,
+    rq: W,
     blkcg: Option<&Css<Io>>,
     memcg: Option<&Css<Memory>>,
 ) {
-    // A worker may block, whatever the submitter may.
-    rq.clear_nowait();
-    let outcome = match (blkcg, memcg) {
-        (Some(blkcg), Some(memcg)) => blkcg.charge(|| memcg.charge(|| binding.serve(rq))),
-        _ => binding.serve(rq),
-    };
-    match outcome {
-        Outcome::Done(rq, status) => rq.end(status),
+    match charged(blkcg, memcg, || binding.serve(rq)) {
+        Outcome::Done(rq, result) => end(rq, result),
         Outcome::Unsupported(rq) => {
             pool.drop_limit(&rq);
-            rq.end(Status::NOTSUPP);
+            rq.finish(Status::NOTSUPP);
         }
+        Outcome::Refused(rq) => rq.finish(Status::NOTSUPP),
         Outcome::Queued => (),
+    }
+}
+
+/// Serves a read from memory if that is possible, charged as [`serve`] does; gives it back when it
+/// has to wait. May sleep, but does not wait for the file.
+pub(crate) fn attempt<W: Work>(
+    binding: &Binding,
+    rq: W,
+    blkcg: Option<&Css<Io>>,
+    memcg: Option<&Css<Memory>>,
+) -> Option<W> {
+    match charged(blkcg, memcg, || binding.attempt(rq)) {
+        Attempt::Done(rq, result) => {
+            end(rq, result);
+            None
+        }
+        Attempt::Later(rq) => Some(rq),
+    }
+}
+
+/// Ends a request. In any context.
+fn end<W: Work>(rq: W, result: Result<(), Failure>) {
+    match result {
+        Ok(()) => rq.finish(Status::OK),
+        Err(failure) => {
+            failure.tell(&rq.disk().data(), &rq);
+            rq.finish(failure.status());
+        }
     }
 }
 

@@ -15,7 +15,7 @@
 //! | `loop_queue_rq`, `loop_handle_cmd`, `lo_complete_rq` | [`dispatch`] |
 //! | `loop_queue_work`, `loop_worker`, `loop_process_work`, the idle timer | [`worker`] |
 //! | `/sys/block/loopN/loop/` | [`sysfs`] |
-//! | (nothing like it) | [`stats`] |
+//! | (nothing like it) | [`tags`], [`stats`], [`errors`] |
 //!
 //! # Who owns what
 //!
@@ -36,8 +36,10 @@ mod config;
 mod control;
 mod device;
 mod dispatch;
+mod errors;
 mod stats;
 mod sysfs;
+mod tags;
 mod worker;
 
 use control::{Control, Driver};

@@ -2,9 +2,11 @@
 
 //! What can be seen of a device's workers: `/sys/kernel/debug/loop_rs/loopN/workers`.
 //!
-//! A line for each cgroup that has a worker, the root first: its path, whether the worker is busy,
-//! how many requests wait for it, and how many it has taken. The root's line ends with how many of
-//! its requests were another cgroup's, for whose worker there was no memory.
+//! A line for each cgroup that has a worker, the root first, and one for flushes, which are nobody's
+//! alone: its path, whether the worker is busy,
+//! how many requests wait for it, how many it has taken, how many tags the cgroup holds, and how many
+//! of its requests were parked. The root's line ends with how many of its requests were another
+//! cgroup's, for whose worker there was no memory.
 
 use crate::worker::{Pool, SlotId};
 use kernel::{
@@ -47,16 +49,19 @@ impl Writer for Workers {
             after = Some(slot.id);
             let path = match &slot.css {
                 Some(css) => css.path(&mut buf).unwrap_or(b"?"),
+                None if slot.id == SlotId::Flush => b"(flush)",
                 None => b"/",
             };
             let state = if slot.busy { "busy" } else { "idle" };
             f.write_fmt(fmt!(
-                "{} {state} {} {}",
+                "{} {state} {} {} {} {}",
                 BStr::from_bytes(path),
                 slot.waiting,
-                slot.taken
+                slot.taken,
+                slot.tags,
+                slot.parked
             ))?;
-            if slot.css.is_none() {
+            if slot.id == SlotId::Root {
                 write!(f, " {}", slot.fallbacks)?;
             }
             f.write_str("\n")?;

@@ -47,13 +47,12 @@ impl Attribute<LoopOps> for BackingFile {
         let Some(binding) = binding(disk) else {
             return Ok(());
         };
-        // The path ends where the buffer does: leave room for the line's end.
+        // The path ends, with its null byte, where the buffer does. That leaves room for the line's
+        // end.
         let len = {
-            let rest = page.rest();
-            let room = rest.len().saturating_sub(1);
-            let buf = rest.get_mut(..room).ok_or(EINVAL)?;
+            let buf = page.rest();
+            let room = buf.len();
             let len = binding.file().path(buf)?.len();
-            // Without its null byte.
             let start = room.saturating_sub(len + 1);
             buf.copy_within(start..start + len, 0);
             len

@@ -3,18 +3,25 @@
 //! A worker for each cgroup.
 //!
 //! A device's requests wait in slots: one for each cgroup that has I/O on the device, found through
-//! a tree by the cgroup's io css, and one for the root cgroup, which also takes the requests for
-//! which there is no memory to make a slot. Each slot has a worker, an item on the device's
-//! workqueue, that serves the slot's requests one after the other as its cgroup. So no cgroup waits
-//! for the I/O of another.
+//! a tree by the cgroup's io css; one for the root cgroup, which also takes the requests for which
+//! there is no memory to make a slot; and one for flushes. Each slot has a worker, an item on the
+//! device's workqueue, that serves the slot's requests one after the other as its cgroup. So no
+//! cgroup waits for the I/O of another.
 //!
 //! A slot is scheduled from when its worker is queued until the worker has found it empty. A slot
-//! that is not scheduled is idle, and its worker is on the idle list; after a while the reaper takes
-//! it out of the tree, and with it the reference to the css. All of that is under one lock, so there is no moment at which a request
-//! can be put in a slot that is going away; and as what is queued holds its worker on its own, not
-//! even a mistake in that would use freed memory.
+//! that is not scheduled, and empty, is idle, and its worker is on the idle list; after a while the
+//! reaper takes it out of the tree, and with it the reference to the css. All of that is under one
+//! lock, so there is no moment at which a request can be put in a slot that is going away; and as
+//! what is queued holds its worker on its own, not even a mistake in that would use freed memory.
 
-use crate::{backing::Binding, device::LoopOps, dispatch, idle_worker_timeout_ms};
+use crate::{
+    backing::Binding,
+    device::LoopOps,
+    dispatch::{self, Work as _},
+    errors::Told,
+    idle_worker_timeout_ms,
+    tags::{self, Held},
+};
 use kernel::{
     alloc::flags::__GFP_NOWARN,
     list::{
@@ -32,10 +39,10 @@ use kernel::{
 };
 use kernel_ext::{
     block::{
-        mq::{Request, RequestList},
+        mq::{Op, Parked, Request, Transfer, TransferList},
         Status,
     },
-    cgroup::{Css, Io},
+    cgroup::{Css, Io, Memory},
     task::{self, WritebackScope},
     time::JiffiesInstant,
     timer::{Callback, Timer},
@@ -45,7 +52,7 @@ use kernel_ext::{
 /// What is to be told of a slot.
 pub(crate) struct Report {
     pub(crate) id: SlotId,
-    /// The cgroup; none for the root's slot.
+    /// The cgroup; none for the root's slot, and that of flushes.
     pub(crate) css: Option<ARef<Css<Io>>>,
     /// The worker is queued or running.
     pub(crate) busy: bool,
@@ -53,20 +60,41 @@ pub(crate) struct Report {
     pub(crate) waiting: u64,
     /// How many requests the worker took since the slot was made.
     pub(crate) taken: u64,
+    /// How many tags the slot's requests hold.
+    pub(crate) tags: u32,
+    /// How many requests were parked since the slot was made.
+    pub(crate) parked: u64,
     /// How many requests went to the root's slot because there was no memory for one.
     pub(crate) fallbacks: u64,
 }
 
-/// Which slot: that of a css, or the root's.
-pub(crate) type SlotId = Option<usize>;
+/// Which slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SlotId {
+    /// The root cgroup's.
+    Root,
+    /// That of flushes, which are nobody's: the block layer sends one for all who ask. It can take
+    /// long, and must neither wait for the root's I/O nor hold it up.
+    Flush,
+    /// That of the cgroup with this io css.
+    Css(usize),
+}
 
 /// Requests that wait for a worker.
 struct Slot {
     worker: Arc<Worker>,
-    pending: RequestList<LoopOps>,
-    /// How many requests were put in `pending`, and how many of them the worker took.
+    pending: TransferList<Request<LoopOps>>,
+    /// What waits behind `pending`, without tags.
+    parked: TransferList<Parked<LoopOps>>,
+    /// The tags of what was put in `pending`.
+    tags: Held,
+    /// What was put in `parked` and has not ended.
+    parking: Held,
+    /// How many requests were put in `pending` or `parked`, and how many of them the worker took.
     received: u64,
     taken: u64,
+    /// How many were put in `parked`.
+    has_parked: u64,
     /// The worker is queued, or running and going to look at `pending` again.
     scheduled: bool,
     /// When the worker last had nothing to do.
@@ -76,21 +104,43 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(worker: Arc<Worker>) -> Self {
-        Self {
+    fn new(worker: Arc<Worker>, device: &Held, flags: kernel::alloc::Flags) -> Result<Self> {
+        Ok(Self {
             worker,
-            pending: RequestList::new(),
+            pending: TransferList::new(),
+            parked: TransferList::new(),
+            tags: Held::new(Some(device), flags)?,
+            parking: Held::new(None, flags)?,
             received: 0,
             taken: 0,
+            has_parked: 0,
             scheduled: false,
             idle_since: JiffiesInstant::now(),
             listed_since: JiffiesInstant::now(),
-        }
+        })
     }
 
-    /// Sees to it that the worker looks at `pending`.
+    /// Whether nothing waits.
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.parked.is_empty()
+    }
+
+    /// Whether nothing waits, and the worker is not going to look. A slot can have requests of a
+    /// batch before its worker is scheduled.
+    fn is_idle(&self) -> bool {
+        !self.scheduled && self.is_empty()
+    }
+
+    /// Adds a request, which keeps its tag.
+    fn push(&mut self, mut rq: Request<LoopOps>, device: &mut Held) {
+        rq.data_mut().kept = Some(self.tags.keep(device));
+        self.pending.push_back(rq);
+        self.received = self.received.wrapping_add(1);
+    }
+
+    /// Sees to it that the worker looks at what waits.
     fn schedule(&mut self, workqueue: &OwnedQueue) {
-        if !self.scheduled && !self.pending.is_empty() {
+        if !self.scheduled && !self.is_empty() {
             self.scheduled = true;
             // It can be queued already only if it has not looked yet.
             let _ = workqueue.enqueue(self.worker.clone());
@@ -106,6 +156,8 @@ struct Inner {
     binds: u32,
     /// The root cgroup's slot; there from when the device is first bound.
     root: Option<Slot>,
+    /// That of flushes; there as the root's.
+    flush: Option<Slot>,
     tree: RBTree<usize, Slot>,
     /// The workers of slots in the tree that have been idle, the longest first.
     idle: List<Worker>,
@@ -113,15 +165,8 @@ struct Inner {
     fallbacks: u64,
     /// A slot that got requests and is to be scheduled with the last one of the batch.
     batch: Option<SlotId>,
-}
-
-impl Inner {
-    fn slot(&mut self, id: SlotId) -> Option<&mut Slot> {
-        match id {
-            Some(css) => self.tree.get_mut(&css),
-            None => self.root.as_mut(),
-        }
-    }
+    /// The device's tags.
+    tags: Held,
 }
 
 /// The slots, apart from what the reaper does not need: it must not keep the timer from going.
@@ -137,37 +182,74 @@ struct Reaper {
     timeout: Jiffies,
 }
 
-impl Callback for Reaper {
-    fn expired(&self) -> Option<JiffiesInstant> {
+/// What the reaper finds.
+enum Reaped {
+    /// A slot that has been idle for long enough, taken out.
+    Slot(Slot),
+    /// Nothing before then.
+    Later(JiffiesInstant),
+    /// No slot is idle.
+    Nothing,
+}
+
+impl Reaper {
+    fn reap(&self) -> Reaped {
         let mut inner = self.slots.inner.lock();
         let Inner { tree, idle, .. } = &mut *inner;
         loop {
             // A slot stays on the list when it gets requests. It is looked at when its turn comes.
             let worker = {
                 let mut cursor = idle.cursor_front();
-                let first = cursor.peek_next()?;
-                let id = first.arc().id();
-                match id.and_then(|id| tree.get(&id)) {
-                    Some(slot) if !slot.scheduled && slot.listed_since == slot.idle_since => {
+                let Some(first) = cursor.peek_next() else {
+                    return Reaped::Nothing;
+                };
+                let slot = match first.arc().id {
+                    SlotId::Css(css) => tree.get(&css),
+                    _ => None,
+                };
+                match slot {
+                    Some(slot) if slot.is_idle() && slot.listed_since == slot.idle_since => {
                         let expires = slot.idle_since.after(self.timeout);
                         if !expires.has_passed() {
-                            return Some(expires);
+                            return Reaped::Later(expires);
                         }
                     }
                     _ => (),
                 }
                 first.remove().into_arc()
             };
-            let Some(id) = worker.id() else { continue };
-            let Some(slot) = tree.get_mut(&id).filter(|slot| !slot.scheduled) else {
+            let SlotId::Css(id) = worker.id else {
                 continue;
             };
-            if slot.listed_since == slot.idle_since {
-                tree.remove(&id);
-            } else if let Ok(listed) = ListArc::try_from_arc(worker) {
+            // One that is not idle is listed again when it has become so.
+            let Some(slot) = tree.get_mut(&id).filter(|slot| slot.is_idle()) else {
+                continue;
+            };
+            if slot.listed_since != slot.idle_since {
                 // Busy and idle again since it was listed.
                 slot.listed_since = slot.idle_since;
+            } else if slot.tags.get() > 0 {
+                // Its requests are still in flight: how many tags they hold is not to be
+                // forgotten.
+                slot.idle_since = JiffiesInstant::now();
+                slot.listed_since = slot.idle_since;
+            } else if let Some(slot) = tree.remove(&id) {
+                return Reaped::Slot(slot);
+            }
+            if let Ok(listed) = ListArc::try_from_arc(worker) {
                 idle.push_back(listed);
+            }
+        }
+    }
+}
+
+impl Callback for Reaper {
+    fn expired(&self) -> Option<JiffiesInstant> {
+        loop {
+            match self.reap() {
+                Reaped::Slot(slot) => drop(slot),
+                Reaped::Later(expires) => return Some(expires),
+                Reaped::Nothing => return None,
             }
         }
     }
@@ -216,6 +298,7 @@ impl Drop for PoolOwner {
 impl Pool {
     fn new() -> Result<Arc<Self>> {
         let timeout = msecs_to_jiffies(idle_worker_timeout_ms.value().unsigned_abs());
+        let tags = Held::new(None, GFP_KERNEL)?;
         let slots = Arc::pin_init(
             pin_init!(Slots {
                 inner <- new_spinlock_irq!(
@@ -223,10 +306,12 @@ impl Pool {
                         binding: None,
                         binds: 0,
                         root: None,
+                        flush: None,
                         tree: RBTree::new(),
                         idle: List::new(),
                         fallbacks: 0,
                         batch: None,
+                        tags,
                     },
                     "lo_work_lock"
                 ),
@@ -252,9 +337,12 @@ impl Pool {
     /// Makes what serving requests takes, if it is not there yet. May sleep. The caller sees to it
     /// that it runs once at a time.
     pub(crate) fn start(self: &Arc<Self>, name: &CStr) -> Result {
-        if self.slots.inner.lock().root.is_none() {
-            let root = Slot::new(Worker::new(self.clone(), None, GFP_KERNEL)?);
-            self.slots.inner.lock().root = Some(root);
+        if self.slots.inner.lock().flush.is_none() {
+            let root = Worker::new(self.clone(), SlotId::Root, None, GFP_KERNEL)?;
+            let flush = Worker::new(self.clone(), SlotId::Flush, None, GFP_KERNEL)?;
+            let mut inner = self.slots.inner.lock();
+            inner.root = Some(Slot::new(root, &inner.tags, GFP_NOWAIT)?);
+            inner.flush = Some(Slot::new(flush, &inner.tags, GFP_NOWAIT)?);
         }
         if self.workqueue.as_ref().is_none() {
             self.workqueue
@@ -278,38 +366,69 @@ impl Pool {
         self.slots.inner.lock().binding.clone()
     }
 
-    /// Puts a request in the slot of its cgroup. When it is not the `last` of a batch, its worker
-    /// can wait for that one, or for [`commit`](Self::commit).
-    pub(crate) fn queue(self: ArcBorrow<'_, Self>, rq: Request<LoopOps>, last: bool) {
+    /// What was told of the file that requests are served from.
+    pub(crate) fn told(&self) -> Option<Arc<Told>> {
+        let inner = self.slots.inner.lock();
+        Some(inner.binding.as_ref()?.backing.told().clone())
+    }
+
+    /// Puts a request in the slot of its cgroup, parked when the cgroup may keep no more tags. When
+    /// it is not the `last` of a batch, its worker can wait for that one, or for
+    /// [`commit`](Self::commit).
+    pub(crate) fn queue(self: ArcBorrow<'_, Self>, mut rq: Request<LoopOps>, last: bool) {
         let Some(workqueue) = self.workqueue.as_ref() else {
-            return rq.end(Status::IOERR);
+            return rq.finish(Status::IOERR);
         };
+        // One that was begun before starts anew.
+        drop(rq.data_mut().kept.take());
+        // A worker may block, whatever the submitter may.
+        rq.clear_nowait();
+        let depth = rq.depth();
         let mut inner = self.slots.inner.lock();
-        let mut current = None;
-        let mut refused = None;
-        if inner.binding.is_some() {
-            let id = self.find_slot(&mut inner, rq.blkcg());
-            if let Some(slot) = inner.slot(id) {
-                slot.pending.push_back(rq);
-                slot.received = slot.received.wrapping_add(1);
-                current = Some(id);
-            } else {
-                refused = Some(rq);
+        if inner.binding.is_none() {
+            if let Some(id) = inner.batch.take() {
+                inner.schedule(id, workqueue);
             }
-        } else {
-            refused = Some(rq);
+            drop(inner);
+            return rq.finish(Status::IOERR);
         }
-        let before = core::mem::replace(&mut inner.batch, current.filter(|_| !last));
-        if let Some(before) = before.filter(|_| before != current) {
+        let mut id = self.find_slot(&mut inner, &rq);
+        if let Err(rq) = inner.offer(id, rq, depth) {
+            // To end a request may take all kinds of locks.
+            drop(inner);
+            let parked = rq.park(GFP_NOWAIT);
+            inner = self.slots.inner.lock();
+            match parked {
+                Ok(parked) => {
+                    id = self.find_slot(&mut inner, &parked);
+                    inner.push_parked(id, parked);
+                }
+                Err(rq) => {
+                    id = self.find_slot(&mut inner, &rq);
+                    if let Some((slot, tags)) = inner.slot_and_tags(id) {
+                        slot.push(rq, tags);
+                    }
+                }
+            }
+        }
+        let before = core::mem::replace(&mut inner.batch, (!last).then_some(id));
+        if let Some(before) = before.filter(|before| *before != id) {
             inner.schedule(before, workqueue);
         }
-        if let Some(id) = current.filter(|_| last) {
+        if last {
             inner.schedule(id, workqueue);
         }
-        drop(inner);
-        if let Some(rq) = refused {
-            rq.end(Status::IOERR);
-        }
+    }
+
+    /// Has what is left of parked I/O served, in any context.
+    pub(crate) fn queue_again(self: ArcBorrow<'_, Self>, parked: Parked<LoopOps>) {
+        let Some(workqueue) = self.workqueue.as_ref() else {
+            return parked.finish(Status::IOERR);
+        };
+        let mut inner = self.slots.inner.lock();
+        let id = self.find_slot(&mut inner, &parked);
+        inner.push_parked(id, parked);
+        inner.schedule(id, workqueue);
     }
 
     /// Schedules what is left of a batch.
@@ -324,14 +443,19 @@ impl Pool {
 
     /// Returns the slot for the I/O of a cgroup: its own, made now if need be, or the root's when
     /// there is no memory for that.
-    fn find_slot(self: ArcBorrow<'_, Self>, inner: &mut Inner, css: Option<&Css<Io>>) -> SlotId {
-        let css = css.filter(|css| !css.is_root())?;
+    fn find_slot<I: Transfer>(self: ArcBorrow<'_, Self>, inner: &mut Inner, io: &I) -> SlotId {
+        if io.op() == Op::Flush {
+            return SlotId::Flush;
+        }
+        let Some(css) = io.blkcg().filter(|css| !css.is_root()) else {
+            return SlotId::Root;
+        };
         let id = css.id();
         if let Entry::Vacant(vacant) = inner.tree.entry(id) {
             let flags = GFP_NOWAIT | __GFP_NOWARN;
             let made = RBTreeNodeReservation::new(flags).and_then(|reservation| {
-                let worker = Worker::new(self.into(), Some(css.into()), flags)?;
-                Ok((Slot::new(worker), reservation))
+                let worker = Worker::new(self.into(), SlotId::Css(id), Some(css.into()), flags)?;
+                Ok((Slot::new(worker, &inner.tags, flags)?, reservation))
             });
             match made {
                 Ok((slot, reservation)) => {
@@ -339,33 +463,39 @@ impl Pool {
                 }
                 Err(_) => {
                     inner.fallbacks = inner.fallbacks.wrapping_add(1);
-                    return None;
+                    return SlotId::Root;
                 }
             }
         }
-        Some(id)
+        SlotId::Css(id)
     }
 
-    /// Returns what is to be told of the first slot after `after`, the root's being the first of
-    /// all.
+    /// Returns what is to be told of the first slot after `after`, the root's and that of flushes
+    /// being the first of all.
     pub(crate) fn report(&self, after: Option<SlotId>) -> Option<Report> {
         let mut inner = self.slots.inner.lock();
         let inner = &mut *inner;
         let slot = match after {
             None => inner.root.as_ref()?,
-            Some(id) => {
-                let next = id.map_or(Some(0), |id| id.checked_add(1))?;
+            Some(SlotId::Root) => inner.flush.as_ref()?,
+            Some(after) => {
+                let next = match after {
+                    SlotId::Css(css) => css.checked_add(1)?,
+                    _ => 0,
+                };
                 let cursor = inner.tree.cursor_lower_bound(&next)?;
-                let id = *cursor.current().0;
-                inner.tree.get(&id)?
+                let css = *cursor.current().0;
+                inner.tree.get(&css)?
             }
         };
         Some(Report {
-            id: slot.worker.id(),
+            id: slot.worker.id,
             css: slot.worker.css.clone(),
             busy: slot.scheduled,
             waiting: slot.received.wrapping_sub(slot.taken),
             taken: slot.taken,
+            tags: slot.tags.get(),
+            parked: slot.has_parked,
             fallbacks: inner.fallbacks,
         })
     }
@@ -374,7 +504,7 @@ impl Pool {
     ///
     /// Limits change while no request is in flight, so not from within one. When there is no memory
     /// to do it later, the next such request tries again.
-    pub(crate) fn drop_limit(self: &Arc<Self>, rq: &Request<LoopOps>) {
+    pub(crate) fn drop_limit<W: dispatch::Work>(self: &Arc<Self>, rq: &W) {
         let Some(workqueue) = self.workqueue.as_ref() else {
             return;
         };
@@ -414,6 +544,7 @@ impl Pool {
                 core::mem::take(&mut inner.idle),
                 core::mem::take(&mut inner.tree),
                 inner.root.take(),
+                inner.flush.take(),
             )
         };
         drop(slots);
@@ -421,6 +552,50 @@ impl Pool {
 }
 
 impl Inner {
+    fn slot(&mut self, id: SlotId) -> Option<&mut Slot> {
+        self.slot_and_tags(id).map(|(slot, _)| slot)
+    }
+
+    /// The slot, and the device's tags.
+    fn slot_and_tags(&mut self, id: SlotId) -> Option<(&mut Slot, &mut Held)> {
+        let slot = match id {
+            SlotId::Css(css) => self.tree.get_mut(&css),
+            SlotId::Root => self.root.as_mut(),
+            SlotId::Flush => self.flush.as_mut(),
+        };
+        slot.map(|slot| (slot, &mut self.tags))
+    }
+
+    /// Adds a request to a slot, if the slot may keep another tag of the `depth` that the device
+    /// has; gives it back otherwise.
+    fn offer(
+        &mut self,
+        id: SlotId,
+        rq: Request<LoopOps>,
+        depth: u32,
+    ) -> Result<(), Request<LoopOps>> {
+        let Some((slot, tags)) = self.slot_and_tags(id) else {
+            return Err(rq);
+        };
+        // What waits already comes first.
+        let may_keep = slot.parked.is_empty() && tags::may_keep(slot.tags.get(), tags.get(), depth);
+        if !may_keep && slot.parking.get() < tags::MAX_PARKED {
+            return Err(rq);
+        }
+        slot.push(rq, tags);
+        Ok(())
+    }
+
+    /// Adds parked I/O to a slot.
+    fn push_parked(&mut self, id: SlotId, mut parked: Parked<LoopOps>) {
+        if let Some(slot) = self.slot(id) {
+            parked.data_mut().kept = Some(slot.parking.add());
+            slot.parked.push_back(parked);
+            slot.received = slot.received.wrapping_add(1);
+            slot.has_parked = slot.has_parked.wrapping_add(1);
+        }
+    }
+
     fn schedule(&mut self, id: SlotId, workqueue: &OwnedQueue) {
         if let Some(slot) = self.slot(id) {
             slot.schedule(workqueue);
@@ -438,7 +613,9 @@ struct Worker {
     #[pin]
     tracker: AtomicTracker,
     pool: Arc<Pool>,
-    /// The cgroup to charge; none for the root's slot.
+    /// The slot that it is for.
+    id: SlotId,
+    /// The cgroup to charge; none for the root's slot, and that of flushes.
     css: Option<ARef<Css<Io>>>,
 }
 
@@ -459,6 +636,7 @@ impl_list_item! {
 impl Worker {
     fn new(
         pool: Arc<Pool>,
+        id: SlotId,
         css: Option<ARef<Css<Io>>>,
         flags: kernel::alloc::Flags,
     ) -> Result<Arc<Self>> {
@@ -468,26 +646,26 @@ impl Worker {
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
                 pool,
+                id,
                 css,
             }),
             flags,
         )
     }
 
-    /// The slot that the worker is for.
-    fn id(&self) -> SlotId {
-        self.css.as_ref().map(|css| css.id())
-    }
-
     /// Takes what waits in the slot, and what to serve it from; `None` when there is nothing, and
     /// the slot is idle from then on.
-    fn take(self: &Arc<Self>) -> Option<(RequestList<LoopOps>, Option<Arc<Binding>>)> {
+    fn take(self: &Arc<Self>) -> Option<Batch> {
         let mut inner = self.pool.slots.inner.lock();
-        let slot = inner.slot(self.id())?;
-        if !slot.pending.is_empty() {
-            let requests = slot.pending.take();
+        let slot = inner.slot(self.id)?;
+        if !slot.is_empty() {
+            let (requests, parked) = (slot.pending.take(), slot.parked.take());
             slot.taken = slot.received;
-            return Some((requests, inner.binding.clone()));
+            return Some(Batch {
+                requests,
+                parked,
+                binding: inner.binding.clone(),
+            });
         }
         let now = JiffiesInstant::now();
         slot.scheduled = false;
@@ -503,29 +681,72 @@ impl Worker {
     }
 }
 
+/// How many reads at most wait for the disk together: what they read ahead must still be there when
+/// their turn comes.
+const TOGETHER: usize = 32;
+
+/// What a worker takes at a time.
+struct Batch {
+    requests: TransferList<Request<LoopOps>>,
+    parked: TransferList<Parked<LoopOps>>,
+    binding: Option<Arc<Binding>>,
+}
+
+impl Worker {
+    /// Serves what is on a list; with the `last` of it the worker lets go of what it is served
+    /// from: when the last request has ended, nothing here may hold the file.
+    fn serve<W: dispatch::Work>(
+        &self,
+        mut list: TransferList<W>,
+        binding: &mut Option<Arc<Binding>>,
+        last: bool,
+        memcg: Option<&Css<Memory>>,
+    ) {
+        let blkcg = self.css.as_deref();
+        while !list.is_empty() {
+            let mut some = TransferList::new();
+            if binding.as_deref().is_some_and(|binding| binding.attempts()) {
+                for _ in 0..TOGETHER {
+                    let Some(rq) = list.pop_front() else { break };
+                    // There is nothing for the last one to wait together with.
+                    let rq = match binding.as_deref().filter(|_| !list.is_empty()) {
+                        Some(binding) => dispatch::attempt(binding, rq, blkcg, memcg),
+                        None => Some(rq),
+                    };
+                    if let Some(rq) = rq {
+                        some.push_back(rq);
+                    }
+                    task::cond_resched();
+                }
+            } else {
+                core::mem::swap(&mut some, &mut list);
+            }
+            while let Some(rq) = some.pop_front() {
+                let binding = match last && some.is_empty() && list.is_empty() {
+                    true => binding.take(),
+                    false => binding.clone(),
+                };
+                match binding {
+                    Some(binding) => dispatch::serve(&self.pool, binding, rq, blkcg, memcg),
+                    None => rq.finish(Status::IOERR),
+                }
+                task::cond_resched();
+            }
+        }
+    }
+}
+
 impl WorkItem for Worker {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
         let _writeback = WritebackScope::enter();
-        let blkcg = this.css.as_deref();
-        while let Some((mut requests, mut binding)) = this.take() {
-            let memcg = blkcg.map(|css| css.effective_memory());
-            while let Some(rq) = requests.pop_front() {
-                // When the last request has ended, nothing here may hold the file.
-                let binding = if requests.is_empty() {
-                    binding.take()
-                } else {
-                    binding.clone()
-                };
-                match binding {
-                    Some(binding) => {
-                        dispatch::serve(&this.pool, binding, rq, blkcg, memcg.as_deref())
-                    }
-                    None => rq.end(Status::IOERR),
-                }
-                task::cond_resched();
-            }
+        while let Some(mut batch) = this.take() {
+            let memcg = this.css.as_deref().map(|css| css.effective_memory());
+            let memcg = memcg.as_deref();
+            let alone = batch.parked.is_empty();
+            this.serve(batch.requests, &mut batch.binding, alone, memcg);
+            this.serve(batch.parked, &mut batch.binding, true, memcg);
         }
     }
 }

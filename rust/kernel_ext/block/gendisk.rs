@@ -8,7 +8,7 @@ use crate::{
     bindings,
     block::{
         bdev::{BlockDevice, OpenMode},
-        mq::{self, TagSet},
+        mq::{self, TagSet, Transfer as _},
         Queue, QueueLimits,
     },
     fs::FdTable,
@@ -109,6 +109,14 @@ impl<T: Operations> mq::Request<T> {
         // SAFETY: A request in flight keeps its disk, which is one of operations `T` as the
         // request's queue is.
         unsafe { GenDisk::from_raw((*(*self.as_raw()).q).disk) }
+    }
+}
+
+impl<T: Operations> mq::Parked<T> {
+    /// The disk that the I/O is for.
+    pub fn disk(&self) -> &GenDisk<T> {
+        // SAFETY: I/O in flight keeps the disk, which is one of operations `T` as its queue is.
+        unsafe { GenDisk::from_raw((*self.queue().as_raw()).disk) }
     }
 }
 

@@ -56,6 +56,13 @@ impl QueueLimits {
         self.set_feature(bindings::BLK_FEAT_WRITE_CACHE, on)
     }
 
+    /// Says whether a write can go past the volatile write cache
+    /// ([`Request::is_fua`](super::mq::Request::is_fua)). Without it the block layer sends a flush
+    /// after such a write.
+    pub fn set_fua(&mut self, on: bool) -> &mut Self {
+        self.set_feature(bindings::BLK_FEAT_FUA, on)
+    }
+
     /// Says whether seeks cost.
     pub fn set_rotational(&mut self, on: bool) -> &mut Self {
         self.set_feature(bindings::BLK_FEAT_ROTATIONAL, on)

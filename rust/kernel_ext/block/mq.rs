@@ -4,7 +4,7 @@
 //!
 //! A request has one owner at a time. [`Operations::queue_rq`] hands it to the driver as a
 //! [`Request`], a value that cannot be copied; from there it moves through the driver's
-//! [lists](RequestList) to whoever ends it, or to a backing file, which hands it back through
+//! [lists](TransferList) to whoever ends it, or to a backing file, which hands it back through
 //! [`Operations::io_complete`]. Who does not hold the [`Request`] cannot touch it, and a
 //! [`Request`] that is dropped without having been ended is ended with an I/O error, so that
 //! nothing waits for it forever.
@@ -14,11 +14,13 @@
 mod file_io;
 mod list;
 mod operations;
+mod parked;
 mod request;
 mod tag_set;
 
-pub use file_io::{IoFlags, Submitted};
-pub use list::RequestList;
+pub use file_io::{IoFlags, Submitted, Transfer};
+pub use list::TransferList;
 pub use operations::Operations;
+pub use parked::Parked;
 pub use request::{Op, Request};
 pub use tag_set::{TagSet, TagSetOptions};

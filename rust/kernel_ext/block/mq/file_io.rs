@@ -2,11 +2,14 @@
 
 //! Serving requests from a file.
 
-use super::{
-    request::{Pdu, Request},
-    Op, Operations,
+use super::Op;
+use crate::{
+    bindings,
+    block::{Queue, Status},
+    cgroup::{Css, Io},
+    fs::FileExt,
+    task::NoioScope,
 };
-use crate::{bindings, fs::FileExt, task::NoioScope};
 use core::{cell::UnsafeCell, mem::MaybeUninit, ptr::NonNull};
 use kernel::{
     alloc::flags::__GFP_NOWARN,
@@ -28,32 +31,49 @@ impl IoFlags {
     pub const BUFFERED: Self = Self(0);
     /// Past the page cache (`IOCB_DIRECT`).
     pub const DIRECT: Self = Self(bindings::IOCB_DIRECT as i32);
+
+    /// The same, for as much as can be had without waiting (`IOCB_NOWAIT`): `EAGAIN` when that is
+    /// nothing. A read that misses the page cache starts to fill it. The file must know how
+    /// ([`FileExt::can_nowait`]).
+    pub const fn with_nowait(self) -> Self {
+        Self(self.0 | bindings::IOCB_NOWAIT as i32)
+    }
+
+    /// The same, with the data of a write, and what it takes to read it back, safe when it is over
+    /// (`IOCB_DSYNC`).
+    pub const fn with_dsync(self) -> Self {
+        Self(self.0 | bindings::IOCB_DSYNC as i32)
+    }
 }
 
-/// What became of a [submission](Request::submit).
-pub enum Submitted<T: Operations> {
-    /// It is over, and request and file are the caller's again, with the number of bytes
+/// What became of a [submission](Transfer::submit).
+pub enum Submitted<I> {
+    /// It is over, and I/O and file are the caller's again, with the number of bytes
     /// transferred.
-    Done(Request<T>, Result<usize>, ARef<File>),
-    /// The file has the request and hands it to [`Operations::io_complete`].
+    Done(I, Result<usize>, ARef<File>),
+    /// The file has the I/O and hands it back through
+    /// [`Operations::io_complete`](super::Operations::io_complete), or
+    /// [`Operations::parked_complete`](super::Operations::parked_complete).
     Queued,
 }
 
-/// The most segments that a request's bvec array keeps room for between uses.
+/// The most segments that an I/O's bvec array keeps room for between uses.
 const KEEP_BVECS: usize = 64;
 
-/// The part of a request's private data that is used while a file serves it.
+/// What is used of an I/O while a file serves it.
 ///
-/// `iocb` is first, so that a kiocb leads to its request.
+/// `iocb` is first, so that a kiocb leads to its I/O.
 #[repr(C)]
-pub(super) struct FileIo {
+pub struct FileIo {
     iocb: UnsafeCell<bindings::kiocb>,
-    /// The segments of a request of several bios.
+    /// The link of the list that the I/O is on.
+    pub(super) next: *mut FileIo,
+    /// The segments of an I/O of several bios.
     bvecs: KVec<bindings::bio_vec>,
     /// A reference, owned from submission until completion.
     file: NonNull<File>,
     result: Result<usize>,
-    /// The submitting call and the completion; the later of the two takes the request on. The
+    /// The submitting call and the completion; the later of the two takes the I/O on. The
     /// call may still look at `bvecs` and the file after the completion has come.
     refs: Atomic<i32>,
 }
@@ -62,6 +82,7 @@ impl FileIo {
     pub(super) fn new() -> Self {
         Self {
             iocb: UnsafeCell::new(pin_init::zeroed()),
+            next: core::ptr::null_mut(),
             bvecs: KVec::new(),
             file: NonNull::dangling(),
             result: Ok(0),
@@ -182,278 +203,376 @@ unsafe fn end_write(iocb: *mut bindings::kiocb) {
     unsafe { bindings::kiocb_end_write(iocb) }
 }
 
-impl<T: Operations> Request<T> {
-    /// Checks what the file's operations rely on.
-    fn check(&self, file: &File, pos: i64) -> Result {
-        match self.op() {
-            Op::Read => (),
-            Op::Write if file.is_writable() => (),
-            Op::Write => return Err(EBADF),
-            // Their bios have no memory.
-            _ => return Err(EINVAL),
-        }
-        let end = pos.checked_add(i64::try_from(self.len())?).ok_or(EFBIG)?;
-        if pos < 0 || end < pos {
-            return Err(EINVAL);
-        }
-        Ok(())
+/// I/O that a file can serve: a chain of bios that cover a contiguous range, held by its one owner.
+///
+/// # Safety
+///
+/// - [`bios`](Self::bios) returns the first and the last of a chain of valid bios, which stays as
+///   it is until the I/O ends or advances, or two null pointers. [`len`](Self::len) is the number
+///   of their bytes. The bios of a read or a write have data.
+/// - [`io`](Self::io) returns a pointer to a [`FileIo`] that is valid for as long as the I/O has
+///   not ended, and accessed by its owner only.
+/// - [`from_io`](Self::from_io) of what [`io`](Self::io) returned, after
+///   [`forget`](Self::forget), makes the same I/O again.
+pub unsafe trait Transfer: Sized {
+    /// What is asked for.
+    fn op(&self) -> Op;
+
+    /// Where on the device it starts, in bytes.
+    fn position(&self) -> u64;
+
+    /// How many bytes are left to transfer.
+    fn len(&self) -> usize;
+
+    /// Whether nothing is left to transfer.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
-    fn direction(&self) -> u32 {
-        if self.op() == Op::Write {
-            bindings::ITER_SOURCE
-        } else {
-            bindings::ITER_DEST
-        }
+    /// Whether the data of a write must be safe before the I/O ends, past any volatile cache.
+    fn is_fua(&self) -> bool;
+
+    /// The queue that the I/O came through.
+    fn queue(&self) -> &Queue;
+
+    /// Ends the first `bytes` successfully, so that the rest is what remains. What is no whole
+    /// sector remains, too: a position is counted in them.
+    fn advance(&mut self, bytes: usize);
+
+    /// Ends the I/O here and now.
+    fn end(self, status: Status);
+
+    #[doc(hidden)]
+    fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio);
+
+    #[doc(hidden)]
+    fn io(&self) -> *mut FileIo;
+
+    /// Gives up ownership without ending the I/O.
+    #[doc(hidden)]
+    fn forget(self) {
+        core::mem::forget(self);
     }
 
-    /// Makes an iterator over the request's own segments; nothing is allocated for a request of
-    /// one bio.
-    ///
     /// # Safety
     ///
-    /// The request must neither end nor advance while the iterator is in use.
-    unsafe fn iter(&mut self) -> Result<bindings::iov_iter> {
-        let direction = self.direction();
-        // SAFETY: We own the request.
-        let (mut bio, tail) = unsafe { ((*self.as_raw()).bio, (*self.as_raw()).biotail) };
-        if bio.is_null() {
-            return Err(EIO);
-        }
-        if bio == tail {
-            // SAFETY: A request that transfers data has valid bios with data.
-            return Ok(unsafe { bio_iter(bio, direction) });
-        }
-        // SAFETY: We own the request, so nobody else accesses its private data.
-        let bvecs = unsafe { &mut (*self.pdu()).io.bvecs };
-        bvecs.clear();
-        let first = bio;
-        let mut segments = 0;
-        while !bio.is_null() {
-            // SAFETY: As above.
-            unsafe {
-                segments += nr_bvecs(bio);
-                bio = (*bio).bi_next;
-            }
-        }
-        {
-            // The memory may be needed to write memory back.
-            let _noio = NoioScope::enter();
-            // There is another way without it.
-            bvecs.reserve(segments, GFP_KERNEL | __GFP_NOWARN)?;
-        }
-        bio = first;
-        while !bio.is_null() {
-            // SAFETY: As above.
-            unsafe {
-                // There is room for all.
-                for_each_bvec(bio, |vec| drop(bvecs.push_within_capacity(vec)));
-                bio = (*bio).bi_next;
-            }
-        }
-        let mut iter = MaybeUninit::uninit();
-        // SAFETY: The array stays as it is until the request is done with.
-        unsafe {
-            bindings::iov_iter_bvec(
-                iter.as_mut_ptr(),
-                direction,
-                bvecs.as_ptr(),
-                bvecs.len(),
-                self.len(),
-            );
-            Ok(iter.assume_init())
-        }
-    }
+    /// `io` came from [`io`](Self::io) of an I/O that was given up with [`forget`](Self::forget).
+    #[doc(hidden)]
+    unsafe fn from_io(io: *mut FileIo) -> Self;
 
-    /// Sets up the request's kiocb.
-    fn prepare(&mut self, file: &File, pos: i64, flags: IoFlags) -> *mut bindings::kiocb {
-        // SAFETY: We own the request.
-        let rq = unsafe { &*self.as_raw() };
-        // SAFETY: The request is valid; a request has the priority of its first bio.
-        let ioprio = unsafe { rq.bio.as_ref() }.map_or(0, |bio| bio.bi_ioprio);
-        // SAFETY: We own the request, so nobody else accesses its private data.
-        let iocb = unsafe { (*self.pdu()).io.iocb.get() };
-        // SAFETY: As above.
-        unsafe {
-            iocb.write(bindings::kiocb {
-                ki_filp: file.as_ptr(),
-                ki_pos: pos,
-                ki_flags: flags.0,
-                ki_ioprio: ioprio,
-                ..pin_init::zeroed()
-            })
-        };
-        iocb
-    }
+    /// Hands an I/O that the file had queued back to the driver, in any context.
+    #[doc(hidden)]
+    fn hand_back(self, result: Result<usize>);
 
-    /// Reads what is left of the request from `file` at byte `pos`, or writes it there, and waits
-    /// for it. May sleep.
+    /// The blkcg that the first bio is charged to; `None` when there is no bio, or it has no
+    /// cgroup.
     ///
-    /// Returns how many bytes were transferred, which may be fewer than asked for; the request
-    /// does not [advance](Self::advance) by itself.
+    /// Wraps the C function `bio_blkcg_css`.
+    fn blkcg(&self) -> Option<&Css<Io>> {
+        let (bio, _) = self.bios();
+        if bio.is_null() {
+            return None;
+        }
+        // SAFETY: The bios are valid until the I/O ends, or is advanced past them, which takes an
+        // exclusive borrow; the bio holds a reference to its blkg, which holds one to the css.
+        unsafe { Css::from_raw(bindings::bio_blkcg_css(bio)) }
+    }
+
+    /// Fills what is left of a read with zeroes; does nothing to other I/O.
+    ///
+    /// Wraps the C function `zero_fill_bio`.
+    fn zero_fill(&mut self) {
+        if self.op() != Op::Read {
+            return;
+        }
+        let (mut bio, _) = self.bios();
+        while !bio.is_null() {
+            // SAFETY: The bios are valid until they end, and so is their chain.
+            unsafe {
+                bindings::zero_fill_bio(bio);
+                bio = (*bio).bi_next;
+            }
+        }
+    }
+
+    /// Reads what is left of the I/O from `file` at byte `pos`, or writes it there, and waits for
+    /// it. May sleep.
+    ///
+    /// Returns how many bytes were transferred, which may be fewer than asked for; the I/O does
+    /// not [advance](Self::advance) by itself.
     ///
     /// # Errors
     ///
-    /// `EINVAL` when the request is neither a read nor a write, `EBADF` when it is a write and the
-    /// file is not open for that, or what the file says.
-    pub fn transfer(&mut self, file: &File, pos: i64, flags: IoFlags) -> Result<usize> {
-        self.check(file, pos)?;
-        // SAFETY: We hold the request, exclusively, until this function returns, and the iterator
+    /// `EINVAL` when it is neither a read nor a write, `EBADF` when it is a write and the file is
+    /// not open for that, or what the file says.
+    fn transfer(&mut self, file: &File, pos: i64, flags: IoFlags) -> Result<usize> {
+        check(self, file, pos)?;
+        // SAFETY: We hold the I/O, exclusively, until this function returns, and the iterator
         // is not used after that.
-        match unsafe { self.iter() } {
+        match unsafe { iter(self) } {
             Ok(mut iter) => {
-                let iocb = self.prepare(file, pos, flags);
+                let iocb = prepare(self, file, pos, flags);
                 // SAFETY: The kiocb has no completion, so that it is complete when the call
                 // returns; the file is valid until then.
-                let result = unsafe { self.call(iocb, &mut iter) };
-                // SAFETY: We own the request.
-                unsafe { (*self.pdu()).io.release_bvecs() };
+                let result = unsafe { call(self.op(), iocb, &mut iter) };
+                // SAFETY: We own the I/O.
+                unsafe { (*self.io()).release_bvecs() };
                 result
             }
-            Err(_) => self.transfer_bios(file, pos, flags),
+            Err(_) => transfer_bios(self, file, pos, flags),
         }
     }
 
-    /// As [`Self::transfer`], one bio after the other, for which nothing is allocated.
-    fn transfer_bios(&mut self, file: &File, mut pos: i64, flags: IoFlags) -> Result<usize> {
-        let direction = self.direction();
-        let mut total: usize = 0;
-        // SAFETY: We own the request.
-        let mut bio = unsafe { (*self.as_raw()).bio };
-        while !bio.is_null() {
-            // SAFETY: The bios of a request are valid until it ends or advances.
-            let (mut iter, len, next) = unsafe {
-                let len = (*bio).bi_iter.bi_size as usize;
-                (bio_iter(bio, direction), len, (*bio).bi_next)
-            };
-            let iocb = self.prepare(file, pos, flags);
-            // SAFETY: As in `transfer`.
-            match unsafe { self.call(iocb, &mut iter) } {
-                Ok(n) => {
-                    total += n;
-                    pos = pos.saturating_add(n as i64);
-                    if n < len {
-                        break;
-                    }
-                }
-                Err(e) if total == 0 => return Err(e),
-                Err(_) => break,
-            }
-            bio = next;
-        }
-        Ok(total)
-    }
-
-    /// # Safety
+    /// Starts reading what is left of the I/O from `file` at byte `pos`, or writing it there.
+    /// May sleep, but does not wait for the file when it can do without.
     ///
-    /// As for [`call_file`], with a kiocb that has no completion.
-    unsafe fn call(
-        &self,
-        iocb: *mut bindings::kiocb,
-        iter: &mut bindings::iov_iter,
-    ) -> Result<usize> {
-        let write = self.op() == Op::Write;
-        if write {
-            // SAFETY: The kiocb's file is valid.
-            unsafe { bindings::kiocb_start_write(iocb) };
-        }
-        // SAFETY: By the requirements of this function.
-        let ret = unsafe { call_file(iocb, iter, write) };
-        if write {
-            // SAFETY: Started above.
-            unsafe { end_write(iocb) };
-        }
-        to_result(ret)
-    }
-
-    /// Starts reading what is left of the request from `file` at byte `pos`, or writing it there.
-    /// May sleep, but does not wait for the I/O when the file can do without.
-    ///
-    /// The request belongs to the file until it is handed to [`Operations::io_complete`], or back
-    /// to the caller when it was over before this function returned.
-    pub fn submit(mut self, file: ARef<File>, pos: i64, flags: IoFlags) -> Submitted<T> {
-        if let Err(e) = self.check(&file, pos) {
+    /// The I/O belongs to the file until it is handed back, or it is the caller's again when it
+    /// was over before this function returned.
+    fn submit(mut self, file: ARef<File>, pos: i64, flags: IoFlags) -> Submitted<Self> {
+        if let Err(e) = check(&self, &file, pos) {
             return Submitted::Done(self, Err(e), file);
         }
         // SAFETY: The iterator is used until the file's operation has returned and the kiocb
-        // has completed, whichever is later; nobody can end or advance the request until then.
-        let Ok(mut iter) = (unsafe { self.iter() }) else {
-            let result = self.transfer_bios(&file, pos, flags);
+        // has completed, whichever is later; nobody can end or advance the I/O until then.
+        let Ok(mut iter) = (unsafe { iter(&mut self) }) else {
+            let result = transfer_bios(&mut self, &file, pos, flags);
             return Submitted::Done(self, result, file);
         };
-        let iocb = self.prepare(&file, pos, flags);
+        let iocb = prepare(&mut self, &file, pos, flags);
         let write = self.op() == Op::Write;
-        let pdu = self.pdu();
-        // SAFETY: We own the request.
+        let io = self.io();
+        // SAFETY: We own the I/O.
         unsafe {
-            (*iocb).ki_complete = Some(Self::ki_complete);
-            (*pdu).io.refs.store(2, Relaxed);
-            (*pdu).io.file = ARef::into_raw(file);
+            (*iocb).ki_complete = Some(ki_complete::<Self>);
+            (*io).refs.store(2, Relaxed);
+            (*io).file = ARef::into_raw(file);
         }
         if write {
             // SAFETY: The kiocb's file is valid.
             unsafe { bindings::kiocb_start_write(iocb) };
         }
-        // From here on the request is not ours alone.
-        let rq = self.into_raw();
+        // From here on the I/O is not ours alone.
+        self.forget();
         // SAFETY: The kiocb, what the iterator describes, and the reference to the file, all stay
-        // as they are until `Self::finish`, after both the call and the completion.
+        // as they are until `finish`, after both the call and the completion.
         let ret = unsafe { call_file(iocb, &mut iter, write) };
         if ret == -(bindings::EIOCBQUEUED as isize) {
-            // SAFETY: The private data outlives the count.
-            if unsafe { &(*pdu).io.refs }.fetch_sub(1, Full) != 1 {
+            // SAFETY: The I/O does not end before the count has come to zero.
+            if unsafe { &(*io).refs }.fetch_sub(1, Full) != 1 {
                 return Submitted::Queued;
             }
-            // The completion came first and left the request to us.
+            // The completion came first and left the I/O to us.
         } else {
             // SAFETY: The completion is not called when the call returned a result, so that the
-            // request is ours alone.
-            unsafe { (*pdu).io.result = to_result(ret) };
+            // I/O is ours alone.
+            unsafe { (*io).result = to_result(ret) };
         }
         // SAFETY: Call and completion are both over.
-        let (rq, result, file) = unsafe { Self::finish(rq) };
-        Submitted::Done(rq, result, file)
+        let (this, result, file) = unsafe { finish::<Self>(io) };
+        Submitted::Done(this, result, file)
     }
+}
 
-    /// Called by the file when a kiocb that it queued is complete.
-    ///
-    /// # Safety
-    ///
-    /// `iocb` is the kiocb of a request of operations `T` that was submitted.
-    unsafe extern "C" fn ki_complete(iocb: *mut bindings::kiocb, ret: c_long) {
-        // The kiocb is the first field of the first field of the private data.
-        let pdu = iocb.cast::<Pdu<T>>();
-        // SAFETY: The result is the completion's to write until it has dropped its count.
-        unsafe { (*pdu).io.result = to_result(ret) };
-        // SAFETY: The private data outlives the count.
-        if unsafe { &(*pdu).io.refs }.fetch_sub(1, Full) != 1 {
-            // The submitting call has not returned yet, and takes the request on.
-            return;
-        }
-        // SAFETY: Call and completion are both over.
-        let (rq, result, file) = unsafe { Self::finish(Pdu::request(pdu)) };
-        // Once the request ends, nothing of it may hold the file.
-        drop(file);
-        T::io_complete(rq, result);
+/// Checks what the file's operations rely on.
+fn check<I: Transfer>(this: &I, file: &File, pos: i64) -> Result {
+    match this.op() {
+        Op::Read => (),
+        Op::Write if file.is_writable() => (),
+        Op::Write => return Err(EBADF),
+        // Their bios have no memory.
+        _ => return Err(EINVAL),
     }
+    let end = pos.checked_add(i64::try_from(this.len())?).ok_or(EFBIG)?;
+    if pos < 0 || end < pos {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
 
-    /// Takes a request back from a file.
-    ///
-    /// # Safety
-    ///
-    /// `rq` was submitted, the submitting call has returned, and the kiocb has completed.
-    unsafe fn finish(rq: *mut bindings::request) -> (Self, Result<usize>, ARef<File>) {
-        // SAFETY: By the requirements of this function nobody else has the request.
-        let this = unsafe { Self::from_raw(rq) };
+fn direction(op: Op) -> u32 {
+    if op == Op::Write {
+        bindings::ITER_SOURCE
+    } else {
+        bindings::ITER_DEST
+    }
+}
+
+/// Makes an iterator over the I/O's own segments; nothing is allocated for one of one bio.
+///
+/// # Safety
+///
+/// The I/O is a read or a write. It must neither end nor advance while the iterator is in use.
+unsafe fn iter<I: Transfer>(this: &mut I) -> Result<bindings::iov_iter> {
+    let direction = direction(this.op());
+    let (mut bio, tail) = this.bios();
+    if bio.is_null() {
+        return Err(EIO);
+    }
+    if bio == tail {
+        // SAFETY: The bios of a read or a write are valid, with data.
+        return Ok(unsafe { bio_iter(bio, direction) });
+    }
+    let len = this.len();
+    // SAFETY: We own the I/O, so nobody else accesses this, and it is not used while this reference
+    // is.
+    let bvecs = unsafe { &mut (*this.io()).bvecs };
+    bvecs.clear();
+    let first = bio;
+    let mut segments = 0;
+    while !bio.is_null() {
         // SAFETY: As above.
-        let io = unsafe { &mut (*this.pdu()).io };
-        if this.op() == Op::Write {
-            // SAFETY: `submit` started the write, and the file is still held.
-            unsafe { end_write(io.iocb.get()) };
+        unsafe {
+            segments += nr_bvecs(bio);
+            bio = (*bio).bi_next;
         }
-        io.release_bvecs();
-        // SAFETY: `submit` gave up its reference, and it is taken back once.
-        let file = unsafe { ARef::from_raw(io.file) };
-        (this, io.result, file)
     }
+    {
+        // The memory may be needed to write memory back.
+        let _noio = NoioScope::enter();
+        // There is another way without it.
+        bvecs.reserve(segments, GFP_KERNEL | __GFP_NOWARN)?;
+    }
+    bio = first;
+    while !bio.is_null() {
+        // SAFETY: As above.
+        unsafe {
+            // There is room for all.
+            for_each_bvec(bio, |vec| drop(bvecs.push_within_capacity(vec)));
+            bio = (*bio).bi_next;
+        }
+    }
+    let mut iter = MaybeUninit::uninit();
+    // SAFETY: The array stays as it is until the I/O is done with.
+    unsafe {
+        bindings::iov_iter_bvec(
+            iter.as_mut_ptr(),
+            direction,
+            bvecs.as_ptr(),
+            bvecs.len(),
+            len,
+        );
+        Ok(iter.assume_init())
+    }
+}
+
+/// Sets up the I/O's kiocb.
+fn prepare<I: Transfer>(
+    this: &mut I,
+    file: &File,
+    pos: i64,
+    flags: IoFlags,
+) -> *mut bindings::kiocb {
+    let (bio, _) = this.bios();
+    // SAFETY: The bios are valid; all of them have the priority of the first.
+    let ioprio = unsafe { bio.as_ref() }.map_or(0, |bio| bio.bi_ioprio);
+    // SAFETY: We own the I/O, so nobody else accesses this.
+    let iocb = unsafe { (*this.io()).iocb.get() };
+    // SAFETY: As above.
+    unsafe {
+        iocb.write(bindings::kiocb {
+            ki_filp: file.as_ptr(),
+            ki_pos: pos,
+            ki_flags: flags.0,
+            ki_ioprio: ioprio,
+            ..pin_init::zeroed()
+        })
+    };
+    iocb
+}
+
+/// As [`Transfer::transfer`], one bio after the other, for which nothing is allocated.
+fn transfer_bios<I: Transfer>(
+    this: &mut I,
+    file: &File,
+    mut pos: i64,
+    flags: IoFlags,
+) -> Result<usize> {
+    let direction = direction(this.op());
+    let mut total: usize = 0;
+    let (mut bio, _) = this.bios();
+    while !bio.is_null() {
+        // SAFETY: The bios are valid until the I/O ends or advances.
+        let (mut iter, len, next) = unsafe {
+            let len = (*bio).bi_iter.bi_size as usize;
+            (bio_iter(bio, direction), len, (*bio).bi_next)
+        };
+        let iocb = prepare(this, file, pos, flags);
+        // SAFETY: As in `transfer`.
+        match unsafe { call(this.op(), iocb, &mut iter) } {
+            Ok(n) => {
+                total += n;
+                pos = pos.saturating_add(n as i64);
+                if n < len {
+                    break;
+                }
+            }
+            Err(e) if total == 0 => return Err(e),
+            Err(_) => break,
+        }
+        bio = next;
+    }
+    Ok(total)
+}
+
+/// # Safety
+///
+/// As for [`call_file`], with a kiocb that has no completion.
+unsafe fn call(op: Op, iocb: *mut bindings::kiocb, iter: &mut bindings::iov_iter) -> Result<usize> {
+    let write = op == Op::Write;
+    if write {
+        // SAFETY: The kiocb's file is valid.
+        unsafe { bindings::kiocb_start_write(iocb) };
+    }
+    // SAFETY: By the requirements of this function.
+    let ret = unsafe { call_file(iocb, iter, write) };
+    if write {
+        // SAFETY: Started above.
+        unsafe { end_write(iocb) };
+    }
+    to_result(ret)
+}
+
+/// Called by the file when a kiocb that it queued is complete.
+///
+/// # Safety
+///
+/// `iocb` is the kiocb of an I/O of type `I` that was submitted.
+unsafe extern "C" fn ki_complete<I: Transfer>(iocb: *mut bindings::kiocb, ret: c_long) {
+    // The kiocb is the first field.
+    let io = iocb.cast::<FileIo>();
+    // SAFETY: The result is the completion's to write until it has dropped its count.
+    unsafe { (*io).result = to_result(ret) };
+    // SAFETY: The I/O does not end before the count has come to zero.
+    if unsafe { &(*io).refs }.fetch_sub(1, Full) != 1 {
+        // The submitting call has not returned yet, and takes the I/O on.
+        return;
+    }
+    // SAFETY: Call and completion are both over.
+    let (this, result, file) = unsafe { finish::<I>(io) };
+    // Once the I/O ends, nothing of it may hold the file.
+    drop(file);
+    this.hand_back(result);
+}
+
+/// Takes an I/O back from a file.
+///
+/// # Safety
+///
+/// The I/O, of type `I`, was submitted, the submitting call has returned, and the kiocb has
+/// completed.
+unsafe fn finish<I: Transfer>(io: *mut FileIo) -> (I, Result<usize>, ARef<File>) {
+    // SAFETY: By the requirements of this function nobody else has the I/O, which was given up.
+    let this = unsafe { I::from_io(io) };
+    let write = this.op() == Op::Write;
+    // SAFETY: As above. What `io` points to can be part of `this`, which is not used while this
+    // reference is.
+    let io = unsafe { &mut *io };
+    if write {
+        // SAFETY: `submit` started the write, and the file is still held.
+        unsafe { end_write(io.iocb.get()) };
+    }
+    io.release_bvecs();
+    // SAFETY: `submit` gave up its reference, and it is taken back once.
+    let file = unsafe { ARef::from_raw(io.file) };
+    (this, io.result, file)
 }

@@ -1,32 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lists of requests.
+//! Lists of I/O.
 
-use super::{Operations, Request};
-use crate::bindings;
+use super::file_io::{FileIo, Transfer};
 use core::{marker::PhantomData, ptr};
 
-/// A first-in, first-out list of requests, linked through the requests themselves.
+/// A first-in, first-out list of requests, or of parked I/O, for which nothing is allocated.
 ///
-/// The counterpart of the C `struct rq_list`. Requests left on it when it is dropped end with an
-/// I/O error, as dropped requests do.
+/// What is left on it when it is dropped is dropped, which ends it with an I/O error.
 ///
 /// # Invariants
 ///
-/// `head` and `tail` are both null, or they are the ends of a chain of requests linked through
-/// `rq_next`, the last of which has a null link, all owned by the list.
-pub struct RequestList<T: Operations> {
-    head: *mut bindings::request,
-    tail: *mut bindings::request,
-    _owns: PhantomData<Request<T>>,
+/// `head` and `tail` are both null, or they are the ends of a chain of I/O linked through `next`,
+/// the last of which has a null link, all owned by the list.
+pub struct TransferList<I: Transfer> {
+    head: *mut FileIo,
+    tail: *mut FileIo,
+    _owns: PhantomData<I>,
 }
 
-// SAFETY: A list is nothing but the requests it owns, which are `Send`.
-unsafe impl<T: Operations> Send for RequestList<T> {}
-// SAFETY: There is no access to a request through a shared list.
-unsafe impl<T: Operations> Sync for RequestList<T> {}
+// SAFETY: A list is nothing but the I/O it owns.
+unsafe impl<I: Transfer + Send> Send for TransferList<I> {}
+// SAFETY: There is no access to I/O through a shared list.
+unsafe impl<I: Transfer + Send> Sync for TransferList<I> {}
 
-impl<T: Operations> RequestList<T> {
+impl<I: Transfer> TransferList<I> {
     /// Creates an empty list.
     pub const fn new() -> Self {
         // INVARIANT: Both ends are null.
@@ -42,54 +40,55 @@ impl<T: Operations> RequestList<T> {
         self.head.is_null()
     }
 
-    /// Adds a request at the end.
-    pub fn push_back(&mut self, rq: Request<T>) {
-        let rq = rq.into_raw();
-        // SAFETY: We own the request, whose link is for its owner to use.
-        unsafe { (*rq).__bindgen_anon_1.rq_next = ptr::null_mut() };
+    /// Adds I/O at the end.
+    pub fn push_back(&mut self, io: I) {
+        let last = io.io();
+        io.forget();
+        // SAFETY: The I/O is the list's now, and its link for its owner to use.
+        unsafe { (*last).next = ptr::null_mut() };
         if self.tail.is_null() {
-            self.head = rq;
+            self.head = last;
         } else {
-            // SAFETY: By the type invariant the tail is a request that the list owns.
-            unsafe { (*self.tail).__bindgen_anon_1.rq_next = rq };
+            // SAFETY: By the type invariant the tail belongs to I/O that the list owns.
+            unsafe { (*self.tail).next = last };
         }
-        // INVARIANT: The new last request has a null link, and the one before it, if any, links
-        // to it.
-        self.tail = rq;
+        // INVARIANT: The new last one has a null link, and the one before it, if any, links to it.
+        self.tail = last;
     }
 
-    /// Takes the request at the front.
-    pub fn pop_front(&mut self) -> Option<Request<T>> {
+    /// Takes the I/O at the front.
+    pub fn pop_front(&mut self) -> Option<I> {
         if self.head.is_null() {
             return None;
         }
-        let rq = self.head;
-        // SAFETY: By the type invariant the head is a request that the list owns, and its link is
+        let first = self.head;
+        // SAFETY: By the type invariant the head belongs to I/O that the list owns, and its link is
         // set.
-        self.head = unsafe { (*rq).__bindgen_anon_1.rq_next };
+        self.head = unsafe { (*first).next };
         if self.head.is_null() {
             self.tail = ptr::null_mut();
         }
-        // SAFETY: The list owned the request and no longer links to it.
-        Some(unsafe { Request::from_raw(rq) })
+        // SAFETY: The list owned the I/O, which was given up when it was added, and no longer links
+        // to it.
+        Some(unsafe { I::from_io(first) })
     }
 
-    /// Takes all requests, leaving the list empty.
+    /// Takes all, leaving the list empty.
     pub fn take(&mut self) -> Self {
         core::mem::take(self)
     }
 }
 
-impl<T: Operations> Default for RequestList<T> {
+impl<I: Transfer> Default for TransferList<I> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T: Operations> Drop for RequestList<T> {
+impl<I: Transfer> Drop for TransferList<I> {
     fn drop(&mut self) {
-        while let Some(rq) = self.pop_front() {
-            drop(rq);
+        while let Some(io) = self.pop_front() {
+            drop(io);
         }
     }
 }

@@ -2,7 +2,10 @@
 
 //! The callbacks of a multi-queue block driver.
 
-use super::request::{Pdu, Request};
+use super::{
+    request::{Pdu, Request},
+    Parked,
+};
 use crate::bindings;
 use core::marker::PhantomData;
 use kernel::{
@@ -22,7 +25,8 @@ pub trait Operations: Sized + 'static {
     type Data: ForeignOwnable + Send + Sync;
 
     /// The driver's data in each request, initialised when the tag set is allocated and dropped
-    /// when it is freed; it keeps its value from one use of the request to the next.
+    /// when it is freed; it keeps its value from one use of the request to the next. Parked I/O has
+    /// such data of its own, from when it is parked until it ends.
     type RequestData: Default + Send;
 
     /// Starts a request. When `last` is false, more follow at once, or
@@ -41,11 +45,14 @@ pub trait Operations: Sized + 'static {
     /// Called in any context; must not sleep.
     fn complete(rq: Request<Self>);
 
-    /// Takes back a request whose [submission](Request::submit) to a file has come to its end,
+    /// Takes back a request whose [submission](super::Transfer::submit) to a file has come to its end,
     /// with the number of bytes transferred.
     ///
     /// Called in any context, hard interrupts included; must not sleep.
     fn io_complete(rq: Request<Self>, result: Result<usize>);
+
+    /// As [`io_complete`](Self::io_complete), for parked I/O, in the same contexts.
+    fn parked_complete(parked: Parked<Self>, result: Result<usize>);
 }
 
 /// Makes the C vtable of an [`Operations`] implementation.

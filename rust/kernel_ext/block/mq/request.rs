@@ -2,20 +2,23 @@
 
 //! Requests.
 
-use super::{file_io::FileIo, Operations};
+use super::{
+    file_io::{FileIo, Transfer},
+    Operations,
+};
 use crate::{
     bindings,
     block::{Queue, Status, SECTOR_SHIFT, SECTOR_SIZE},
-    cgroup::{Css, Io},
 };
 use core::{marker::PhantomData, ptr::NonNull};
+use kernel::prelude::*;
 
 /// What is stored behind each `struct request`.
 ///
 /// `io` is first, so that a kiocb leads to its request.
 #[repr(C)]
 pub(super) struct Pdu<T: Operations> {
-    pub(super) io: FileIo,
+    io: FileIo,
     data: T::RequestData,
 }
 
@@ -63,6 +66,19 @@ pub enum Op {
 }
 
 impl Op {
+    pub(super) fn from_raw(flags: bindings::blk_opf_t) -> Self {
+        match flags & bindings::REQ_OP_MASK {
+            bindings::req_op_REQ_OP_READ => Op::Read,
+            bindings::req_op_REQ_OP_WRITE => Op::Write,
+            bindings::req_op_REQ_OP_FLUSH => Op::Flush,
+            bindings::req_op_REQ_OP_DISCARD => Op::Discard,
+            bindings::req_op_REQ_OP_WRITE_ZEROES => Op::WriteZeroes {
+                unmap: flags & bindings::REQ_NOUNMAP == 0,
+            },
+            _ => Op::Other,
+        }
+    }
+
     /// Whether the operation changes data.
     pub fn is_write(self) -> bool {
         !matches!(self, Op::Read | Op::Flush)
@@ -122,95 +138,16 @@ impl<T: Operations> Request<T> {
         unsafe { &mut (*self.pdu()).data }
     }
 
-    /// What the request asks for.
-    pub fn op(&self) -> Op {
-        // SAFETY: By the type invariant the request is valid.
-        let flags = unsafe { (*self.as_raw()).cmd_flags };
-        match flags & bindings::REQ_OP_MASK {
-            bindings::req_op_REQ_OP_READ => Op::Read,
-            bindings::req_op_REQ_OP_WRITE => Op::Write,
-            bindings::req_op_REQ_OP_FLUSH => Op::Flush,
-            bindings::req_op_REQ_OP_DISCARD => Op::Discard,
-            bindings::req_op_REQ_OP_WRITE_ZEROES => Op::WriteZeroes {
-                unmap: flags & bindings::REQ_NOUNMAP == 0,
-            },
-            _ => Op::Other,
+    /// How many tags there are to take the request's from: what the tag set got memory for, or as
+    /// many as user space wants to be used.
+    pub fn depth(&self) -> u32 {
+        // SAFETY: By the type invariant the request is valid; one that was started has a hardware
+        // queue, with tags. User space may be changing the second number.
+        unsafe {
+            let rq = self.as_raw();
+            let tags = (*(*(*rq).mq_hctx).tags).nr_tags;
+            tags.min((&raw const (*(*rq).q).nr_requests).read_volatile())
         }
-    }
-
-    /// Where on the device the request starts, in bytes.
-    pub fn position(&self) -> u64 {
-        // SAFETY: By the type invariant the request is valid.
-        unsafe { (*self.as_raw()).__sector << SECTOR_SHIFT }
-    }
-
-    /// How many bytes are left to transfer.
-    pub fn len(&self) -> usize {
-        // SAFETY: By the type invariant the request is valid.
-        unsafe { (*self.as_raw()).__data_len as usize }
-    }
-
-    /// Whether nothing is left to transfer.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The queue that the request came through.
-    pub fn queue(&self) -> &Queue {
-        // SAFETY: A request in flight keeps its queue alive.
-        unsafe { Queue::from_raw((*self.as_raw()).q) }
-    }
-
-    /// The blkcg that the request's first bio is charged to; `None` when it has no bio, or the
-    /// bio no cgroup.
-    ///
-    /// Wraps the C function `bio_blkcg_css`.
-    pub fn blkcg(&self) -> Option<&Css<Io>> {
-        // SAFETY: By the type invariant the request is valid.
-        let bio = unsafe { (*self.as_raw()).bio };
-        if bio.is_null() {
-            return None;
-        }
-        // SAFETY: A request's bios are valid until the request ends, or is advanced past them,
-        // which takes an exclusive borrow; the bio holds a reference to its blkg, which holds one
-        // to the css.
-        unsafe { Css::from_raw(bindings::bio_blkcg_css(bio)) }
-    }
-
-    /// Ends the first `bytes` of the request successfully, so that the rest is what remains of it.
-    /// What is no whole sector remains, too: a request's position is counted in them.
-    ///
-    /// Wraps the C function `blk_update_request`.
-    pub fn advance(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.len()) as u32 & !(SECTOR_SIZE - 1);
-        // SAFETY: By the type invariant we own the started request.
-        unsafe { bindings::blk_update_request(self.as_raw(), Status::OK.into_raw(), bytes) };
-    }
-
-    /// Fills what is left of a read with zeroes; does nothing to other requests.
-    ///
-    /// Wraps the C function `zero_fill_bio`.
-    pub fn zero_fill(&mut self) {
-        if self.op() != Op::Read {
-            return;
-        }
-        // SAFETY: By the type invariant the request is valid.
-        let mut bio = unsafe { (*self.as_raw()).bio };
-        while !bio.is_null() {
-            // SAFETY: The bios of a request are valid until they end, and so is their chain.
-            unsafe {
-                bindings::zero_fill_bio(bio);
-                bio = (*bio).bi_next;
-            }
-        }
-    }
-
-    /// Ends the request here and now.
-    ///
-    /// Wraps the C function `blk_mq_end_request`.
-    pub fn end(self, status: Status) {
-        // SAFETY: By the type invariant we own the started request, and give it up.
-        unsafe { bindings::blk_mq_end_request(self.into_raw(), status.into_raw()) }
     }
 
     /// Has [`Operations::complete`] called in a context, and on a CPU, fit to end the request.
@@ -234,6 +171,69 @@ impl<T: Operations> Request<T> {
     pub fn clear_nowait(&mut self) {
         // SAFETY: By the type invariant we own the request.
         unsafe { (*self.as_raw()).cmd_flags &= !bindings::REQ_NOWAIT }
+    }
+}
+
+// SAFETY:
+// - A request's bios are valid until the request ends, or is advanced past them, and cover its
+//   range; those of reads and writes have data.
+// - The private data is the request's own, and starts with the `FileIo`.
+unsafe impl<T: Operations> Transfer for Request<T> {
+    fn op(&self) -> Op {
+        // SAFETY: By the type invariant the request is valid.
+        Op::from_raw(unsafe { (*self.as_raw()).cmd_flags })
+    }
+
+    fn position(&self) -> u64 {
+        // SAFETY: By the type invariant the request is valid.
+        unsafe { (*self.as_raw()).__sector << SECTOR_SHIFT }
+    }
+
+    fn len(&self) -> usize {
+        // SAFETY: By the type invariant the request is valid.
+        unsafe { (*self.as_raw()).__data_len as usize }
+    }
+
+    fn is_fua(&self) -> bool {
+        // SAFETY: By the type invariant the request is valid.
+        unsafe { (*self.as_raw()).cmd_flags & bindings::REQ_FUA != 0 }
+    }
+
+    fn queue(&self) -> &Queue {
+        // SAFETY: A request in flight keeps its queue alive.
+        unsafe { Queue::from_raw((*self.as_raw()).q) }
+    }
+
+    /// Wraps the C function `blk_update_request`.
+    fn advance(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.len()) as u32 & !(SECTOR_SIZE - 1);
+        // SAFETY: By the type invariant we own the started request.
+        unsafe { bindings::blk_update_request(self.as_raw(), Status::OK.into_raw(), bytes) };
+    }
+
+    /// Wraps the C function `blk_mq_end_request`.
+    fn end(self, status: Status) {
+        // SAFETY: By the type invariant we own the started request, and give it up.
+        unsafe { bindings::blk_mq_end_request(self.into_raw(), status.into_raw()) }
+    }
+
+    fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio) {
+        // SAFETY: By the type invariant the request is valid.
+        unsafe { ((*self.as_raw()).bio, (*self.as_raw()).biotail) }
+    }
+
+    fn io(&self) -> *mut FileIo {
+        self.pdu().cast()
+    }
+
+    unsafe fn from_io(io: *mut FileIo) -> Self {
+        // SAFETY: By the requirements of this function the private data is that of a request which
+        // nobody else has.
+        unsafe { Self::from_raw(Pdu::<T>::request(io.cast())) }
+    }
+
+    fn hand_back(self, result: Result<usize>) {
+        T::io_complete(self, result);
     }
 }
 

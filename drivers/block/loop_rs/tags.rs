@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who may hold tags.
+//!
+//! A device has few tags, and each request needs one from before the driver sees it until it ends.
+//! If requests kept their tags for as long as they take, a cgroup whose I/O is held up, by its own
+//! limits or by what its writes wait for, would soon have all of them, and everybody else would wait
+//! with it. So a cgroup may keep only some; a request beyond them is [parked](Parked), which frees
+//! its tag at once, and waits, like any other of the cgroup's, for the cgroup's own worker.
+//!
+//! # How many
+//!
+//! A cgroup may keep another tag if that leaves more to others than the cgroup then holds, and a
+//! [reserve]: [`may_keep`]. One alone keeps nearly half of them, a second one half of the rest, and
+//! so on; when next to none but the reserve are left, every request is parked. That adapts to how
+//! many cgroups are stuck without knowing which of them are, and costs one comparison.
+//!
+//! # Why nobody waits for a tag that somebody stuck sits on
+//!
+//! - After each decision at least the reserve is not kept: a tag is kept only while that many others
+//!   are free, and parking adds to what is free.
+//! - Whoever waits in the block layer for a tag found all of them in use. Those that are not kept
+//!   are with requests on their way to the driver, which get there without waiting for anything, one
+//!   plug at a time, and are parked then, or kept while others are free; or with requests of somebody
+//!   who is not stuck. So as many tags are freed as the reserve has.
+//! - That is as many as it takes for those who wait to be woken, which the block layer does in
+//!   batches (`sbq_calc_wake_batch`).
+//! - What is parked waits for the cgroup's worker only, which takes requests and what is parked in
+//!   the order in which they came: while something is parked, what comes later is parked, too.
+//!   So nothing is overtaken without end.
+//!
+//! It does not hold where parking is impossible: when there is no memory for it or there is
+//! [too much of it](MAX_PARKED), and for flushes, which the block layer sends one at a time, and keeps
+//! the tags of those who wait for them, unseen by the driver. Nor does it for a scheduler that lets
+//! some see only part of the tags, as bfq does.
+//!
+//! Whatever waits for all I/O to end (to freeze the queue) waits for what is parked, too.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
+};
+
+#[cfg(doc)]
+use kernel_ext::block::mq::Parked;
+
+/// How much I/O of a cgroup can be parked. It takes some 300 bytes each, next to the pages that wait
+/// to be read or written.
+pub(crate) const MAX_PARKED: u32 = 8192;
+
+/// How many of `depth` tags nobody keeps: as many as the block layer wakes waiters by.
+fn reserve(depth: u32) -> u32 {
+    (depth / 8).clamp(1, 8)
+}
+
+/// Whether a cgroup that holds `held` tags may keep one more, when `all` of `depth` are held
+/// already.
+pub(crate) fn may_keep(held: u32, all: u32, depth: u32) -> bool {
+    let free = depth.saturating_sub(all).saturating_sub(1);
+    held.saturating_add(reserve(depth)) <= free
+}
+
+/// How many were given back, of a cgroup's tags or of a device's, or of what a cgroup has parked.
+pub(crate) struct Tally {
+    returned: Atomic<u32>,
+    /// That of the device, for a cgroup's.
+    device: Option<Arc<Tally>>,
+}
+
+impl Tally {
+    fn count(&self) {
+        self.returned.fetch_add(1, Relaxed);
+    }
+}
+
+/// How many tags are held, or how much is parked: counted up by who has the lock around it, and down
+/// by what ends.
+pub(crate) struct Held {
+    kept: u32,
+    tally: Arc<Tally>,
+}
+
+impl Held {
+    /// None yet. `device` is the device's when this is a cgroup's.
+    pub(crate) fn new(device: Option<&Held>, flags: kernel::alloc::Flags) -> Result<Self> {
+        Ok(Self {
+            kept: 0,
+            tally: Arc::new(
+                Tally {
+                    returned: Atomic::new(0),
+                    device: device.map(|device| device.tally.clone()),
+                },
+                flags,
+            )?,
+        })
+    }
+
+    /// How many that is, or was a moment ago.
+    pub(crate) fn get(&self) -> u32 {
+        self.kept.wrapping_sub(self.tally.returned.load(Relaxed))
+    }
+
+    /// Counts another one.
+    pub(crate) fn add(&mut self) -> Kept {
+        self.kept = self.kept.wrapping_add(1);
+        Kept(self.tally.clone())
+    }
+
+    /// Counts another one of a cgroup and its device.
+    pub(crate) fn keep(&mut self, device: &mut Held) -> Kept {
+        device.kept = device.kept.wrapping_add(1);
+        self.add()
+    }
+}
+
+/// A tag that a cgroup holds, or something that it has parked, until this is dropped.
+pub(crate) struct Kept(Arc<Tally>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.count();
+        if let Some(device) = &self.0.device {
+            device.count();
+        }
+    }
+}
