@@ -262,6 +262,11 @@ need_driver() {
 	fi
 }
 
+# Whether the kernel lets a block device be opened for writing while it's mounted.
+can_write_mounted() {
+	! zcat /proc/config.gz 2>/dev/null | grep -q 'CONFIG_BLK_DEV_WRITE_MOUNTED is not set'
+}
+
 # The names of the loop devices that are bound.
 lib_bound() {
 	local f

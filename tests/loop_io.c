@@ -9,6 +9,9 @@
  *	vectored direct I/O with 512-byte segments at odd page offsets, batches
  *	of adjoining requests that get merged, single requests that get split;
  *	DEV and BACKING must agree with what was written, byte for byte
+ *   loop_io memory MIB READY GO
+ *	have that much memory, make the file READY, wait for the file GO; the memory
+ *	must hold what was written
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -337,6 +340,54 @@ static int shape(const char *dev, const char *backing, uint64_t offset,
 	return 0;
 }
 
+/* A read past the page cache that fails leaves zeroes, not what was in memory. */
+static int zeroed(const char *path, off_t pos, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_DIRECT);
+	uint8_t *mem;
+	size_t i;
+
+	if (fd < 0)
+		die("open %s: %m", path);
+	if (posix_memalign((void **)&mem, PAGE, size))
+		die("no memory");
+	memset(mem, 0xa5, size);
+	if (pread(fd, mem, size, pos) >= 0)
+		die("the read did not fail");
+	if (errno != EIO)
+		die("the read failed: %m");
+	for (i = 0; i < size; i++)
+		if (mem[i])
+			die("byte %zu is %02x", i, mem[i]);
+	return 0;
+}
+
+static int memory(size_t size, const char *ready, const char *go)
+{
+	uint8_t *mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t page[PAGE];
+	size_t pos;
+	int fd;
+
+	if (mem == MAP_FAILED)
+		die("mmap: %m");
+	for (pos = 0; pos < size; pos += PAGE)
+		fill(mem + pos, PAGE, pos, 1);
+	fd = open(ready, O_WRONLY | O_CREAT, 0644);
+	if (fd < 0)
+		die("open %s: %m", ready);
+	close(fd);
+	while (access(go, F_OK))
+		usleep(10000);
+	for (pos = 0; pos < size; pos += PAGE) {
+		fill(page, PAGE, pos, 1);
+		if (memcmp(mem + pos, page, PAGE))
+			die("not what was written: the page at %zu", pos);
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 5 && !strcmp(argv[1], "pattern"))
@@ -345,7 +396,14 @@ int main(int argc, char **argv)
 	if (argc == 7 && !strcmp(argv[1], "shape"))
 		return shape(argv[2], argv[3], strtoull(argv[4], NULL, 0),
 			     strtoull(argv[5], NULL, 0), atoi(argv[6]));
+	if (argc == 5 && !strcmp(argv[1], "memory"))
+		return memory(strtoull(argv[2], NULL, 0) << 20, argv[3], argv[4]);
+	if (argc == 5 && !strcmp(argv[1], "zeroed"))
+		return zeroed(argv[2], strtoull(argv[3], NULL, 0),
+			      strtoull(argv[4], NULL, 0));
 	fprintf(stderr, "usage: loop_io pattern FILE SIZE SEED\n"
-			"       loop_io shape DEV BACKING OFFSET SEED ROUNDS\n");
+			"       loop_io shape DEV BACKING OFFSET SEED ROUNDS\n"
+			"       loop_io memory MIB READY GO\n"
+			"       loop_io zeroed DEV OFFSET SIZE\n");
 	return 2;
 }

@@ -92,6 +92,46 @@ not_cached() {
 	detach
 }
 
+# A write with FUA makes its own data safe, and leaves the rest of the file alone.
+fua() {
+	local disk=${SCRATCH_DEV#/dev/} before written flushed
+
+	skip_on_c "it flushes the whole file"
+	need_scratch
+	quiet_writeback
+	quiet_fs "$SCRATCH_DEV"
+	attach "$T/fs/file"
+	want "FUA" "$(<"/sys/block/$L/queue/fua")" 1
+	mkfs.ext4 -qF -E lazy_itable_init=0,lazy_journal_init=0 -b 1024 -J size=1 "$LOOP"
+	mkdir -p "$T/mnt"
+	mount -o noatime,commit=600 "$LOOP" "$T/mnt"
+	dd if="$T/data" of="$T/mnt/fua" bs=64k count=1 2>/dev/null
+	dd if="$T/data" of="$T/mnt/other" bs=1M count=1 2>/dev/null
+	sync -f "$T/mnt"
+	dd if=/dev/zero of="$T/mnt/other" bs=1M count=1 conv=notrunc oflag=direct 2>/dev/null
+	before=$(disk_stat "$L" 16)
+	written=$(disk_stat "$disk" 7)
+	flushed=$(disk_stat "$disk" 16)
+	# An overwrite needs no flush where there is FUA.
+	dd if="$T/data" of="$T/mnt/fua" bs=4k count=1 conv=notrunc oflag=direct,dsync 2>/dev/null
+	want "flushes of the loop device" $(($(disk_stat "$L" 16) - before)) 0
+	want_ge "flushes of the disk" $(($(disk_stat "$disk" 16) - flushed)) 1
+	written=$(($(disk_stat "$disk" 7) - written))
+	want_ge "sectors written for FUA" "$written" 8
+	want_le "sectors written for FUA" "$written" 1024
+	written=$(disk_stat "$disk" 7)
+	umount "$T/mnt"
+	want_ge "sectors written by a flush" $(($(disk_stat "$disk" 7) - written)) 2048
+	detach
+	umount "$T/fs"
+
+	# Where the file system has no disk, its flush is as good as it gets.
+	truncate -s 1M "$T/file"
+	attach "$T/file"
+	want "FUA on tmpfs" "$(<"/sys/block/$L/queue/fua")" 0
+	detach
+}
+
 # The disk stops taking writes, as if the power had gone. What was synced before is
 # there, what was not need not be.
 crash() {
@@ -107,8 +147,12 @@ crash() {
 	dm_create loop_rs-crash "$linear"
 	quiet_fs /dev/mapper/loop_rs-crash
 	attach "${opts[@]}" "$T/fs/file"
-	write_dev
-	sync "$LOOP"
+	if [ "${2:-}" = fua ]; then
+		write_dev oflag=direct,dsync
+	else
+		write_dev
+		sync "$LOOP"
+	fi
 	dm_swap loop_rs-crash "$lost"
 	dd if=/dev/zero of="$LOOP" bs=1M seek=4 count=1 conv=notrunc,fsync \
 		2>/dev/null || true
@@ -123,7 +167,7 @@ crash() {
 	dm_remove loop_rs-crash
 }
 
-test_begin 6
+test_begin 9
 LIB_DMS+=(loop_rs-crash)
 dd if=/dev/urandom of="$T/data" bs=1M count=1 2>/dev/null
 need_driver
@@ -134,5 +178,8 @@ check "the data is written by the flush" written
 check "direct backing I/O goes past the page cache" not_cached
 check "synced data survives a crash, backing I/O buffered" crash buffered
 check "synced data survives a crash, backing I/O direct" crash direct
+check "FUA reaches the disk" fua
+check "data written with FUA survives a crash, backing I/O buffered" crash buffered fua
+check "data written with FUA survives a crash, backing I/O direct" crash direct fua
 
 test_end

@@ -10,23 +10,29 @@
 
 # on_loop TYPE BACKING-MODE: the device on tmpfs, mounted again after a detach.
 on_loop() {
-	local fs=$1 opts=() mnt=$T/mnt
+	local fs=$1 opts=() mnt=$T/mnt tree cp
 
-	command -v "mkfs.$fs" >/dev/null || skip "no mkfs.$fs"
+	need_fs "$fs"
 	[ "$2" = buffered ] || opts+=(--direct-io=on)
 	mkdir -p "$mnt"
 	truncate -s 400M "$T/img"
 	attach "${opts[@]}" "$T/img"
 	case $fs in
 	ext4)	mkfs.ext4 -qF "$LOOP" ;;
+	vfat)	mkfs.vfat "$LOOP" >/dev/null ;;
 	*)	"mkfs.$fs" -qf "$LOOP" ;;
 	esac
 	mount "$LOOP" "$mnt"
-	cp -a "$T/tree" "$mnt/tree"
+	# Without links, owners and the like where there are none.
+	case $fs in
+	vfat)	tree=$T/plain cp="cp -r" ;;
+	*)	tree=$T/tree cp="cp -a" ;;
+	esac
+	$cp "$tree" "$mnt/tree"
 	# Past the page cache while mounted, with deletions in between.
 	dd if=/dev/urandom of="$T/random" bs=64k count=16 2>/dev/null
 	dd if="$T/random" of="$mnt/direct" bs=64k oflag=direct 2>/dev/null
-	cp -a "$mnt/tree/etc" "$mnt/copy"
+	$cp "$mnt/tree/etc" "$mnt/copy"
 	rm -r "$mnt/copy"
 	fstrim "$mnt"
 	umount "$mnt"
@@ -37,24 +43,70 @@ on_loop() {
 	ext4)	e2fsck -fn "$LOOP" ;;
 	xfs)	xfs_repair -n "$LOOP" ;;
 	btrfs)	btrfs check --readonly "$LOOP" ;;
+	f2fs)	fsck.f2fs --dry-run "$LOOP" ;;
+	vfat)	fsck.vfat -n "$LOOP" ;;
 	esac
 	mount "$LOOP" "$mnt"
-	sums "$mnt/tree" "$T/sums.read"
-	cmp "$T/sums" "$T/sums.read"
+	if [ "$fs" = vfat ]; then
+		diff -r "$tree" "$mnt/tree"
+	else
+		sums "$mnt/tree" "$T/sums.read"
+		cmp "$T/sums" "$T/sums.read"
+	fi
 	cmp "$T/random" "$mnt/direct"
 	umount "$mnt"
 	detach
 	rm "$T/img"
 }
 
-test_begin 4
+# need_fs TYPE: the kernel has it.
+need_fs() {
+	modprobe -q "$1" || grep -qw "$1" /proc/filesystems || skip "no $1 in this kernel"
+}
+
+# image PROGRAM ARGUMENTS...: a file system that is made as a file, from a tree, and
+# only read from then on.
+image() {
+	local type=$1
+
+	shift
+	need_fs "$type"
+	mkdir -p "$T/mnt"
+	rm -f "$T/img"
+	"$@" >/dev/null
+	mount -t "$type" -o loop,ro "$T/img" "$T/mnt"
+	want "RO" "$(losetup -nO RO -j "$T/img" | xargs)" 1
+	sums "$T/mnt" "$T/sums.read"
+	cmp "$T/sums" "$T/sums.read"
+	umount "$T/mnt"
+	# Past the page cache, with more than one reader.
+	attach -r --direct-io=on "$T/img"
+	mount -t "$type" "$LOOP" "$T/mnt"
+	(cd "$T/mnt" && find . -type f -print0 | xargs -0 -P 4 -n 16 sha256sum) |
+		sort >"$T/read"
+	(cd "$T/tree" && find . -type f -print0 | xargs -0 sha256sum) |
+		sort | cmp - "$T/read"
+	umount "$T/mnt"
+	detach
+	rm "$T/img"
+}
+
+test_begin 8
 copy_tree "$T/tree" 6
 sums "$T/tree" "$T/sums"
+mkdir "$T/plain"
+cp -r "$T/tree/etc" "$T/plain"
+find "$T/plain" ! -type f ! -type d -delete
 need_driver
 
 check "ext4" on_loop ext4 buffered
 check "xfs" on_loop xfs buffered
 check "btrfs" on_loop btrfs buffered
 check "ext4, backing I/O direct" on_loop ext4 direct
+check "f2fs" on_loop f2fs buffered
+check "vfat" on_loop vfat buffered
+check "squashfs" image squashfs mksquashfs "$T/tree" "$T/img" -quiet \
+	-no-progress -comp gzip -Xcompression-level 1
+check "erofs" image erofs mkfs.erofs --quiet -zlz4 "$T/img" "$T/tree"
 
 test_end

@@ -119,7 +119,64 @@ mounted() {
 	dm_end
 }
 
-test_begin 6
+# told MARK TEXT: how many lines of the kernel log since the mark have it.
+told() {
+	dmesg | awk -v mark="$1" -v text="$2" '
+		index($0, mark) { n = 0 }
+		index($0, text) { n++ }
+		END { print n + 0 }'
+}
+
+# The kernel log has the device, the file and the errno, once for each cause and attachment.
+logged() {
+	local mark="loop_rs-test-$RANDOM$RANDOM" i
+
+	skip_on_c "it has the device's sector only"
+	dm_setup
+	mkdir -p "$T/small"
+	scratch_fs tmpfs "$T/small" none 1M
+	truncate -s 8M "$T/small/full" "$T/short"
+	echo "$mark" >/dev/kmsg
+
+	attach "$T/small/full"
+	for i in 0 1; do
+		want_error "No space left" io if=/dev/zero of="$LOOP" bs=1M count=4 \
+			seek=$((4 * i)) conv=notrunc oflag=direct
+	done
+	want "lines for ENOSPC" "$(told "$mark" \
+		"$L: writing $T/small/full failed at byte ")" 1
+	want "with its errno" "$(told "$mark" "(errno 28)")" 1
+	detach
+	umount "$T/small"
+
+	# The end of a request in an interrupt tells it as one in a worker does.
+	for i in off on; do
+		attach --direct-io=$i /dev/mapper/$DM
+		dm_swap "$DM" "$ERROR"
+		want_error "Input/output error" \
+			io if="$LOOP" of=/dev/null bs=64k skip=16 count=1 iflag=direct
+		want_error "Input/output error" \
+			io if="$LOOP" of=/dev/null bs=64k skip=17 count=1 iflag=direct
+		detach
+		dm_swap "$DM" "$LINEAR"
+	done
+	want "lines for EIO, of two attachments" "$(told "$mark" \
+		"$L: reading $(readlink -f /dev/mapper/$DM) failed at byte 1")" 2
+	want "with their errno" "$(told "$mark" "(errno 5)")" 2
+	dm_end
+
+	attach "$T/short"
+	truncate -s 1M "$T/short"
+	for i in 2 3; do
+		want_error "Input/output error" io if="$LOOP" of=/dev/null bs=1M count=1 \
+			skip=$i iflag=direct
+	done
+	want "lines for the end of file" "$(told "$mark" \
+		"$L: reading $T/short failed at byte 2097152 of the device: the file ends")" 1
+	detach
+}
+
+test_begin 7
 LIB_DMS+=("$DM")
 need_driver
 
@@ -129,5 +186,6 @@ check "a bad sector, backing I/O buffered" bad_sector
 check "a bad sector, backing I/O direct" bad_sector --direct-io=on
 check "failing writes" writes
 check "under a mounted file system" mounted
+check "told in the kernel log" logged
 
 test_end

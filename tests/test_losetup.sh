@@ -195,6 +195,78 @@ reference() {
 	detach
 }
 
+# In each form of output, the values that sysfs has.
+listing() {
+	local a b json
+
+	attach --offset 4096 --sizelimit $MIB --loop-ref one "$T/a"
+	a=$LOOP
+	attach --read-only --partscan "$T/b"
+	b=$LOOP
+	json=$(losetup --json --output NAME,OFFSET,SIZELIMIT,RO,PARTSCAN,BACK-FILE |
+		tr -d ' \n')
+	[[ $json == *"{\"name\":\"$a\",\"offset\":4096,\"sizelimit\":$MIB,\"ro\":false,\"partscan\":false,\"back-file\":\"$T/a\"}"* ]] ||
+		fail "$a: $json"
+	[[ $json == *"{\"name\":\"$b\",\"offset\":0,\"sizelimit\":0,\"ro\":true,\"partscan\":true,\"back-file\":\"$T/b\"}"* ]] ||
+		fail "$b: $json"
+	want "--raw" "$(losetup --raw -nO NAME,RO,PARTSCAN,DIO,LOG-SEC "$b")" \
+		"$b 1 1 0 512"
+	# Kept in the order that is asked for, without a heading or with one.
+	want "--output" "$(losetup --list -O SIZELIMIT,OFFSET "$a" | xargs)" \
+		"SIZELIMIT OFFSET $MIB 4096"
+	want "--noheadings" "$(losetup -ln -O BACK-FILE "$b")" "$T/b"
+	# What lsblk makes of it.
+	want "lsblk" "$(lsblk -bdnro NAME,SIZE,RO,TYPE "$a" "$b" | xargs)" \
+		"${a#/dev/} $MIB 0 loop ${b#/dev/} $((2 * MIB)) 1 loop"
+	want "find by reference" "$(losetup -nO REF "$a" | xargs)" one
+	detach "$a"
+	detach "$b"
+}
+
+# Each of them is minded when all of them are there.
+together() {
+	attach -r -P -o 8192 --sizelimit $MIB --sector-size 4096 --direct-io=on \
+		--loop-ref all "$T/a"
+	want "columns" "$(show NAME,AUTOCLEAR,OFFSET,PARTSCAN,RO,SIZELIMIT,DIO,LOG-SEC,REF)" \
+		"$LOOP 0 8192 1 1 $MIB 1 4096 all"
+	cmp -i 0:8192 -n $MIB "$LOOP" "$T/a"
+	# And nothing of it is kept.
+	detach
+	attach "$T/a"
+	want "columns" "$(show NAME,AUTOCLEAR,OFFSET,PARTSCAN,RO,SIZELIMIT,DIO,LOG-SEC)" \
+		"$LOOP 0 0 0 0 0 0 512"
+	want "REF" "$(show REF | xargs)" "$T/a"
+	detach
+}
+
+# The offset decides; what the file can't do isn't done, and said so.
+direct_io_offset() {
+	attach --direct-io=on --offset 4096 "$T/a"
+	want "DIO, aligned" "$(show DIO)" 1
+	detach
+	attach --offset 256 "$T/a"
+	want_error "Invalid argument" losetup --direct-io=on "$LOOP"
+	want "DIO" "$(show DIO)" 0
+	detach
+	attach --direct-io=on --offset 256 "$T/a"
+	want "DIO, not aligned" "$(show DIO)" 0
+	cmp -i 0:256 -n $MIB "$LOOP" "$T/a"
+	detach
+}
+
+# -D doesn't fail for what is in use, which goes later.
+detach_busy() {
+	local fd
+
+	attach "$T/a"
+	exec {fd}<"$LOOP"
+	attach "$T/b"
+	losetup --detach-all
+	want "bound" "$(lib_bound | wc -l)" 1
+	exec {fd}<&-
+	wait_for 5 nothing_bound
+}
+
 # What needs the device is refused on one that is not bound.
 unbound() {
 	want_error "" losetup --set-capacity /dev/loop3
@@ -240,7 +312,7 @@ round_trips() {
 	want_le "open files" "$(cut -f1 /proc/sys/fs/file-nr)" $((before + 32))
 }
 
-test_begin 16
+test_begin 20
 pattern $((4 * MIB)) "$T/a" 1
 pattern $((2 * MIB)) "$T/b" 2
 need_driver max_loop=4
@@ -257,6 +329,10 @@ check "--set-capacity" capacity
 check "--associated, --detach-all" associated
 check "--nooverlap" nooverlap
 check "--loop-ref" reference
+check "--json, --raw, --noheadings, lsblk" listing
+check "all options together" together
+check "--direct-io with an offset" direct_io_offset
+check "--detach-all of one in use" detach_busy
 check "unbound devices and missing files are refused" unbound
 check "mount -o loop clears the device at umount" autoclear_mount
 check "a deleted backing file" deleted_file

@@ -101,11 +101,20 @@ under_load() {
 	detach
 }
 
+# What can't be read is zeroes, and not what was in memory before.
+zeroed() {
+	cp "$T/pattern" "$T/file"
+	attach "$@" "$T/file"
+	truncate -s $((4 * MIB)) "$T/file"
+	"$LIB_DIR/loop_io" zeroed "$LOOP" $((6 * MIB)) 65536
+	detach
+}
+
 ended() {
 	! kill -0 "$1" 2>/dev/null
 }
 
-test_begin 7
+test_begin 9
 pattern $((8 * MIB)) "$T/pattern" 7
 need_driver
 
@@ -116,5 +125,7 @@ check "ext4, backing I/O direct" cut_off ext4 --direct-io=on
 check "an end inside of a sector" inside_sector
 check "writing behind the end" write_behind
 check "while it is being read" under_load
+check "no data where none could be read" zeroed
+check "no data where none could be read, backing I/O direct" zeroed --direct-io=on
 
 test_end

@@ -123,11 +123,11 @@ reaped() {
 reused() {
 	local i
 
-	load_with_timeout 2000
+	load_with_timeout $((2000 * SLOW))
 	set_up
 	cgroup_io a
 	for i in 1 2 3 4; do
-		sleep 0.8
+		sleep $((8 * SLOW))e-1
 		cg_run "$PARENT/a" dd if="$LOOP" of=/dev/null bs=4k count=1 \
 			iflag=direct 2>/dev/null
 	done

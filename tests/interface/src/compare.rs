@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Two records, of the C driver and of loop_rs, side by side.
+//!
+//! A line of a record is a group, a case and what came of it, between tabs. A test case is a
+//! group.
+
+use std::{collections::HashMap, fmt::Write};
+
+/// What came of a case that could not be set up: a failure, even if it is so with both drivers.
+pub const BROKEN: &str = "BROKEN: ";
+/// What came of a case for which something is missing here.
+pub const SKIP: &str = "SKIP: ";
+
+/// A line of a record.
+#[derive(PartialEq, Eq, Debug)]
+struct Line<'a> {
+    group: &'a str,
+    case: &'a str,
+    outcome: &'a str,
+}
+
+fn parse(record: &str) -> Result<Vec<Line<'_>>, String> {
+    record
+        .lines()
+        .map(|line| {
+            let mut fields = line.split('\t');
+            match (fields.next(), fields.next(), fields.next(), fields.next()) {
+                (Some(group), Some(case), Some(outcome), None) => Ok(Line {
+                    group,
+                    case,
+                    outcome,
+                }),
+                _ => Err(format!("not a line of a record: {line}")),
+            }
+        })
+        .collect()
+}
+
+/// Whether `text` is `pattern`, in which `*` is anything.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
+            (0..=rest.len()).any(|i| rest.is_char_boundary(i) && matches(tail, &rest[i..]))
+        }),
+    }
+}
+
+/// A difference that is meant: an entry of the table.
+#[derive(Debug, Default)]
+struct Difference {
+    name: String,
+    c: String,
+    ours: String,
+    reason: String,
+    seen: usize,
+}
+
+/// Reads the table: paragraphs of `name:`, `loop:`, `loop_rs:`, `reason:`, where what follows on
+/// indented lines goes on. `#` starts a comment.
+fn parse_differences(table: &str) -> Result<Vec<Difference>, String> {
+    let mut all: Vec<Difference> = Vec::new();
+    let mut field: Option<&str> = None;
+
+    for (number, line) in table.lines().enumerate() {
+        let error = |what: &str| format!("line {}: {what}: {line}", number + 1);
+        if line.starts_with('#') {
+            continue;
+        }
+        if line.trim().is_empty() {
+            field = None;
+            continue;
+        }
+        let text = if line.starts_with([' ', '\t']) {
+            line
+        } else {
+            let (key, text) = line.split_once(':').ok_or_else(|| error("no key"))?;
+            if key == "name" {
+                all.push(Difference::default());
+            }
+            field = Some(key);
+            text
+        };
+        let entry = all.last_mut().ok_or_else(|| error("no name before"))?;
+        let value = match field {
+            Some("name") => &mut entry.name,
+            Some("loop") => &mut entry.c,
+            Some("loop_rs") => &mut entry.ours,
+            Some("reason") => &mut entry.reason,
+            _ => return Err(error("no such key")),
+        };
+        if !value.is_empty() {
+            value.push(' ');
+        }
+        value.push_str(text.trim());
+    }
+    for entry in &all {
+        if entry.c.is_empty() || entry.ours.is_empty() || entry.reason.is_empty() {
+            return Err(format!("{}: something is missing", entry.name));
+        }
+    }
+    Ok(all)
+}
+
+/// What to print, and whether all is well.
+pub struct Report {
+    pub text: String,
+    pub failed: usize,
+}
+
+/// A group's result and what there is to say about it.
+#[derive(Default)]
+struct Group<'a> {
+    name: &'a str,
+    cases: usize,
+    skipped: Vec<String>,
+    failures: Vec<String>,
+}
+
+/// The cases of a record, by group.
+fn by_group<'a>(lines: &[Line<'a>]) -> HashMap<&'a str, Vec<(&'a str, &'a str)>> {
+    let mut groups: HashMap<_, Vec<_>> = HashMap::new();
+    for line in lines {
+        let cases = groups.entry(line.group).or_default();
+        cases.push((line.case, line.outcome));
+    }
+    groups
+}
+
+/// Compares the records of these groups: KTAP result lines, numbered from `first`.
+pub fn compare(
+    first: usize,
+    names: &[String],
+    table: &str,
+    c: &str,
+    ours: &str,
+) -> Result<Report, String> {
+    let mut differences = parse_differences(table)?;
+    let c = by_group(&parse(c)?);
+    let ours = by_group(&parse(ours)?);
+    if let Some(other) = c
+        .keys()
+        .chain(ours.keys())
+        .find(|key| !names.iter().any(|n| n == *key))
+    {
+        return Err(format!("no such group: {other}"));
+    }
+    let mut groups: Vec<Group<'_>> = Vec::new();
+
+    for name in names {
+        let empty = Vec::new();
+        let c = c.get(name.as_str()).unwrap_or(&empty);
+        let ours = ours.get(name.as_str()).unwrap_or(&empty);
+        let mut group = Group {
+            name,
+            ..Group::default()
+        };
+        if c.is_empty() {
+            group.failures.push("nothing is recorded of loop".into());
+        }
+        // A case that one of them did not get to is seen as such.
+        let absent =
+            |cases: &[(&str, &str)], case: &str| cases.iter().all(|(name, _)| *name != case);
+        let beyond = ours
+            .iter()
+            .filter(|(case, _)| absent(c, case))
+            .map(|(case, _)| (*case, "-"));
+        for (case, outcome) in c.iter().copied().chain(beyond) {
+            group.cases += 1;
+            let ours = ours
+                .iter()
+                .find(|(name, _)| *name == case)
+                .map_or("-", |(_, text)| text);
+            if outcome == ours {
+                if outcome.contains(BROKEN) {
+                    group.failures.push(format!("{case}: {outcome}"));
+                } else if outcome.contains(SKIP) {
+                    group.skipped.push(format!("{case}: {outcome}"));
+                }
+                continue;
+            }
+            let full = format!("{name}: {case}");
+            let known = differences.iter_mut().find(|entry| {
+                matches(&entry.name, &full)
+                    && matches(&entry.c, outcome)
+                    && matches(&entry.ours, ours)
+            });
+            match known {
+                Some(entry) => entry.seen += 1,
+                None => group
+                    .failures
+                    .push(format!("{case}:\n  loop:    {outcome}\n  loop_rs: {ours}")),
+            }
+        }
+        groups.push(group);
+    }
+
+    let mut text = String::new();
+    let mut failed = 0;
+    let mut number = first;
+    let mut say = |name: &str, not: bool, skip: bool, diagnostics: &[String]| {
+        // KTAP: a # starts a directive.
+        let name = name.replace('#', "\\#");
+        let _ = writeln!(
+            text,
+            "{}ok {number} {name}{}",
+            if not { "not " } else { "" },
+            if skip { " # SKIP" } else { "" }
+        );
+        for line in diagnostics.iter().flat_map(|text| text.lines()) {
+            let _ = writeln!(text, "# {line}");
+        }
+        number += 1;
+        failed += usize::from(not);
+    };
+    for group in &groups {
+        let skip = group.failures.is_empty() && group.skipped.len() == group.cases;
+        let diagnostics = [group.failures.as_slice(), group.skipped.as_slice()].concat();
+        say(group.name, !group.failures.is_empty(), skip, &diagnostics);
+    }
+    let stale: Vec<String> = differences
+        .iter()
+        .filter(|entry| entry.seen == 0)
+        .map(|entry| format!("no longer so: {} ({})", entry.name, entry.reason))
+        .collect();
+    say(
+        "each listed difference is one",
+        !stale.is_empty(),
+        false,
+        &stale,
+    );
+    Ok(Report { text, failed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        assert!(matches("a", "a"));
+        assert!(!matches("a", "ab"));
+        assert!(matches("a*", "a"));
+        assert!(matches("*c*e", "abcde"));
+        assert!(!matches("*c*e", "abced"));
+        assert!(matches("*", ""));
+        assert!(matches("a*é", "aéé"));
+    }
+
+    const C: &str = "s: X\tone\t0\ns: X\ttwo\tEINVAL\ns: Y\tone\t0\n";
+
+    fn report(table: &str, c: &str, ours: &str) -> Report {
+        compare(1, &["s: X".into(), "s: Y".into()], table, c, ours).unwrap()
+    }
+
+    #[test]
+    fn same() {
+        let report = report("", C, C);
+        assert_eq!(
+            report.text,
+            "ok 1 s: X\nok 2 s: Y\nok 3 each listed difference is one\n"
+        );
+        assert_eq!(report.failed, 0);
+    }
+
+    #[test]
+    fn different() {
+        let report = report("", C, &C.replace("EINVAL", "EBUSY"));
+        assert!(report
+            .text
+            .starts_with("not ok 1 s: X\n# two:\n#   loop:    EINVAL\n#   loop_rs: EBUSY\nok 2"));
+        assert_eq!(report.failed, 1);
+    }
+
+    const TABLE: &str =
+        "# text\n\nname: s: X: t*\nloop: EINVAL\nloop_rs: EB*\nreason: it is\n so\n";
+
+    #[test]
+    fn listed() {
+        assert_eq!(report(TABLE, C, &C.replace("EINVAL", "EBUSY")).failed, 0);
+        // Another outcome than the listed one.
+        assert_eq!(report(TABLE, C, &C.replace("EINVAL", "EPERM")).failed, 2);
+    }
+
+    #[test]
+    fn listed_but_gone() {
+        let report = report(TABLE, C, C);
+        assert_eq!(report.failed, 1);
+        assert!(report.text.contains("no longer so: s: X: t* (it is so)"));
+    }
+
+    #[test]
+    fn broken_is_a_failure() {
+        let broken = C.replace("EINVAL", "BROKEN: no file");
+        assert_eq!(report("", &broken, &broken).failed, 1);
+    }
+
+    #[test]
+    fn skipped_when_all_are() {
+        let skipped = C.replace("EINVAL", "SKIP: no brd");
+        let text = report("", &skipped, &skipped).text;
+        assert!(text.starts_with("ok 1 s: X\n# two: SKIP: no brd\n"));
+        let skipped = C.replace("\t0", "\tSKIP: no brd");
+        assert!(report("", &skipped, &skipped)
+            .text
+            .contains("ok 2 s: Y # SKIP\n"));
+    }
+
+    #[test]
+    fn a_record_that_breaks_off() {
+        let short = "s: X\tone\t0\n";
+        assert_eq!(report("", C, short).failed, 2);
+        assert_eq!(report("", short, C).failed, 2);
+        assert_eq!(report("", short, short).failed, 1);
+        assert!(compare(1, &[], "", C, C).is_err());
+        assert!(compare(1, &[], "", "nonsense", C).is_err());
+    }
+
+    #[test]
+    fn bad_tables() {
+        assert!(parse_differences("loop: x").is_err());
+        assert!(parse_differences("name: x\nloop: y\n").is_err());
+        assert!(parse_differences("name: x\nwhat: y\n").is_err());
+    }
+}

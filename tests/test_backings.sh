@@ -1,0 +1,193 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Files of each kind of file system that can carry a loop device: data, size,
+# discard and flush, with buffered and direct backing I/O, in the way each of
+# them allows.
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+MIB=1048576
+# A backing file is four of them long, and a sector.
+UNIT=$MIB
+
+# The backing file as others see it, and the device past its page cache.
+agree() {
+	blockdev --flushbufs "$LOOP"
+	cmp "$LOOP" "$T/model"
+	cmp "$1" "$T/model"
+}
+
+# carries FILE DISCARD DIO [LOSETUP-OPTIONS...]: all that a device on FILE has to do.
+# DISCARD says whether it can punch holes, DIO what becomes of direct backing I/O.
+carries() {
+	local file=$1 discard=$2 dio=$3 size=$((4 * UNIT + 512)) before to
+
+	shift 3
+	rm -f "$T/model"
+	pattern $size "$T/model" 5
+	[ -e "$file" ] || cp "$T/model" "$file"
+	sync -f "$file"
+	attach "$@" "$file"
+	want "size" "$(blockdev --getsize64 "$LOOP")" $size
+	want "dio" "$(<"/sys/block/$L/loop/dio")" "$dio"
+	want "write_cache" "$(<"/sys/block/$L/queue/write_cache")" "write back"
+	agree "$file"
+	# Aligned to nothing but sectors, and up to the last one of them.
+	for to in "$LOOP" "$T/model"; do
+		head -c $((UNIT / 2 + 512)) "$T/data" |
+			dd of="$to" bs=64k seek=$((UNIT + 512)) \
+			oflag=seek_bytes conv=notrunc,fsync 2>/dev/null
+		dd if="$T/data" of="$to" bs=512 count=9 seek=$((size / 512 - 9)) \
+			conv=notrunc,fsync 2>/dev/null
+	done
+	agree "$file"
+
+	before=$(blocks_of "$file")
+	if [ "$discard" = yes ]; then
+		blkdiscard -o $((2 * UNIT)) -l "$UNIT" "$LOOP"
+		dd if=/dev/zero of="$T/model" bs="$UNIT" seek=2 count=1 \
+			conv=notrunc 2>/dev/null
+		sync -f "$file"
+		# Metadata may have grown by a few.
+		want_ge "blocks freed" $((before - $(blocks_of "$file"))) \
+			$((UNIT / 512 - 64))
+	else
+		# The first BLKDISCARD may make nothing of it; this one tells.
+		want_error "unsupported" fallocate -p -l "$UNIT" "$LOOP"
+		want_error "not supported" blkdiscard "$LOOP"
+	fi
+	agree "$file"
+	detach
+	cmp "$file" "$T/model"
+	want "size of the file" "$(stat -c %s "$file")" $size
+	rm "$file"
+}
+
+# mounted TYPE: at $T/fs, on the scratch device if it needs one.
+mounted() {
+	[ "$1" = tmpfs ] || need_scratch
+	scratch_fs "$1" "$T/fs" "${SCRATCH_DEV:-}" "${2:-128M}"
+}
+
+# on TYPE DISCARD DIO [SIZE]
+on() {
+	mounted "$1" "${4:-}"
+	carries "$T/fs/file" "$2" 0
+	carries "$T/fs/file" "$2" "$3" --direct-io=on
+	umount "$T/fs"
+}
+
+# A device mapper one keeps vfat from filling the whole disk with its table.
+on_vfat() {
+	need_scratch
+	dm_create loop_rs-vfat "0 $((64 * 2048)) linear $SCRATCH_DEV 0"
+	scratch_fs vfat "$T/fs" /dev/mapper/loop_rs-vfat
+	carries "$T/fs/file" no 0
+	carries "$T/fs/file" no 1 --direct-io=on
+	umount "$T/fs"
+	dm_remove loop_rs-vfat
+}
+
+# Without fallocate there is no discard; without direct I/O it can't be asked for.
+on_ramfs() {
+	mkdir -p "$T/fs"
+	mount -t ramfs none "$T/fs"
+	carries "$T/fs/file" no 0
+	cp "$T/data" "$T/fs/file"
+	want_error "Invalid argument" losetup -f --show --direct-io=on "$T/fs/file"
+	attach "$T/fs/file"
+	want "discard_max_bytes" "$(<"/sys/block/$L/queue/discard_max_bytes")" 0
+	want_error "Invalid argument" losetup --direct-io=on "$LOOP"
+	detach
+	umount "$T/fs"
+}
+
+# A lower file that is only read stays where it is; written to, it's copied up.
+on_overlay() {
+	mounted ext4
+	mkdir -p "$T/over" "$T/fs/lower" "$T/fs/upper" "$T/fs/work"
+	pattern $((4 * UNIT + 512)) "$T/fs/lower/file" 5
+	cp "$T/fs/lower/file" "$T/lower"
+	mount -t overlay -o \
+		"lowerdir=$T/fs/lower,upperdir=$T/fs/upper,workdir=$T/fs/work" \
+		none "$T/over" || skip "no overlayfs"
+	attach -r "$T/over/file"
+	cmp "$LOOP" "$T/lower"
+	want "backing_file" "$(<"/sys/block/$L/loop/backing_file")" "$T/over/file"
+	want "upper" "$(ls "$T/fs/upper")" ""
+	# Copied up under it, what it reads is the new one.
+	dd if="$T/data" of="$T/over/file" bs=64k conv=notrunc 2>/dev/null
+	blockdev --flushbufs "$LOOP"
+	cmp "$LOOP" "$T/over/file"
+	cmp -n "$MIB" "$LOOP" "$T/data"
+	detach
+	umount "$T/over"
+	rm "$T/fs/upper/file"
+	mount -t overlay -o \
+		"lowerdir=$T/fs/lower,upperdir=$T/fs/upper,workdir=$T/fs/work" \
+		none "$T/over"
+	carries "$T/over/file" yes 0
+	cmp "$T/fs/lower/file" "$T/lower"
+	carries "$T/over/file" yes 1 --direct-io=on
+	cmp "$T/fs/lower/file" "$T/lower"
+	umount "$T/over"
+	umount "$T/fs"
+}
+
+# A server in user space.
+on_fuse() {
+	# Slow by nature.
+	UNIT=$((MIB / 8))
+	truncate -s 16M "$T/fuse"
+	mkfs.ext4 -qF -b 4096 "$T/fuse"
+	mkdir -p "$T/fs"
+	modprobe -q fuse || :
+	fuse2fs -o fakeroot "$T/fuse" "$T/fs"
+	carries "$T/fs/file" yes 0
+	carries "$T/fs/file" yes 1 --direct-io=on
+	umount "$T/fs"
+	# It writes what it has yet to write when it has nothing to serve any more.
+	wait_for 10 clean "$T/fuse"
+	rm "$T/fuse"
+}
+
+clean() {
+	e2fsck -fn "$1" >/dev/null
+}
+
+# Files of pages that can't be written through, and what is no file at all.
+refused() {
+	local f
+
+	mkdir -p "$T/fs"
+	if mount -t hugetlbfs none "$T/fs"; then
+		truncate -s 8M "$T/fs/file"
+		want_error "Invalid argument" losetup -f --show "$T/fs/file"
+		umount "$T/fs"
+	fi
+	for f in "$T" /dev/null /proc/self/status "$T/fifo"; do
+		[ "$f" != "$T/fifo" ] || { mkfifo "$f"; exec {f}<>"$f"; f=$T/fifo; }
+		want_error "" losetup -f --show "$f"
+	done
+	want "bound" "$(lib_bound)" ""
+}
+
+test_begin 9
+LIB_DMS+=(loop_rs-vfat)
+pattern $MIB "$T/data" 9
+need_driver
+
+check "tmpfs" on tmpfs yes 1
+check "ext4" on ext4 yes 1
+check "xfs" on xfs yes 1 320M
+check "btrfs" on btrfs yes 1
+check "vfat" on_vfat
+check "ramfs" on_ramfs
+check "overlayfs" on_overlay
+check "FUSE" on_fuse
+check "no backing files" refused
+
+test_end

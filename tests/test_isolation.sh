@@ -1,0 +1,212 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# A cgroup whose I/O is stuck holds up no other: not the I/O of the others, which need
+# tags of the same device, and not what waits for all I/O any longer than it takes.
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+PARENT=$CGROOT/loop_rs-isolation
+MIB=1048576
+# More than a device has tags.
+DEPTH=512
+NEIGHBOUR=()
+
+set_up() {
+	need_scratch
+	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
+	DISK=$(<"/sys/class/block/${SCRATCH_DEV#/dev/}/dev")
+	scratch_fs ext4 "$T/fs"
+	pattern $((16 * MIB)) "$T/fs/file" 7
+	sync -f "$T/fs/file"
+	mkdir "$PARENT"
+	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
+	mkdir "$PARENT/victim"
+	trap let_go EXIT
+}
+
+# Whatever was stuck goes on, so that a case that fails leaves nothing behind.
+let_go() {
+	local cg
+
+	fsfreeze -u "$T/fs" || true
+	for cg in "$PARENT"/*/; do
+		echo "$DISK wbps=max" >"$cg/io.max" || true
+		echo 1 >"$cg/cgroup.kill" || true
+	done
+	wait
+	cg_remove "$PARENT"
+} 2>/dev/null
+
+tear_down() {
+	umount "$T/fs"
+	cg_remove "$PARENT"
+}
+
+limit() {
+	echo "$DISK $2" >"$1/io.max"
+}
+
+# Not of "inflight", which counts requests, not what is parked.
+in_flight() {
+	[ "$(disk_stat "$L" 9)" -ge "$1" ]
+}
+
+# neighbour CGROUP OFFSET DEPTH: has that many writes in flight, and verifies them in the end.
+neighbour() {
+	cg_run "$1" timeout $((60 * SLOW)) fio --name=n --filename="$LOOP" --rw=randwrite --bs=4k \
+		--iodepth="$3" --ioengine=libaio --iodepth_batch_submit=32 --direct=1 \
+		--offset="$2" --size=$(($3 * 4))k --verify=crc32c --verify_fatal=1 \
+		>"$T/fio.${#NEIGHBOUR[@]}" 2>&1 &
+	NEIGHBOUR+=($!)
+}
+
+neighbours_end() {
+	local pid
+
+	for pid in "${NEIGHBOUR[@]}"; do
+		wait "$pid" || fail "$(tail -n 5 "$T"/fio.*)"
+	done
+	NEIGHBOUR=()
+	want "in flight in the end" "$(disk_stat "$L" 9)" 0
+}
+
+ended() {
+	[ ! -d "/proc/$1" ]
+}
+
+# in_time WHAT PID...: they end, and well. Who is stuck in the kernel can't be killed.
+in_time() {
+	local what=$1 pid
+
+	shift
+	for pid in "$@"; do
+		wait_for 15 ended "$pid" || fail "$what in time"
+		wait "$pid" || fail "$what: exit status $?"
+	done
+}
+
+# The victim gets its reads done, 4 KiB at a time.
+victim() {
+	local cg=${1:-$PARENT/victim}
+
+	cg_run "$cg" dd if="$LOOP" of="$T/out" bs=4k count=100 iflag=direct 2>/dev/null &
+	in_time "the victim did not get its reads done" $!
+	cmp -n $((400 * 1024)) "$T/out" "$T/fs/file"
+}
+
+# Many at a time, each of which needs a tag and goes: who waits for one has to be woken.
+victims() {
+	local i pids=()
+
+	for ((i = 0; i < 24; i++)); do
+		cg_run "$PARENT/victim" dd if="$LOOP" of=/dev/null bs=4k count=1 skip=$i \
+			iflag=direct 2>/dev/null &
+		pids+=($!)
+	done
+	in_time "a victim did not get its read done" "${pids[@]}"
+}
+
+throttled() {
+	local n=$1 each=$((DEPTH / $1)) i
+
+	skip_on_c "who is throttled holds all tags"
+	set_up
+	attach --direct-io="$2" "$T/fs/file"
+	for ((i = 0; i < n; i++)); do
+		mkdir "$PARENT/n$i"
+		limit "$PARENT/n$i" wbps=$((16384 / SLOW))
+		neighbour "$PARENT/n$i" $((4 * MIB + i * each * 4096)) $each
+	done
+	wait_for 60 in_flight $((DEPTH * 3 / 4))
+	victim
+	victim "$CGROOT"
+	victims
+	in_flight $((DEPTH / 2)) || fail "nobody was held up: this shows nothing"
+	for ((i = 0; i < n; i++)); do
+		limit "$PARENT/n$i" wbps=max
+	done
+	neighbours_end
+	detach
+	tear_down
+}
+
+# What the root does is stuck in the file system, which takes no writes.
+frozen() {
+	skip_on_c "who is stuck holds all tags"
+	set_up
+	attach --direct-io=on "$T/fs/file"
+	fsfreeze -f "$T/fs"
+	neighbour "$CGROOT" $((4 * MIB)) $DEPTH
+	wait_for 30 in_flight $((DEPTH * 3 / 4))
+	victim
+	# A flush is nobody's: it does not wait for the root's.
+	cg_run "$PARENT/victim" sync "$LOOP" &
+	in_time "the victim's fsync did not return" $!
+	in_flight $((DEPTH * 3 / 4)) || fail "it was not stuck: this shows nothing"
+	fsfreeze -u "$T/fs"
+	neighbours_end
+	detach
+	tear_down
+}
+
+# Who waits for all I/O to end waits for what is parked, too. It's counted once.
+waited_for() {
+	local before i
+
+	set_up
+	mkdir "$PARENT/n"
+	limit "$PARENT/n" wbps=$((65536 / SLOW))
+	attach --direct-io=on "$T/fs/file"
+	before=$(($(disk_stat "$L" 5) + $(disk_stat "$L" 6)))
+	cg_run "$PARENT/n" timeout $((60 * SLOW)) fio --name=n --filename="$LOOP" --rw=randwrite \
+		--bs=4k --iodepth=$DEPTH --ioengine=libaio --direct=1 --offset=4M \
+		--size=$((DEPTH * 4))k --norandommap=0 >"$T/fio" 2>&1 &
+	NEIGHBOUR+=($!)
+	wait_for 30 in_flight 120
+	losetup --direct-io=off "$LOOP" &
+	for ((i = 0; i < 5; i++)); do
+		sleep 0.2
+		[ -d /proc/$! ] || fail "it was reconfigured under I/O"
+	done
+	in_flight 1 || fail "nothing was in flight: this shows nothing"
+	limit "$PARENT/n" wbps=max
+	wait $! || fail "losetup --direct-io=off"
+	neighbours_end
+	want "writes counted" $(($(disk_stat "$L" 5) + $(disk_stat "$L" 6) - before)) $DEPTH
+	detach
+	tear_down
+}
+
+# One alone is served as if nothing were parked.
+alone() {
+	local workers=/sys/kernel/debug/loop_rs
+
+	set_up
+	attach --direct-io="$1" "$T/fs/file"
+	cg_run "$PARENT/victim" timeout $((60 * SLOW)) fio --name=n --filename="$LOOP" \
+		--rw=randrw --bsrange=512-32k --iodepth=$DEPTH --ioengine=libaio --direct=1 \
+		--iodepth_batch_submit=64 --size=16M --verify=crc32c --verify_fatal=1 \
+		>"$T/fio" 2>&1 || fail "$(tail -n 5 "$T/fio")"
+	if [ -r "$workers/$L/workers" ]; then
+		awk '$1 ~ /victim$/ && $6 > 0 { n++ } END { exit !n }' "$workers/$L/workers" ||
+			fail "nothing was parked: $(<"$workers/$L/workers")"
+	fi
+	detach
+	tear_down
+}
+
+test_begin 6
+LIB_CGROUPS+=("$PARENT")
+need_driver
+
+check "one neighbour throttled, backing I/O direct" throttled 1 on
+check "six neighbours throttled, backing I/O direct" throttled 6 on
+check "the root stuck on a frozen file system" frozen
+check "I/O without a tag is waited for, and counted once" waited_for
+check "one alone at depth, verified, backing I/O direct" alone on
+check "one alone at depth, verified, backing I/O buffered" alone off
+
+test_end

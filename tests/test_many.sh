@@ -1,0 +1,152 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Many devices, and many users of a few: no error but those that such a race has,
+# and nothing that stays behind.
+#
+#   RACE_SECONDS  how long the processes race (default 5)
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+COUNT=1000
+MOD=/sys/module/$DRIVER
+
+# KiB of slab, per-CPU memory, kernel stacks and vmalloc, after what waits for
+# a grace period is gone.
+kernel_memory() {
+	echo 3 >/proc/sys/vm/drop_caches
+	sleep 0.5
+	echo 3 >/proc/sys/vm/drop_caches
+	awk '/^(Slab|Percpu|KernelStack|VmallocUsed):/ { n += $2 }
+		END { print n }' /proc/meminfo
+}
+
+devices() {
+	local -a d
+
+	d=(/sys/block/loop*)
+	[ -e "${d[0]}" ] || d=()
+	echo ${#d[@]}
+}
+
+unused() {
+	[ "$(<"$MOD/refcnt")" -eq 0 ]
+}
+
+# The driver lets go of the files, too: their file system can be unmounted.
+let_go() {
+	wait_for 10 nothing_bound
+	wait_for 10 unused
+	wait_for 10 umount "$T/fs"
+}
+
+thousand() {
+	local before after files
+
+	mount -t tmpfs none "$T/fs"
+	truncate -s $((COUNT * 512)) "$T/fs/file"
+	# What is allocated once and kept is there from then on.
+	"$LIB_DIR/loop_many" devices "$T/fs/file" $((COUNT / 10))
+	files=$(cut -f1 /proc/sys/fs/file-nr)
+	want "devices" "$(devices)" 1
+	before=$(kernel_memory)
+	"$LIB_DIR/loop_many" devices "$T/fs/file" $COUNT
+	after=$(kernel_memory)
+	echo "$before KiB before, $after KiB after"
+	want "devices" "$(devices)" 1
+	let_go
+	want_le "open files" "$(cut -f1 /proc/sys/fs/file-nr)" $((files + 64))
+	# A device takes far more. Slabs are less full after than before.
+	want_le "KiB of kernel memory more" $((after - before)) $((16 * COUNT))
+}
+
+# Made by opening its node, or by losetup for want of a free one; at unloading, all
+# of them go.
+unload_with_many() {
+	local n
+
+	truncate -s 1M "$T/file"
+	for ((n = 0; n < 32; n++)); do
+		losetup "/dev/loop$((100 + n * 3))" "$T/file"
+	done
+	want "devices" "$(devices)" 33
+	want "bound" "$(lib_bound | wc -l)" 32
+	losetup -D
+	wait_for 10 nothing_bound
+	driver_unload
+	want "devices" "$(devices)" 0
+	driver_load max_loop=1
+}
+
+# What can happen to somebody who is not alone:
+#   open       ENXIO: it is being detached, or removed; ENOENT: it was removed
+#   configure  EBUSY: the other was faster
+#   detach     ENXIO: there was nothing to detach
+#   remove     EBUSY: it's in use; ENODEV: there is none
+ALLOWED='
+get-free ok
+open ok
+open ENXIO
+open ENOENT
+configure ok
+configure EBUSY
+read ok
+clear ok
+detach ok
+detach ENXIO
+remove ok
+remove EBUSY
+remove ENODEV'
+
+race() {
+	local op result n
+
+	mount -t tmpfs none "$T/fs"
+	pattern 65536 "$T/fs/file" 1
+	"$LIB_DIR/loop_many" race "$T/fs/file" "${RACE_SECONDS:-5}" >"$T/out" ||
+		{ cat "$T/out"; fail "loop_many race"; }
+	cat "$T/out"
+	while read -r op result n; do
+		grep -qx "$op $result" <<<"$ALLOWED" ||
+			fail "$op: $result, $n times"
+	done <"$T/out"
+	for op in configure read clear detach remove; do
+		grep -q "^$op ok" "$T/out" || fail "no $op succeeded"
+	done
+	let_go
+}
+
+# The same with the programs that people use.
+race_losetup() {
+	local d end=$((SECONDS + 3))
+
+	mount -t tmpfs none "$T/fs"
+	pattern 65536 "$T/fs/file" 1
+	while [ "$SECONDS" -lt "$end" ]; do
+		for d in $(lib_bound); do
+			losetup -d "/dev/$d" 2>/dev/null || :
+		done
+	done &
+	: >"$T/attached"
+	while [ "$SECONDS" -lt "$end" ]; do
+		# Which tries again by itself when another was faster.
+		losetup -f --show "$T/fs/file" >>"$T/attached"
+	done
+	wait $!
+	want_ge "attached" "$(wc -l <"$T/attached")" 5
+	losetup -D
+	let_go
+}
+
+test_begin 4
+mkdir "$T/fs"
+need_driver
+
+check "$COUNT devices at once" thousand
+check "unloaded with many" unload_with_many
+check "racing to attach, detach and remove" race
+check "racing with losetup" race_losetup
+
+test_end

@@ -1,0 +1,365 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Partitions: made by each of the usual programs, found by the kernel or told
+# to it, with the right size in the right place, and gone after a detach.
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+MIB=1048576
+IMG=
+
+# image MIB: a fresh one.
+image() {
+	IMG=$T/img
+	rm -f "$IMG"
+	truncate -s "${1}M" "$IMG"
+}
+
+# gpt, mbr FILE-OR-DEVICE: two partitions of 4 and 8 MiB. The one of MBR has
+# logical partitions, too.
+gpt() {
+	sfdisk -q --no-tell-kernel "$1" <<-END
+		label: gpt
+		start=1MiB, size=4MiB, name=first
+		start=5MiB, size=8MiB
+	END
+}
+
+mbr() {
+	sfdisk -q --no-tell-kernel "$1" <<-END
+		label: dos
+		start=1MiB, size=4MiB, type=83
+		start=5MiB, size=8MiB, type=5
+		start=6MiB, size=2MiB, type=83
+		start=9MiB, size=3MiB, type=83
+	END
+}
+
+# Number, first sector and sectors of each partition, as the kernel has them.
+parts() {
+	local d=$1 p
+
+	for p in "/sys/block/$d/$d"p*; do
+		[ -e "$p/partition" ] || continue
+		echo "$(<"$p/partition"):$(<"$p/start")+$(<"$p/size")"
+	done | sort -n | xargs
+}
+
+nodes() {
+	local n all=
+
+	for n in "/dev/$1"p*; do
+		[ ! -b "$n" ] || all+=" ${n#/dev/"$1"}"
+	done
+	echo "${all# }"
+}
+
+GPT="1:2048+8192 2:10240+16384"
+MBR="1:2048+8192 2:10240+2 5:12288+4096 6:18432+6144"
+
+# Bytes written to a partition are at its place in the image, and nowhere else.
+in_place() {
+	local n=$1 start=$2 size=$3
+
+	cp --sparse=always "$IMG" "$T/model"
+	rm -f "$T/data"
+	pattern "$size" "$T/data" "$n"
+	dd if="$T/data" of="${LOOP}p$n" bs=1M conv=notrunc,fsync 2>/dev/null
+	dd if="$T/data" of="$T/model" bs=1M seek="$start" oflag=seek_bytes \
+		conv=notrunc 2>/dev/null
+	cmp "$T/model" "$IMG"
+	want "size of p$n" "$(blockdev --getsize64 "${LOOP}p$n")" "$size"
+}
+
+scan_gpt() {
+	image 16
+	gpt "$IMG"
+	attach --partscan "$IMG"
+	want "PARTSCAN" "$(losetup -nO PARTSCAN "$LOOP" | xargs)" 1
+	want "partscan" "$(<"/sys/block/$L/loop/partscan")" 1
+	want "partitions" "$(parts "$L")" "$GPT"
+	want "nodes" "$(nodes "$L")" "p1 p2"
+	in_place 1 $MIB $((4 * MIB))
+	in_place 2 $((5 * MIB)) $((8 * MIB))
+	# Past its end is not the next one's first sector.
+	want_error "No space" dd if=/dev/zero of="${LOOP}p1" bs=512 seek=8192 \
+		count=1 conv=notrunc oflag=direct
+	detach
+	want "partitions after detaching" "$(parts "$L")" ""
+	want "nodes after detaching" "$(nodes "$L")" ""
+	# Nor are they there for the next user, who didn't ask.
+	attach "$IMG"
+	want "partitions without --partscan" "$(parts "$L")" ""
+	detach
+}
+
+scan_mbr() {
+	image 16
+	mbr "$IMG"
+	attach -P "$IMG"
+	want "partitions" "$(parts "$L")" "$MBR"
+	want "nodes" "$(nodes "$L")" "p1 p2 p5 p6"
+	in_place 1 $MIB $((4 * MIB))
+	in_place 6 $((9 * MIB)) $((3 * MIB))
+	detach
+	want "nodes after detaching" "$(nodes "$L")" ""
+}
+
+# A table of 4096-byte sectors, one that starts in the middle of a file, and
+# one that is read-only.
+scan_variants() {
+	local n
+
+	image 32
+	attach --sector-size 4096 "$IMG"
+	gpt "$LOOP"
+	detach
+	attach -P --sector-size 4096 "$IMG"
+	want "partitions, 4096" "$(parts "$L")" "$GPT"
+	in_place 2 $((5 * MIB)) $((8 * MIB))
+	detach
+	attach -P "$IMG"
+	want "partitions, 512" "$(parts "$L")" ""
+	detach
+
+	image 32
+	attach -o $((3 * MIB)) --sizelimit $((16 * MIB)) "$IMG"
+	gpt "$LOOP"
+	detach
+	attach -P -r -o $((3 * MIB)) --sizelimit $((16 * MIB)) "$IMG"
+	want "partitions, offset" "$(parts "$L")" "$GPT"
+	for n in 1 2; do
+		want "getro of p$n" "$(blockdev --getro "${LOOP}p$n")" 1
+	done
+	detach
+	attach -P -o $((3 * MIB)) --sizelimit $((16 * MIB)) "$IMG"
+	want "getro of p1" "$(blockdev --getro "${LOOP}p1")" 0
+	in_place 1 $((4 * MIB)) $((4 * MIB))
+	detach
+}
+
+# Without a scan nothing is looked for, whatever asks for it.
+no_scan() {
+	image 16
+	gpt "$IMG"
+	attach "$IMG"
+	want "partscan" "$(<"/sys/block/$L/loop/partscan")" 0
+	want "partitions" "$(parts "$L")" ""
+	want_error "Invalid argument" blockdev --rereadpt "$LOOP"
+	want "partitions" "$(parts "$L")" ""
+	detach
+}
+
+# The kernel is told what is there by whoever changed it.
+programs() {
+	image 16
+	attach -P "$IMG"
+	want "partitions" "$(parts "$L")" ""
+	sfdisk -q "$LOOP" <<-END
+		label: gpt
+		start=1MiB, size=4MiB
+	END
+	want "sfdisk" "$(parts "$L")" "1:2048+8192"
+	in_place 1 $MIB $((4 * MIB))
+	echo "start=5MiB, size=8MiB" | sfdisk -q --append "$LOOP"
+	want "sfdisk --append" "$(parts "$L")" "$GPT"
+	sfdisk -q --delete "$LOOP" 1
+	want "sfdisk --delete" "$(parts "$L")" "2:10240+16384"
+
+	# This one sleeps for a second each time.
+	sgdisk -n 1:2048:+2M -n 3:6144:+1M -d 2 "$LOOP" >/dev/null
+	want "sgdisk" "$(parts "$L")" "1:2048+4096 3:6144+2048"
+
+	parted -s "$LOOP" mklabel msdos mkpart primary ext2 1MiB 5MiB \
+		mkpart primary ext2 5MiB 13MiB
+	want "parted mkpart" "$(parts "$L")" "$GPT"
+	parted -s "$LOOP" rm 1 resizepart 2 15MiB
+	want "parted rm, resizepart" "$(parts "$L")" "2:10240+20480"
+	in_place 2 $((5 * MIB)) $((10 * MIB))
+	detach
+	want "nodes after detaching" "$(nodes "$L")" ""
+}
+
+# Changed in the file, and read again.
+reread() {
+	image 16
+	gpt "$IMG"
+	attach -P "$IMG"
+	want "partitions" "$(parts "$L")" "$GPT"
+	sfdisk -q --no-tell-kernel --delete "$IMG" 1
+	# What the device's own page cache has is as old as the scan.
+	blockdev --flushbufs "$LOOP"
+	blockdev --rereadpt "$LOOP"
+	want "partitions, reread" "$(parts "$L")" "2:10240+16384"
+	want "nodes" "$(nodes "$L")" "p2"
+	# Not under a user's feet.
+	mkfs.ext4 -qF "${LOOP}p2"
+	mkdir -p "$T/mnt"
+	mount "${LOOP}p2" "$T/mnt"
+	want_error "busy" blockdev --rereadpt "$LOOP"
+	want "partitions, mounted" "$(parts "$L")" "2:10240+16384"
+	umount "$T/mnt"
+	blockdev --rereadpt "$LOOP"
+	detach
+}
+
+# What partx tells the kernel needs no scan, and doesn't outlive the device's
+# backing file either.
+told() {
+	image 16
+	gpt "$IMG"
+	attach "$IMG"
+	partx -a "$LOOP"
+	want "partx -a" "$(parts "$L")" "$GPT"
+	want "nodes" "$(nodes "$L")" "p1 p2"
+	in_place 2 $((5 * MIB)) $((8 * MIB))
+	want_error "" partx -a "$LOOP"
+	partx -d --nr 1 "$LOOP"
+	want "partx -d" "$(parts "$L")" "2:10240+16384"
+	sfdisk -q --no-tell-kernel "$LOOP" <<-END
+		label: gpt
+		start=1MiB, size=4MiB
+		start=5MiB, size=2MiB
+	END
+	partx -u "$LOOP"
+	want "partx -u" "$(parts "$L")" "1:2048+8192 2:10240+4096"
+	in_place 2 $((5 * MIB)) $((2 * MIB))
+	detach
+	want "partitions after detaching" "$(parts "$L")" ""
+	want "nodes after detaching" "$(nodes "$L")" ""
+	attach "$IMG"
+	want "partitions of the next" "$(parts "$L")" ""
+	detach
+}
+
+# A mounted partition keeps the device, and the last umount lets it go.
+mounted() {
+	mkdir -p "$T/mnt"
+	image 16
+	gpt "$IMG"
+	attach -P "$IMG"
+	mkfs.ext4 -qF "${LOOP}p2"
+	mount "${LOOP}p2" "$T/mnt"
+	pattern $MIB "$T/mnt/data" 3
+	cp "$T/mnt/data" "$T/data"
+	losetup -d "$LOOP"
+	want "AUTOCLEAR" "$(<"/sys/block/$L/loop/autoclear")" 1
+	echo 3 >/proc/sys/vm/drop_caches
+	cmp "$T/data" "$T/mnt/data"
+	umount "$T/mnt"
+	wait_for 5 nothing_bound
+	want "nodes after the last umount" "$(nodes "$L")" ""
+	attach -P "$IMG"
+	e2fsck -fn "${LOOP}p2"
+	mount "${LOOP}p2" "$T/mnt"
+	cmp "$T/data" "$T/mnt/data"
+	umount "$T/mnt"
+	detach
+}
+
+# A partition is a device to put another loop device on, with partitions.
+nested() {
+	local outer
+
+	image 64
+	sfdisk -q --no-tell-kernel "$IMG" <<-END
+		label: gpt
+		start=1MiB, size=60MiB
+	END
+	attach -P "$IMG"
+	outer=$LOOP
+	gpt "${outer}p1"
+	attach -P "${outer}p1"
+	want "partitions" "$(parts "$L")" "$GPT"
+	rm -f "$T/data"
+	pattern $((8 * MIB)) "$T/data" 7
+	dd if="$T/data" of="${LOOP}p2" bs=1M conv=notrunc,fsync 2>/dev/null
+	detach
+	detach "$outer"
+	cmp -i 0:$((6 * MIB)) -n $((8 * MIB)) "$T/data" "$IMG"
+}
+
+# They follow the device when it grows, once somebody looks.
+grown() {
+	image 16
+	gpt "$IMG"
+	attach -P "$IMG"
+	truncate -s 24M "$IMG"
+	losetup -c "$LOOP"
+	want "partitions" "$(parts "$L")" "$GPT"
+	sfdisk -q --relocate gpt-bak-std "$LOOP"
+	echo ", 18MiB" | sfdisk -q -N 2 "$LOOP"
+	want "partitions, grown" "$(parts "$L")" "1:2048+8192 2:10240+36864"
+	in_place 2 $((5 * MIB)) $((18 * MIB))
+	detach
+}
+
+minor_of() {
+	local d
+
+	d=$(<"/sys/class/block/$1/dev")
+	echo "$d"
+}
+
+# With max_part, partitions are in the device's own minor numbers, and are
+# looked for without being asked.
+max_part() {
+	local m
+
+	driver_unload
+	driver_load max_loop=2 max_part=15
+	want "max_part" "$(<"/sys/module/$DRIVER/parameters/max_part")" 15
+	want "loop0" "$(minor_of loop0)" 7:0
+	want "loop1" "$(minor_of loop1)" 7:16
+	image 16
+	gpt "$IMG"
+	losetup /dev/loop1 "$IMG"
+	want "partscan" "$(</sys/block/loop1/loop/partscan)" 1
+	want "partitions" "$(parts loop1)" "$GPT"
+	for m in 1 2; do
+		want "loop1p$m" "$(minor_of "loop1p$m")" "7:$((16 + m))"
+	done
+	LOOP=/dev/loop1
+	in_place 2 $((5 * MIB)) $((8 * MIB))
+	detach /dev/loop1
+	want "nodes after detaching" "$(nodes loop1)" ""
+	# One that is empty and then partitioned is looked at, too.
+	image 16
+	losetup /dev/loop0 "$IMG"
+	mbr /dev/loop0
+	blockdev --rereadpt /dev/loop0
+	want "partitions" "$(parts loop0)" "$MBR"
+	detach /dev/loop0
+	# Rounded up to all that fits in its bits.
+	driver_unload
+	driver_load max_loop=2 max_part=4
+	want "max_part" "$(<"/sys/module/$DRIVER/parameters/max_part")" 7
+	want "loop1" "$(minor_of loop1)" 7:8
+	driver_unload
+	driver_load max_loop=1
+	image 16
+	gpt "$IMG"
+	attach -P "$IMG"
+	want "major without max_part" "$(minor_of "${L}p1" | cut -d: -f1)" 259
+	detach
+}
+
+test_begin 11
+need_driver
+
+check "GPT, found at the attach" scan_gpt
+check "MBR with logical partitions" scan_mbr
+check "4096-byte sectors, an offset, read-only" scan_variants
+check "no scan without being asked" no_scan
+check "sfdisk, sgdisk and parted on the device" programs
+check "read again after a change, refused while in use" reread
+check "partitions added by partx are gone after a detach" told
+check "a mounted partition" mounted
+check "a loop device with partitions on a partition" nested
+check "growing" grown
+check "max_part" max_part
+
+test_end
