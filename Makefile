@@ -27,6 +27,10 @@ run:
 test:
 	@scripts/test $(TESTS)
 
+.PHONY: test-peers
+test-peers:
+	@scripts/test-peers $(TESTS)
+
 .PHONY: test-debug
 test-debug:
 	@scripts/test --debug $(TESTS)
