@@ -13,6 +13,7 @@
 #include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/percpu-refcount.h>
+#include <linux/preempt.h>
 #include <linux/sched/mm.h>
 
 void rust_helper_css_get(struct cgroup_subsys_state *css)
@@ -40,6 +41,16 @@ rust_helper_mem_cgroup_from_css(struct cgroup_subsys_state *css)
 void rust_helper_kiocb_start_write(struct kiocb *iocb)
 {
 	kiocb_start_write(iocb);
+}
+
+bool rust_helper_sb_start_write_trylock(struct super_block *sb)
+{
+	return sb_start_write_trylock(sb);
+}
+
+void rust_helper___sb_writers_release(struct super_block *sb, int level)
+{
+	__sb_writers_release(sb, level);
 }
 
 void rust_helper_kiocb_end_write(struct kiocb *iocb)
@@ -125,6 +136,30 @@ void rust_helper_percpu_ref_get(struct percpu_ref *ref)
 void rust_helper_percpu_ref_put(struct percpu_ref *ref)
 {
 	percpu_ref_put(ref);
+}
+
+#ifdef CONFIG_BLK_WBT
+/* Exported, but declared in a header of block/ only. */
+void wbt_disable_default(struct gendisk *disk);
+
+void rust_helper_wbt_disable_default(struct gendisk *disk)
+{
+	wbt_disable_default(disk);
+}
+#else
+void rust_helper_wbt_disable_default(struct gendisk *disk)
+{
+}
+#endif
+
+struct folio *rust_helper_page_folio(struct page *page)
+{
+	return page_folio(page);
+}
+
+bool rust_helper_in_task(void)
+{
+	return in_task();
 }
 
 int rust_helper_cond_resched(void)

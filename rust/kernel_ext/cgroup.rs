@@ -10,7 +10,11 @@ use crate::bindings;
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
     prelude::*,
-    sync::aref::{ARef, AlwaysRefCounted},
+    sync::{
+        aref::{ARef, AlwaysRefCounted},
+        rcu,
+    },
+    task::Task,
     types::Opaque,
 };
 
@@ -102,6 +106,20 @@ impl Css<Io> {
     pub fn is_root(&self) -> bool {
         // SAFETY: Set at boot and not changed.
         self.as_raw() == unsafe { bindings::blkcg_root_css }
+    }
+
+    /// Whether the current task, which is no kernel thread, is in this css's cgroup, as of now:
+    /// what it submits is charged there.
+    pub(crate) fn is_of_current(&self) -> bool {
+        let _rcu = rcu::read_lock();
+        let task = Task::current_raw();
+        // SAFETY: A task always has a `css_set`, which stays for as long as the RCU lock is held,
+        // when the task is moved to another.
+        let css = unsafe {
+            let set = (&raw const (*task).cgroups).read_volatile();
+            (*set).subsys[bindings::cgroup_subsys_id_io_cgrp_id as usize]
+        };
+        css == self.as_raw()
     }
 
     /// The memory css in effect for this css's cgroup: its own, or that of the nearest ancestor

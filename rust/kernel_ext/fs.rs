@@ -79,6 +79,9 @@ pub trait FileExt {
     fn can_direct(&self) -> bool;
     /// Whether the file knows `IOCB_NOWAIT`.
     fn can_nowait(&self) -> bool;
+    /// Whether a write with `IOCB_DSYNC` is known to be safe when it is over, for that range alone:
+    /// not all file systems look at the `kiocb` for it, and some sync the whole file.
+    fn honours_dsync(&self) -> bool;
     /// Whether the file can be read through a `kiocb`.
     fn has_read_iter(&self) -> bool;
     /// Whether the file can be written through a `kiocb`.
@@ -164,6 +167,20 @@ impl FileExt for File {
     fn can_nowait(&self) -> bool {
         // SAFETY: As in `is_writable`.
         unsafe { (*self.as_ptr()).f_mode & bindings::FMODE_NOWAIT != 0 }
+    }
+
+    fn honours_dsync(&self) -> bool {
+        // SAFETY: An inode has a super block, which stays mounted while the file is open.
+        let magic = unsafe { (*(*host(self)).i_sb).s_magic };
+        self.as_bdev().is_some()
+            || u32::try_from(magic).is_ok_and(|magic| {
+                matches!(
+                    magic,
+                    bindings::EXT4_SUPER_MAGIC
+                        | bindings::XFS_SUPER_MAGIC
+                        | bindings::F2FS_SUPER_MAGIC
+                )
+            })
     }
 
     fn has_read_iter(&self) -> bool {

@@ -12,6 +12,9 @@ use kernel::{
 };
 
 /// Sets flags of the current task until dropped, when those that were clear are cleared again.
+///
+/// Scopes are left in the reverse order of entering them: one that is left early takes its flags off
+/// those within it.
 struct FlagScope {
     set: u32,
     _not_send: NotThreadSafe,
@@ -69,6 +72,105 @@ impl WritebackScope {
             _flags: FlagScope::enter(bindings::PF_LOCAL_THROTTLE | bindings::PF_MEMALLOC_NOIO),
         }
     }
+}
+
+/// Runs `f` as if the current task were not already on its way through the block layer.
+///
+/// A task that submits I/O while it submits I/O has the inner one put off until the outer one is
+/// under way (`bio_list`), or gathered with others (`plug`): who waits for the inner one from within
+/// the outer one waits forever. Here the inner one goes ahead. It is up to the caller that nothing
+/// was put off yet that the inner one could need, and how deep such nesting gets: see
+/// [`Request::can_be_served_here`](crate::block::mq::Request::can_be_served_here).
+pub fn submit_nested<R>(f: impl FnOnce() -> R) -> R {
+    let task = Task::current_raw();
+    // SAFETY: Only the task itself uses these, and those who set them have them set again before
+    // this function returns to them. The flag says that the scheduler is to mark the plug's time as
+    // old, and so is for a task with a plug only.
+    let (bio_list, plug) = unsafe {
+        (*task).flags &= !bindings::PF_BLOCK_TS;
+        (
+            core::mem::replace(&mut (*task).bio_list, core::ptr::null_mut()),
+            core::mem::replace(&mut (*task).plug, core::ptr::null_mut()),
+        )
+    };
+    let ret = f();
+    // SAFETY: As above. What `f` set it has reset, as everybody does; the plug is that of a caller,
+    // and its time has become old, maybe.
+    unsafe {
+        if !plug.is_null() {
+            (*plug).cur_ktime = 0;
+        }
+        (*task).bio_list = bio_list;
+        (*task).plug = plug;
+    }
+    ret
+}
+
+/// Whether the current context is that of a task, not of an interrupt.
+///
+/// Wraps the C macro `in_task`.
+pub fn in_task() -> bool {
+    // SAFETY: No requirements.
+    unsafe { bindings::in_task() }
+}
+
+/// How many bytes of its stack the current task has left; 0 outside of tasks.
+pub fn stack_left() -> usize {
+    if !in_task() {
+        return 0;
+    }
+    let here = 0u8;
+    // SAFETY: The current task's stack stays where it is.
+    let base = unsafe { (*Task::current_raw()).stack } as usize;
+    // The stack grows down to its base; its end is no more than a magic number.
+    (&raw const here as usize)
+        .checked_sub(base)
+        .filter(|left| *left <= bindings::THREAD_SIZE as usize)
+        .unwrap_or(0)
+}
+
+/// Half of a task's stack, in bytes: what a file system and the drivers below it can count on.
+pub const HALF_STACK: usize = bindings::THREAD_SIZE as usize / 2;
+
+/// Whether the current task is in a place where file systems must not be entered: it reclaims
+/// memory, or has a transaction of a file system's open, or holds locks of one.
+pub(crate) fn in_fs_or_reclaim() -> bool {
+    let task = Task::current_raw();
+    // SAFETY: Only the task itself changes these.
+    unsafe {
+        !(*task).journal_info.is_null()
+            || (*task).flags
+                & (bindings::PF_MEMALLOC | bindings::PF_MEMALLOC_NOIO | bindings::PF_MEMALLOC_NOFS)
+                != 0
+    }
+}
+
+/// As [`in_fs_or_reclaim`], for a task that is reading ahead: that allocates as in a file system,
+/// which says nothing of where the task is.
+pub(crate) fn in_transaction_or_reclaim() -> bool {
+    let task = Task::current_raw();
+    // SAFETY: Only the task itself changes these.
+    unsafe {
+        !(*task).journal_info.is_null()
+            || (*task).flags & (bindings::PF_MEMALLOC | bindings::PF_MEMALLOC_NOIO) != 0
+    }
+}
+
+/// Whether the current task has bios put off until the one that it submits now is under way.
+///
+/// They can be what is left of bios that were split, and hold what the split was allocated from.
+pub(crate) fn has_bios_put_off() -> bool {
+    // SAFETY: Only the task itself uses the lists; they are an array of two.
+    unsafe {
+        let lists = (*Task::current_raw()).bio_list;
+        !lists.is_null() && (!(*lists).head.is_null() || !(*lists.add(1)).head.is_null())
+    }
+}
+
+/// Whether the current task is a kernel thread.
+pub(crate) fn is_kthread() -> bool {
+    // SAFETY: The flag does not change in the life of a task.
+    unsafe { (*Task::current_raw()).flags & bindings::PF_KTHREAD != 0 }
 }
 
 /// Lets others run if it is their turn. May sleep.

@@ -63,6 +63,19 @@ impl<C: Callback> Timer<C> {
         unsafe { bindings::timer_reduce(self.timer.get(), expires.into_raw()) };
     }
 
+    /// Disarms the timer for good, and waits for its callback to return. May sleep. Not for the
+    /// callback, nor with a lock held that it takes.
+    ///
+    /// Who shares a timer with what its callback drops calls this before the last reference can
+    /// go: the callback would wait for itself.
+    ///
+    /// Wraps the C function `timer_shutdown_sync`.
+    pub fn shutdown(&self) {
+        // SAFETY: The timer is initialised by the type invariant. Arming it has no effect from
+        // here on.
+        unsafe { bindings::timer_shutdown_sync(self.timer.get()) };
+    }
+
     /// # Safety
     ///
     /// Called by the timer core only, with the `timer` field of a [`Timer<C>`].

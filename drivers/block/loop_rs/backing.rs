@@ -160,6 +160,8 @@ pub(crate) enum Attempt<I> {
     Done(I, Result<(), Failure>),
     /// It has to wait. What it waits for was started where that is possible.
     Later(I),
+    /// The file has it, as in [`Outcome::Queued`].
+    Queued,
 }
 
 impl Binding {
@@ -180,6 +182,49 @@ impl Binding {
             Ok(n) if n >= rq.len() => Attempt::Done(rq, Ok(())),
             // Whatever it is, it is found again.
             _ => Attempt::Later(rq),
+        }
+    }
+}
+
+impl Binding {
+    /// Whether I/O can be [served where it is submitted](Self::serve_here).
+    pub(crate) fn serves_here<I: Transfer>(&self, rq: &I) -> bool {
+        let direct = self.flags.has(Flag::DIRECT_IO);
+        self.file().can_nowait()
+            && match rq.op() {
+                Op::Read => true,
+                // One with FUA waits for the disk. Through the page cache, most file systems do
+                // not know how not to wait.
+                Op::Write => direct && !rq.is_fua() && !self.flags.has(Flag::READ_ONLY),
+                _ => false,
+            }
+    }
+
+    /// Whether I/O that is served where it is submitted can be in flight after that.
+    pub(crate) fn is_asynchronous(&self) -> bool {
+        self.flags.has(Flag::DIRECT_IO)
+    }
+
+    /// Serves I/O as far as that takes no waiting: a read from what is in memory, or direct I/O,
+    /// which the file may go on with by itself. Takes the binding along, as [`serve`](Self::serve)
+    /// does.
+    pub(crate) fn serve_here<I: Transfer>(self: Arc<Self>, mut rq: I) -> Attempt<I> {
+        let Ok(pos) = position(self.range.offset, &rq) else {
+            return Attempt::Later(rq);
+        };
+        if !self.flags.has(Flag::DIRECT_IO) {
+            return match rq.transfer(self.file(), pos, IoFlags::CACHED) {
+                Ok(n) if n >= rq.len() => Attempt::Done(rq, Ok(())),
+                _ => Attempt::Later(rq),
+            };
+        }
+        let file = self.file().clone();
+        drop(self);
+        match rq.submit(file, pos, IoFlags::DIRECT.with_nowait()) {
+            Submitted::Queued => Attempt::Queued,
+            Submitted::Done(rq, Ok(n), _) if n >= rq.len() => Attempt::Done(rq, Ok(())),
+            // Whatever it is, it is found again.
+            Submitted::Done(rq, ..) => Attempt::Later(rq),
         }
     }
 }

@@ -169,13 +169,13 @@ pub(crate) fn set_limits(limits: &mut QueueLimits, binding: &Binding, block_size
         (0, 0)
     };
 
-    // What is written can be made safe as for a file that was opened with `O_DSYNC`. That is up to
-    // the file system; those of a disk know how to do it for one range.
+    // What is written can be made safe as for a file that was opened with `O_DSYNC`, where the file
+    // system takes it from the kiocb.
     let write_cache = file.has_fsync() && !binding.flags.has(Flag::READ_ONLY);
     limits
         .set_block_size(block_size)
         .set_write_cache(write_cache)
-        .set_fua(write_cache && below.is_some())
+        .set_fua(write_cache && file.honours_dsync())
         .set_rotational(below.is_some_and(|bdev| bdev.is_rotational()))
         .set_discard(sectors, granularity)
         .set_write_zeroes(sectors);

@@ -160,6 +160,8 @@ impl Driver {
             TagSet::new(TagSetOptions {
                 nr_hw_queues: 1,
                 queue_depth: hw_queue_depth.value().unsigned_abs(),
+                // What its own submitter can do at once is done where it is submitted.
+                blocking: true,
                 stacking: true,
                 no_scheduler: true,
             }),
@@ -167,7 +169,7 @@ impl Driver {
         )?;
         let mut limits = QueueLimits::new();
         limits.set_max_hw_sectors(MAX_HW_SECTORS);
-        Disk::add(
+        let disk = Disk::add(
             fmt!("loop{number}"),
             DiskOptions {
                 major: LOOP_MAJOR,
@@ -179,7 +181,10 @@ impl Driver {
             limits,
             tag_set,
             device,
-        )
+        )?;
+        // One cgroup's writeback would wait for another's.
+        disk.disable_default_wbt();
+        Ok(disk)
     }
 
     /// Removes a device that is neither bound nor open. May sleep.

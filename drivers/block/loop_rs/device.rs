@@ -417,8 +417,9 @@ impl Device {
                 GFP_KERNEL,
             )?;
             {
-                // No request is to see half of the file at the old place.
-                let _frozen = disk.queue().freeze();
+                // No request is to see half of the file at the old place. To wait for all I/O can
+                // take long, and is not for a change of flags or name.
+                let _frozen = moved.then(|| disk.queue().freeze());
                 new.update_direct(disk.queue().logical_block_size());
                 self.pool.bind(Some(new.clone()));
             }

@@ -19,6 +19,7 @@ use kernel_ext::{
         GenDisk, Queue, Status,
     },
     cgroup::{Css, Io, Memory},
+    task::{self, WritebackScope},
 };
 
 /// What became of a request that was given to the backing file.
@@ -71,6 +72,8 @@ impl Work for Parked<LoopOps> {
 pub(crate) struct RequestData {
     /// How its I/O went, between the end of the I/O and the end of the request.
     result: Result<usize>,
+    /// The file was asked to do it without waiting.
+    pub(crate) tried: bool,
     /// The request's tag, from when the driver decides that it may keep it; or, when it is parked,
     /// that it is.
     pub(crate) kept: Option<Kept>,
@@ -80,6 +83,7 @@ impl Default for RequestData {
     fn default() -> Self {
         Self {
             result: Ok(0),
+            tried: false,
             kept: None,
         }
     }
@@ -99,8 +103,14 @@ impl mq::Operations for LoopOps {
     }
 
     fn io_complete(mut rq: Request<Self>, result: Result<usize>) {
-        rq.data_mut().result = result;
-        rq.complete();
+        // A softirq from within a task is the matter of another task, which has to be woken for it.
+        // One from within an interrupt is not, and unwinds a stack of devices.
+        if task::stack_left() >= task::HALF_STACK {
+            conclude(rq, result);
+        } else {
+            rq.data_mut().result = result;
+            rq.complete();
+        }
     }
 
     fn parked_complete(mut parked: Parked<Self>, result: Result<usize>) {
@@ -118,15 +128,21 @@ impl mq::Operations for LoopOps {
 
     fn complete(mut rq: Request<Self>) {
         let result = rq.data_mut().result;
-        match backing::settle(&mut rq, result) {
-            Some(result) => end(rq, result),
-            // Not a context to do I/O in.
-            None => {
-                rq.data_mut().kept = None;
-                rq.requeue();
-            }
+        conclude(rq, result);
+    }
+}
+
+/// Ends a request whose I/O is over, or has the rest of it served. In any context.
+fn conclude(mut rq: Request<LoopOps>, result: Result<usize>) {
+    let would_wait = rq.data_mut().tried && matches!(result, Err(e) if e == EAGAIN);
+    if !would_wait {
+        if let Some(result) = backing::settle(&mut rq, result) {
+            return end(rq, result);
         }
     }
+    // Not a context to do I/O in. It comes back in one where it is for the worker.
+    rq.data_mut().kept = None;
+    rq.requeue();
 }
 
 /// Runs `f` charged to a cgroup, or to the root when there is none.
@@ -170,7 +186,26 @@ pub(crate) fn attempt<W: Work>(
             None
         }
         Attempt::Later(rq) => Some(rq),
+        Attempt::Queued => None,
     }
+}
+
+/// Serves a request of the current task's right here, as far as that takes no waiting; gives it back
+/// when it does. May sleep.
+pub(crate) fn serve_here(
+    binding: Arc<Binding>,
+    mut rq: Request<LoopOps>,
+) -> Option<Request<LoopOps>> {
+    rq.data_mut().tried = true;
+    let scope = WritebackScope::enter();
+    let outcome = task::submit_nested(|| binding.serve_here(rq));
+    drop(scope);
+    match outcome {
+        Attempt::Done(rq, result) => end(rq, result),
+        Attempt::Later(rq) => return Some(rq),
+        Attempt::Queued => (),
+    }
+    None
 }
 
 /// Ends a request. In any context.
@@ -184,9 +219,16 @@ fn end<W: Work>(rq: W, result: Result<(), Failure>) {
     }
 }
 
-/// Stops the block layer from sending what the backing file turned out not to support.
-pub(crate) fn drop_limit(queue: &Queue, op: Op) {
+/// Stops the block layer from sending what the backing file turned out not to support, if it is
+/// `still` the same.
+///
+/// The queue is not frozen for it, which could take as long as somebody's I/O is stuck: what is on
+/// its way with the old limit is refused when it gets here.
+pub(crate) fn drop_limit(queue: &Queue, op: Op, still: impl FnOnce() -> bool) {
     let mut limits = queue.start_limits_update();
+    if !still() {
+        return;
+    }
     match op {
         Op::WriteZeroes { unmap: false } => {
             limits.set_write_zeroes(0);
@@ -195,7 +237,6 @@ pub(crate) fn drop_limit(queue: &Queue, op: Op) {
             limits.set_discard(0, 0);
         }
     }
-    let _frozen = limits.freeze();
     if limits.commit().is_err() {
         pr_warn!("limits of an unsupported operation could not be dropped\n");
     }

@@ -228,9 +228,8 @@ impl Reaper {
             if slot.listed_since != slot.idle_since {
                 // Busy and idle again since it was listed.
                 slot.listed_since = slot.idle_since;
-            } else if slot.tags.get() > 0 {
-                // Its requests are still in flight: how many tags they hold is not to be
-                // forgotten.
+            } else if slot.tags.get() > 0 || slot.parking.get() > 0 {
+                // Its I/O is still in flight: how much that is must not be forgotten.
                 slot.idle_since = JiffiesInstant::now();
                 slot.listed_since = slot.idle_since;
             } else if let Some(slot) = tree.remove(&id) {
@@ -381,9 +380,16 @@ impl Pool {
         };
         // One that was begun before starts anew.
         drop(rq.data_mut().kept.take());
+        rq.data_mut().tried = false;
         // A worker may block, whatever the submitter may.
         rq.clear_nowait();
         let depth = rq.depth();
+        if rq.can_be_served_here() {
+            rq = match self.serve_here(rq, workqueue, depth) {
+                Some(rq) => rq,
+                None => return,
+            };
+        }
         let mut inner = self.slots.inner.lock();
         if inner.binding.is_none() {
             if let Some(id) = inner.batch.take() {
@@ -418,6 +424,47 @@ impl Pool {
         if last {
             inner.schedule(id, workqueue);
         }
+    }
+
+    /// Serves a request of the current task's here and now, when its worker has nothing to do; gives
+    /// it back when it is for the worker.
+    fn serve_here(
+        self: ArcBorrow<'_, Self>,
+        mut rq: Request<LoopOps>,
+        workqueue: &OwnedQueue,
+        depth: u32,
+    ) -> Option<Request<LoopOps>> {
+        let binding = {
+            let mut inner = self.slots.inner.lock();
+            let binding = inner
+                .binding
+                .as_ref()
+                .filter(|binding| binding.serves_here(&rq));
+            let Some(binding) = binding.cloned() else {
+                return Some(rq);
+            };
+            // What came before does not wait for what is done now.
+            if let Some(id) = inner.batch.take() {
+                inner.schedule(id, workqueue);
+            }
+            let id = self.find_slot(&mut inner, &rq);
+            let Some((slot, tags)) = inner.slot_and_tags(id).filter(|(slot, _)| slot.is_idle())
+            else {
+                return Some(rq);
+            };
+            if binding.is_asynchronous() {
+                if !tags::may_keep(slot.tags.get(), tags.get(), depth) {
+                    return Some(rq);
+                }
+                rq.data_mut().kept = Some(slot.tags.keep(tags));
+            }
+            slot.idle_since = JiffiesInstant::now();
+            binding
+        };
+        let mut rq = dispatch::serve_here(binding, rq)?;
+        drop(rq.data_mut().kept.take());
+        rq.data_mut().tried = false;
+        Some(rq)
     }
 
     /// Has what is left of parked I/O served, in any context.
@@ -458,7 +505,13 @@ impl Pool {
                 Ok((Slot::new(worker, &inner.tags, flags)?, reservation))
             });
             match made {
-                Ok((slot, reservation)) => {
+                Ok((mut slot, reservation)) => {
+                    // It can be that its worker never has anything to do.
+                    if let Ok(listed) = ListArc::try_from_arc(slot.worker.clone()) {
+                        slot.listed_since = slot.idle_since;
+                        inner.idle.push_back(listed);
+                    }
+                    self.reaper.reduce(slot.idle_since.after(self.timeout));
                     vacant.insert(slot, reservation);
                 }
                 Err(_) => {
@@ -502,8 +555,8 @@ impl Pool {
 
     /// Has the limit dropped that let a request through which the backing file does not support.
     ///
-    /// Limits change while no request is in flight, so not from within one. When there is no memory
-    /// to do it later, the next such request tries again.
+    /// Limits change under a lock whose holders wait for requests, so not from within one. When there
+    /// is no memory to do it later, the next such request tries again.
     pub(crate) fn drop_limit<W: dispatch::Work>(self: &Arc<Self>, rq: &W) {
         let Some(workqueue) = self.workqueue.as_ref() else {
             return;
@@ -517,9 +570,7 @@ impl Pool {
         let _noio = task::NoioScope::enter();
         let spawned = workqueue.try_spawn(GFP_KERNEL, move || {
             // Another file may support it.
-            if pool.slots.inner.lock().binds == binds {
-                dispatch::drop_limit(disk.queue(), op);
-            }
+            dispatch::drop_limit(disk.queue(), op, || pool.slots.inner.lock().binds == binds);
             pool.dropping.store(0, Release);
         });
         if spawned.is_err() {
@@ -538,6 +589,8 @@ impl Pool {
     /// Takes all slots out, when there are no requests any more. May sleep.
     fn shut_down(&self) {
         self.drain();
+        // What the reaper takes out holds the pool, which must not go from within the timer.
+        self.reaper.shutdown();
         let slots = {
             let mut inner = self.slots.inner.lock();
             (
@@ -681,9 +734,10 @@ impl Worker {
     }
 }
 
-/// How many reads at most wait for the disk together: what they read ahead must still be there when
-/// their turn comes.
+/// How many reads, of how many bytes, wait for the disk together: what they read ahead must still be
+/// there when their turn comes, in a small cgroup too.
 const TOGETHER: usize = 32;
+const TOGETHER_BYTES: usize = 4 << 20;
 
 /// What a worker takes at a time.
 struct Batch {
@@ -706,8 +760,13 @@ impl Worker {
         while !list.is_empty() {
             let mut some = TransferList::new();
             if binding.as_deref().is_some_and(|binding| binding.attempts()) {
+                let mut bytes: usize = 0;
                 for _ in 0..TOGETHER {
+                    if bytes >= TOGETHER_BYTES {
+                        break;
+                    }
                     let Some(rq) = list.pop_front() else { break };
+                    bytes = bytes.saturating_add(rq.len());
                     // There is nothing for the last one to wait together with.
                     let rq = match binding.as_deref().filter(|_| !list.is_empty()) {
                         Some(binding) => dispatch::attempt(binding, rq, blkcg, memcg),

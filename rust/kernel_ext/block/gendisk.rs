@@ -169,6 +169,17 @@ impl<T: Operations> GenDisk<T> {
         unsafe { bindings::disk_openers(self.as_raw()) }
     }
 
+    /// Turns the throttling of writeback off, where it is on by default only. May sleep.
+    ///
+    /// It has one budget for all of the disk's submitters. A disk that passes its I/O on leaves that
+    /// to the disks below.
+    ///
+    /// Wraps the C function `wbt_disable_default`.
+    pub fn disable_default_wbt(&self) {
+        // SAFETY: By the type invariant the disk is valid; it was added.
+        unsafe { bindings::wbt_disable_default(self.as_raw()) };
+    }
+
     /// Sets the capacity in sectors and tells user space; returns whether that was an event. May
     /// sleep.
     ///

@@ -133,8 +133,8 @@ impl<'a> LimitsUpdate<'a> {
 
     /// Commits the update. May sleep.
     ///
-    /// I/O must not be in flight that relies on the old limits: [freeze](Self::freeze) the queue
-    /// first where the device is in use, and keep it frozen.
+    /// Where I/O in flight relies on the old limits, [freeze](Self::freeze) the queue first, and
+    /// keep it frozen. What the driver can refuse when it comes after all can do without.
     ///
     /// # Errors
     ///

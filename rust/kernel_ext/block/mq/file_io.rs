@@ -32,6 +32,10 @@ impl IoFlags {
     /// Past the page cache (`IOCB_DIRECT`).
     pub const DIRECT: Self = Self(bindings::IOCB_DIRECT as i32);
 
+    /// Through the page cache, for as much as it has: nothing is started (`IOCB_NOWAIT`,
+    /// `IOCB_NOIO`). The file must know how ([`FileExt::can_nowait`]).
+    pub const CACHED: Self = Self((bindings::IOCB_NOWAIT | bindings::IOCB_NOIO) as i32);
+
     /// The same, for as much as can be had without waiting (`IOCB_NOWAIT`): `EAGAIN` when that is
     /// nothing. A read that misses the page cache starts to fill it. The file must know how
     /// ([`FileExt::can_nowait`]).
@@ -193,11 +197,36 @@ fn to_result(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
 }
 
+/// Protects a write from the file system's being frozen; waits for it to be thawed, unless the
+/// write must not wait, which fails then.
+///
+/// # Safety
+///
+/// `iocb` is a kiocb of a valid file.
+unsafe fn start_write(iocb: *mut bindings::kiocb, flags: IoFlags) -> bool {
+    if flags.0 & bindings::IOCB_NOWAIT as i32 == 0 {
+        // SAFETY: By the requirements of this function.
+        unsafe { bindings::kiocb_start_write(iocb) };
+        return true;
+    }
+    // SAFETY: By the requirements of this function; an open file has an inode, and that a super
+    // block.
+    unsafe {
+        let sb = (*(*(*iocb).ki_filp).f_inode).i_sb;
+        let started = bindings::sb_start_write_trylock(sb);
+        if started {
+            // It is another task, maybe, that ends the protection: as `kiocb_start_write` has it.
+            bindings::__sb_writers_release(sb, bindings::SB_FREEZE_WRITE as i32);
+        }
+        started
+    }
+}
+
 /// Ends the freeze protection of a write.
 ///
 /// # Safety
 ///
-/// `iocb` is a kiocb of a valid file, on which `kiocb_start_write` was called.
+/// `iocb` is a kiocb of a valid file, on which [`start_write`] was called, and true.
 unsafe fn end_write(iocb: *mut bindings::kiocb) {
     // SAFETY: By the requirements of this function.
     unsafe { bindings::kiocb_end_write(iocb) }
@@ -314,7 +343,7 @@ pub unsafe trait Transfer: Sized {
                 let iocb = prepare(self, file, pos, flags);
                 // SAFETY: The kiocb has no completion, so that it is complete when the call
                 // returns; the file is valid until then.
-                let result = unsafe { call(self.op(), iocb, &mut iter) };
+                let result = unsafe { call(self.op(), iocb, &mut iter, flags) };
                 // SAFETY: We own the I/O.
                 unsafe { (*self.io()).release_bvecs() };
                 result
@@ -328,6 +357,8 @@ pub unsafe trait Transfer: Sized {
     ///
     /// The I/O belongs to the file until it is handed back, or it is the caller's again when it
     /// was over before this function returned.
+    ///
+    /// With [`IoFlags::with_nowait`] it can be over, or be handed back, with `EAGAIN`.
     fn submit(mut self, file: ARef<File>, pos: i64, flags: IoFlags) -> Submitted<Self> {
         if let Err(e) = check(&self, &file, pos) {
             return Submitted::Done(self, Err(e), file);
@@ -341,15 +372,15 @@ pub unsafe trait Transfer: Sized {
         let iocb = prepare(&mut self, &file, pos, flags);
         let write = self.op() == Op::Write;
         let io = self.io();
+        // SAFETY: The kiocb's file is valid.
+        if write && !unsafe { start_write(iocb, flags) } {
+            return Submitted::Done(self, Err(EAGAIN), file);
+        }
         // SAFETY: We own the I/O.
         unsafe {
             (*iocb).ki_complete = Some(ki_complete::<Self>);
             (*io).refs.store(2, Relaxed);
             (*io).file = ARef::into_raw(file);
-        }
-        if write {
-            // SAFETY: The kiocb's file is valid.
-            unsafe { bindings::kiocb_start_write(iocb) };
         }
         // From here on the I/O is not ours alone.
         self.forget();
@@ -498,7 +529,7 @@ fn transfer_bios<I: Transfer>(
         };
         let iocb = prepare(this, file, pos, flags);
         // SAFETY: As in `transfer`.
-        match unsafe { call(this.op(), iocb, &mut iter) } {
+        match unsafe { call(this.op(), iocb, &mut iter, flags) } {
             Ok(n) => {
                 total += n;
                 pos = pos.saturating_add(n as i64);
@@ -517,11 +548,16 @@ fn transfer_bios<I: Transfer>(
 /// # Safety
 ///
 /// As for [`call_file`], with a kiocb that has no completion.
-unsafe fn call(op: Op, iocb: *mut bindings::kiocb, iter: &mut bindings::iov_iter) -> Result<usize> {
+unsafe fn call(
+    op: Op,
+    iocb: *mut bindings::kiocb,
+    iter: &mut bindings::iov_iter,
+    flags: IoFlags,
+) -> Result<usize> {
     let write = op == Op::Write;
-    if write {
-        // SAFETY: The kiocb's file is valid.
-        unsafe { bindings::kiocb_start_write(iocb) };
+    // SAFETY: The kiocb's file is valid.
+    if write && !unsafe { start_write(iocb, flags) } {
+        return Err(EAGAIN);
     }
     // SAFETY: By the requirements of this function.
     let ret = unsafe { call_file(iocb, iter, write) };

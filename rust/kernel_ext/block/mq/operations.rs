@@ -32,7 +32,8 @@ pub trait Operations: Sized + 'static {
     /// Starts a request. When `last` is false, more follow at once, or
     /// [`commit_rqs`](Self::commit_rqs) does.
     ///
-    /// Called in process context with interrupts on; must not sleep.
+    /// Called in process context with interrupts on; may sleep if the tag set is
+    /// [`blocking`](super::TagSetOptions::blocking).
     fn queue_rq(data: Borrowed<'_, Self>, rq: Request<Self>, last: bool);
 
     /// Says that no request follows the last one that was started with `last` false.

@@ -6,8 +6,11 @@
 //! will have to wait for something that is its submitter's own affair can be parked: its bios are
 //! taken off it, and it ends, so that the tag is free at once; the bios are served, and end, later.
 //!
-//! Parked I/O counts like a request for those who look at the device: in its I/O statistics, once,
-//! and for who freezes the queue, removes the disk, or waits for the device to become idle.
+//! Parked I/O counts like a request for those who look at the device: in its I/O statistics
+//! (`stat`, `/proc/diskstats`; only `inflight` counts tags), once, with its times in jiffies, and for
+//! who freezes the queue, removes the disk, or waits for the device to become idle. What looks at
+//! requests by themselves sees that of parked I/O end when it is parked: a scheduler, and the
+//! throttling of writeback, count it no longer; latencies are not taken of it.
 
 use super::{
     file_io::{FileIo, Transfer},
@@ -84,14 +87,20 @@ impl<T: Operations> Request<T> {
     /// # Errors
     ///
     /// The request itself, when there is no memory, or its end means more than the end of its
-    /// bios: it flushes, or is part of a flush.
+    /// bios: it flushes, or is part of a flush, or is accounted to another partition than the
+    /// first of them.
     pub fn park(self, flags: Flags) -> Result<Parked<T>, Self> {
         let rq = self.as_raw();
         let special = bindings::RQF_FLUSH_SEQ | bindings::RQF_SPECIAL_PAYLOAD;
         // SAFETY: By the type invariant the request is valid, and we own it.
         let (rq_flags, ends_bios) = unsafe { ((*rq).rq_flags, (*rq).end_io.is_none()) };
         let (head, tail) = self.bios();
+        // SAFETY: As above; what is accounted to another device than that of the first bio, which
+        // ended before, may outlive it.
+        let account_outlives = rq_flags & bindings::RQF_IO_STAT != 0
+            && unsafe { head.as_ref().is_some_and(|bio| bio.bi_bdev != (*rq).part) };
         if head.is_null()
+            || account_outlives
             || !ends_bios
             || rq_flags & special != 0
             || matches!(self.op(), Op::Flush | Op::Other)
@@ -130,7 +139,12 @@ impl<T: Operations> Request<T> {
             (*rq).bio = ptr::null_mut();
             (*rq).biotail = ptr::null_mut();
             (*rq).__data_len = 0;
-            (*rq).rq_flags &= !bindings::RQF_IO_STAT;
+            (*rq).rq_flags &= !(bindings::RQF_IO_STAT | bindings::RQF_STATS);
+            #[cfg(CONFIG_BLK_RQ_ALLOC_TIME)]
+            {
+                // How long it took would be taken for a latency.
+                (*rq).alloc_time_ns = 0;
+            }
         }
         let mut bio = head;
         while !bio.is_null() {
@@ -178,9 +192,8 @@ impl<T: Operations> Parked<T> {
     fn account(&mut self) {
         let inner = self.inner_mut();
         if let Some(account) = inner.account.take() {
-            // SAFETY: The block device is that of the disk, or one of its partitions, which stays
-            // as long as the bios on it have not ended. As everywhere in the block layer, that
-            // leaves out a request of two partitions whose first bios ended before.
+            // SAFETY: The block device is that of the disk, or one of its partitions, and stays as
+            // long as the first bio, which is on it, has not ended.
             unsafe {
                 bindings::bdev_end_io_acct(
                     account.part,

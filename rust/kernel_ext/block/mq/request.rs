@@ -9,6 +9,8 @@ use super::{
 use crate::{
     bindings,
     block::{Queue, Status, SECTOR_SHIFT, SECTOR_SIZE},
+    cgroup::Css,
+    task,
 };
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::prelude::*;
@@ -164,6 +166,56 @@ impl<T: Operations> Request<T> {
     pub fn requeue(self) {
         // SAFETY: By the type invariant we own the started request, and give it up.
         unsafe { bindings::blk_mq_requeue_request(self.into_raw(), true) }
+    }
+
+    /// Whether the current task may serve the request right here, where it is handed to the driver:
+    ///
+    /// - it is the task that asked for it, so that it waits for its own I/O only, and is charged for
+    ///   it as the request is: the request did not come through a scheduler, and the task's blkcg
+    ///   is the request's;
+    /// - it holds nothing that serving the request could wait for or be confused by: it does not
+    ///   reclaim memory, has no transaction open, and does not read metadata, which file systems do
+    ///   with all kinds of locks held; and the request is not a part that was split from a bio of
+    ///   which the rest is put off;
+    /// - at least half of its stack is left.
+    ///
+    /// For [`Operations::queue_rq`] of a [blocking](super::TagSetOptions::blocking) tag set.
+    pub fn can_be_served_here(&self) -> bool {
+        let rq = self.as_raw();
+        // SAFETY: By the type invariant the request is valid.
+        let (cmd_flags, rq_flags) = unsafe { ((*rq).cmd_flags, (*rq).rq_flags) };
+        let readahead = cmd_flags & bindings::REQ_RAHEAD != 0;
+        if rq_flags & (bindings::RQF_USE_SCHED | bindings::RQF_FLUSH_SEQ) != 0
+            || cmd_flags & (bindings::REQ_META | bindings::REQ_PRIO) != 0
+            || task::is_kthread()
+            || (readahead && task::in_transaction_or_reclaim())
+            || (!readahead && (task::in_fs_or_reclaim() || self.is_of_device_cache()))
+            || task::has_bios_put_off()
+            || task::stack_left() < task::HALF_STACK
+        {
+            return false;
+        }
+        self.blkcg().is_some_and(Css::is_of_current)
+    }
+
+    /// Whether the first page of the request's memory is of the page cache of the device itself: it
+    /// mostly holds a file system's metadata, also when that does not say so.
+    fn is_of_device_cache(&self) -> bool {
+        let (bio, _) = self.bios();
+        // SAFETY: By the type invariant the request's bios are valid, and so is what those with data
+        // point to. A page that is read or written stays one, and its folio's mapping is looked
+        // at, not followed.
+        unsafe {
+            let Some(bio) = bio.as_ref() else {
+                return false;
+            };
+            if bio.bi_io_vec.is_null() || bio.bi_iter.bi_size == 0 {
+                return false;
+            }
+            let page = (*bio.bi_io_vec.add(bio.bi_iter.bi_idx as usize)).bv_page;
+            let folio = bindings::page_folio(page);
+            (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping == (*bio.bi_bdev).bd_mapping
+        }
     }
 
     /// Allows the request to block, whatever its submitter asked for: it is up to the driver to

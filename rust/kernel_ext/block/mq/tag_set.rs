@@ -14,6 +14,8 @@ pub struct TagSetOptions {
     pub nr_hw_queues: u32,
     /// Number of requests that each of them can have in flight.
     pub queue_depth: u32,
+    /// [`Operations::queue_rq`] and [`Operations::commit_rqs`] may sleep (`BLK_MQ_F_BLOCKING`).
+    pub blocking: bool,
     /// The driver passes its I/O on to other block devices (`BLK_MQ_F_STACKING`).
     pub stacking: bool,
     /// The queue starts without an I/O scheduler (`BLK_MQ_F_NO_SCHED_BY_DEFAULT`).
@@ -50,6 +52,9 @@ impl<T: Operations> TagSet<T> {
         // The block layer places private data right behind `struct request`.
         const { assert!(core::mem::align_of::<Pdu<T>>() <= core::mem::align_of::<bindings::request>()) };
         let mut flags = 0;
+        if options.blocking {
+            flags |= bindings::BLK_MQ_F_BLOCKING;
+        }
         if options.stacking {
             flags |= bindings::BLK_MQ_F_STACKING;
         }
