@@ -192,7 +192,8 @@ impl Binding {
         let direct = self.flags.has(Flag::DIRECT_IO);
         self.file().can_nowait()
             && match rq.op() {
-                Op::Read => true,
+                // Through the page cache, a block device waits for the lock of its inode.
+                Op::Read => direct || self.file().is_regular(),
                 // One with FUA waits for the disk. Through the page cache, most file systems do
                 // not know how not to wait.
                 Op::Write => direct && !rq.is_fua() && !self.flags.has(Flag::READ_ONLY),

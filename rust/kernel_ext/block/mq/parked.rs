@@ -95,10 +95,12 @@ impl<T: Operations> Request<T> {
         // SAFETY: By the type invariant the request is valid, and we own it.
         let (rq_flags, ends_bios) = unsafe { ((*rq).rq_flags, (*rq).end_io.is_none()) };
         let (head, tail) = self.bios();
-        // SAFETY: As above; what is accounted to another device than that of the first bio, which
-        // ended before, may outlive it.
-        let account_outlives = rq_flags & bindings::RQF_IO_STAT != 0
-            && unsafe { head.as_ref().is_some_and(|bio| bio.bi_bdev != (*rq).part) };
+        // What is accounted to another device than that of the first bio, which ended before, may
+        // outlive it.
+        //
+        // SAFETY: As above.
+        let of_another = unsafe { head.as_ref().is_some_and(|bio| bio.bi_bdev != (*rq).part) };
+        let account_outlives = rq_flags & bindings::RQF_IO_STAT != 0 && of_another;
         if head.is_null()
             || account_outlives
             || !ends_bios
