@@ -35,6 +35,10 @@ test-peers:
 test-debug:
 	@scripts/test --debug $(TESTS)
 
+.PHONY: bench
+bench:
+	@scripts/bench
+
 .PHONY: shell
 shell: all
 	@scripts/vm -i --timeout 0 -- /loop_rs/scripts/guest-shell
