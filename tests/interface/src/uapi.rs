@@ -51,7 +51,7 @@ pub unsafe trait Plain: Copy {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct LoopInfo64 {
     pub device: u64,
     pub inode: u64,
@@ -72,7 +72,7 @@ pub struct LoopInfo64 {
 unsafe impl Plain for LoopInfo64 {}
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct LoopConfig {
     pub fd: u32,
     pub block_size: u32,
@@ -183,7 +183,7 @@ pub const BLKPG_DEL_PARTITION: i32 = 2;
 pub const BLKPG_RESIZE_PARTITION: i32 = 3;
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct BlkpgPartition {
     pub start: i64,
     pub length: i64,
