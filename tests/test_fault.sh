@@ -1,0 +1,214 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Whatever can fail does, one thing after the other: the caller is told, the device stays as it
+# was and works afterwards. Where the kernel has fault injection (CONFIG_FAILSLAB and the like);
+# what fails beneath the backing file is to be had on others, too.
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+DEBUGFS=/sys/kernel/debug
+FAULTS="failslab fail_page_alloc fail_usercopy fail_make_request"
+WORKERS=$DEBUGFS/loop_rs
+DM=loop_rs-fault
+KIB=1024
+
+# Waiting for RCU is most of what a device takes to come and go.
+EXPEDITED=/sys/kernel/rcu_expedited
+
+need_faults() {
+	if [ ! -d "$DEBUGFS/failslab" ] || [ ! -e /proc/self/fail-nth ]; then
+		skip "the kernel has no fault injection"
+	fi
+}
+
+# Nothing fails by chance, everything may when it's told to, and no word of it: a report
+# has a call trace.
+faults_set() {
+	local f
+
+	for f in $FAULTS; do
+		[ -d "$DEBUGFS/$f" ] || continue
+		echo 0 >"$DEBUGFS/$f/probability"
+		echo 0 >"$DEBUGFS/$f/verbose"
+		echo -1 >"$DEBUGFS/$f/times"
+		[ ! -e "$DEBUGFS/$f/ignore-gfp-wait" ] ||
+			echo "$1" >"$DEBUGFS/$f/ignore-gfp-wait"
+	done
+	[ ! -d "$DEBUGFS/fail_page_alloc" ] || echo 0 >"$DEBUGFS/fail_page_alloc/min-order"
+}
+
+# injected CALL FILES...: each thing in it fails in turn.
+injected() {
+	"$LIB_DIR/loop_fault" "$@" >"$T/out" || { cat "$T/out"; fail "loop_fault $*"; }
+	cat "$T/out"
+}
+
+# each CALL LEAST FILES...: at least so many things in it must have failed.
+each() {
+	local call=$1 least=$2
+
+	shift 2
+	need_faults
+	scratch_fs tmpfs "$T/fs" none 64M
+	pattern $((KIB * KIB)) "$T/fs/one" 1
+	pattern $((KIB * KIB)) "$T/fs/two" 2
+	injected "$call" "$@"
+	want_ge "things that failed" "$(sed -n 's/^passes after //p' "$T/out")" "$least"
+	want "devices left" "$(cd /sys/block && echo loop*)" "loop*"
+	wait_for 10 umount "$T/fs"
+}
+
+fallbacks() {
+	awk '$1 == "/" { print $NF }' "$WORKERS/$L/workers"
+}
+
+# A cgroup without a worker for want of memory has its I/O done by the root's.
+new_cgroup() {
+	local before
+
+	need_faults
+	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
+	pattern $((KIB * KIB)) "$T/file" 3
+	attach "$T/file"
+	trap 'rmdir "$CGROOT"/loop_rs-fault-* 2>/dev/null || true' EXIT
+	before=$(fallbacks 2>/dev/null || echo 0)
+	injected cgroup "$LOOP" "$CGROOT"
+	if [ "$DRIVER" != loop ]; then
+		# A node of the tree, the worker, and two counts; and now and then the pages
+		# they are in, so that one of them may be missed.
+		want_ge "I/O for which there was no worker" $(($(fallbacks) - before)) 3
+	fi
+	want_ge "things that failed" "$(sed -n 's/^passes after //p' "$T/out")" 4
+	detach
+}
+
+parked() {
+	awk '$1 == "/" { print $6 }' "$WORKERS/$L/workers"
+}
+
+parking() {
+	need_faults
+	need_scratch
+	scratch_fs ext4 "$T/fs"
+	pattern $((KIB * KIB)) "$T/fs/file" 4
+	sync -f "$T/fs/file"
+	attach --direct-io=on "$T/fs/file"
+	injected park "$LOOP" "$T/fs"
+	want_ge "things that failed" "$(sed -n 's/^passes after //p' "$T/out")" 2
+	[ "$DRIVER" = loop ] || want_ge "parked" "$(parked)" 1
+	detach
+	wait_for 10 umount "$T/fs"
+}
+
+# reads TIMES: at different places, that fail now and then: what is read is right. Sets GOOD and
+# BAD to how many there were.
+reads() {
+	local i at
+
+	GOOD=0 BAD=0
+	for ((i = 0; i < $1; i++)); do
+		at=$((RANDOM % 128))
+		if dd if="$LOOP" of="$T/out" bs=64k count=1 skip=$at iflag=direct 2>"$T/err"; then
+			cmp -n 65536 -i 0:$((at * 65536)) "$T/out" "$T/model"
+			GOOD=$((GOOD + 1))
+		else
+			grep -q "Input/output error" "$T/err" || fail "$(<"$T/err")"
+			BAD=$((BAD + 1))
+		fi
+	done
+	echo "$GOOD good, $BAD bad"
+}
+
+# Requests of the device below fail, before they get there.
+make_request() {
+	local name fault=$DEBUGFS/fail_make_request
+
+	need_faults
+	need_scratch
+	[ -d "$fault" ] || skip "no fail_make_request"
+	name=$(basename "$(readlink -f "$SCRATCH_DEV")")
+	pattern $((8 * KIB * KIB)) "$SCRATCH_DEV" 5
+	pattern $((8 * KIB * KIB)) "$T/model" 5
+	blockdev --flushbufs "$SCRATCH_DEV"
+	attach --direct-io=on --sizelimit $((8 * KIB * KIB)) "$SCRATCH_DEV"
+	# Which is to end with the case, however it ends.
+	# shellcheck disable=SC2064 # it's known now only
+	trap "echo 0 >$fault/probability; echo 0 >/sys/class/block/$name/make-it-fail" EXIT
+	echo 1 >"/sys/class/block/$name/make-it-fail"
+	echo 30 >"$fault/probability"
+	reads 50
+	want_ge "reads that failed" $BAD 5
+	want_ge "reads that did not" $GOOD 5
+	echo 100 >"$fault/probability"
+	want_error "Input/output error" dd if=/dev/zero of="$LOOP" bs=64k count=1 \
+		oflag=direct conv=notrunc
+	echo 0 >"$fault/probability"
+	reads 10
+	want "reads that fail" $BAD 0
+	cmp -n $((8 * KIB * KIB)) "$LOOP" "$T/model"
+	detach
+}
+
+# A device below that comes and goes.
+flakey() {
+	local sectors=$((16 * KIB))
+
+	need_scratch
+	modprobe -q dm-flakey || [ -d /sys/module/dm_flakey ] || skip "no dm-flakey"
+	dm_create "$DM" "0 $sectors linear $SCRATCH_DEV 0"
+	pattern $((8 * KIB * KIB)) "/dev/mapper/$DM" 6
+	pattern $((8 * KIB * KIB)) "$T/model" 6
+	blockdev --flushbufs "/dev/mapper/$DM"
+	attach --direct-io=on "/dev/mapper/$DM"
+	dm_swap "$DM" "0 $sectors flakey $SCRATCH_DEV 0 1 1 2 error_reads error_writes"
+	local end=$((SECONDS + 3)) good=0 bad=0
+
+	while [ "$SECONDS" -lt "$end" ] || [ $good -eq 0 ] || [ $bad -eq 0 ]; do
+		reads 10
+		good=$((good + GOOD)) bad=$((bad + BAD))
+		[ "$SECONDS" -lt $((end + 30 * SLOW)) ] || fail "$good good, $bad bad"
+	done
+	dm_swap "$DM" "0 $sectors linear $SCRATCH_DEV 0"
+	cmp -n $((8 * KIB * KIB)) "$LOOP" "$T/model"
+	detach
+	dm_remove "$DM"
+}
+
+# A case that failed may have left devices.
+fresh() {
+	! driver_loaded || driver_unload
+	driver_load max_loop=0
+	"$@"
+}
+
+test_begin 16
+LIB_DMS+=("$DM")
+mkdir "$T/fs"
+[ ! -w $EXPEDITED ] || echo 1 >$EXPEDITED
+need_driver max_loop=0
+faults_set N
+
+# A disk takes some 500 allocations, and a while: once all of them are made to fail.
+check "LOOP_CTL_ADD" fresh each add 20 none
+check "LOOP_CTL_GET_FREE" fresh each get-free/9 20 none
+check "open" fresh each open 1 none
+check "open of a device that is not there" fresh each open-dead/9 20 "$T/fs/dead"
+check "LOOP_CONFIGURE" fresh each configure 10 "$T/fs/one"
+check "LOOP_SET_FD" fresh each set-fd 10 "$T/fs/one"
+check "LOOP_SET_STATUS64" fresh each set-status 2 "$T/fs/one"
+check "LOOP_GET_STATUS64" fresh each get-status 1 "$T/fs/one"
+check "LOOP_CHANGE_FD" fresh each change-fd 2 "$T/fs/one" "$T/fs/two"
+check "LOOP_SET_BLOCK_SIZE" fresh each block-size 0 "$T/fs/one"
+check "LOOP_SET_DIRECT_IO" fresh each direct-io 0 "$T/fs/one"
+check "LOOP_CLR_FD and the last close" fresh each clear 1 "$T/fs/one"
+check "the first I/O of a cgroup" fresh new_cgroup
+check "parking" fresh parking
+check "requests below that fail" fresh make_request
+check "a device below that comes and goes" fresh flakey
+
+faults_set Y
+[ ! -w $EXPEDITED ] || echo 0 >$EXPEDITED
+test_end
