@@ -31,6 +31,10 @@ test:
 test-peers:
 	@scripts/test-peers $(TESTS)
 
+.PHONY: isolation
+isolation:
+	@scripts/isolation $(SCENARIOS)
+
 .PHONY: test-debug
 test-debug:
 	@scripts/test --debug $(TESTS)

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The neighbours of tests/isolation: processes, each in a cgroup, that keep a
+ * device busy until they are told to stop.
+ *
+ *   isolation_io COUNTS DEVICE read|write|paged OFFSET SIZE DEPTH CGROUP...
+ *
+ * One process for each CGROUP (a directory), with a range of SIZE bytes of its own,
+ * the first at OFFSET: "read" and "write" keep DEPTH direct 4 KiB requests in flight
+ * at random places, "paged" writes through the device's page cache. How many
+ * were done is counted in the file COUNTS, 8 bytes for each process.
+ *
+ * On SIGTERM the processes are killed and waited for; who is stuck in the kernel
+ * is waited for as long as it takes. Exits with 1 if one of them failed.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/aio_abi.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define BLOCK		4096u
+#define BATCH		32
+#define MAX_DEPTH	4096
+
+static uint64_t rng;
+static uint8_t buf[BLOCK] __attribute__((aligned(BLOCK)));
+
+static void __attribute__((noreturn, format(printf, 1, 2)))
+die(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	fprintf(stderr, "isolation_io: ");
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+	va_end(ap);
+	exit(1);
+}
+
+static uint64_t number(const char *s)
+{
+	char *end;
+	uint64_t n = strtoull(s, &end, 0);
+
+	if (end == s || *end)
+		die("%s is no number", s);
+	return n;
+}
+
+static int64_t somewhere(uint64_t offset, uint64_t size)
+{
+	rng = rng * 6364136223846793005ull + 1442695040888963407ull;
+	return offset + (rng >> 33) % (size / BLOCK) * BLOCK;
+}
+
+static void submit(aio_context_t ctx, struct iocb **iocbs, long n)
+{
+	while (n > 0) {
+		long some = n < BATCH ? n : BATCH;
+		long done = syscall(SYS_io_submit, ctx, some, iocbs);
+
+		if (done < 0) {
+			if (errno == EAGAIN || errno == EINTR)
+				continue;
+			die("io_submit: %s", strerror(errno));
+		}
+		iocbs += done;
+		n -= done;
+	}
+}
+
+static void __attribute__((noreturn))
+keep_in_flight(int fd, int op, uint64_t offset, uint64_t size, long depth,
+	       volatile uint64_t *count)
+{
+	static struct iocb iocbs[MAX_DEPTH], *again[MAX_DEPTH];
+	static struct io_event events[MAX_DEPTH];
+	aio_context_t ctx = 0;
+	long i, n;
+
+	if (syscall(SYS_io_setup, depth, &ctx))
+		die("io_setup: %s", strerror(errno));
+	for (i = 0; i < depth; i++) {
+		iocbs[i].aio_lio_opcode = op;
+		iocbs[i].aio_fildes = fd;
+		iocbs[i].aio_buf = (uintptr_t)buf;
+		iocbs[i].aio_nbytes = BLOCK;
+		iocbs[i].aio_offset = somewhere(offset, size);
+		again[i] = &iocbs[i];
+	}
+	n = depth;
+	for (;;) {
+		submit(ctx, again, n);
+		do
+			n = syscall(SYS_io_getevents, ctx, 1L, depth, events, NULL);
+		while (n < 0 && errno == EINTR);
+		if (n < 0)
+			die("io_getevents: %s", strerror(errno));
+		for (i = 0; i < n; i++) {
+			again[i] = (struct iocb *)(uintptr_t)events[i].obj;
+			if (events[i].res != BLOCK)
+				die("I/O at %lld: %s", (long long)again[i]->aio_offset,
+				    strerror(events[i].res < 0 ? -events[i].res : EIO));
+			again[i]->aio_offset = somewhere(offset, size);
+		}
+		*count += n;
+	}
+}
+
+static void __attribute__((noreturn))
+write_paged(int fd, uint64_t offset, uint64_t size, volatile uint64_t *count)
+{
+	for (;;) {
+		int64_t pos = somewhere(offset, size);
+
+		if (pwrite(fd, buf, BLOCK, pos) != BLOCK)
+			die("write at %lld: %s", (long long)pos, strerror(errno));
+		++*count;
+	}
+}
+
+static void enter(const char *cgroup)
+{
+	char path[4096];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
+	fd = open(path, O_WRONLY);
+	if (fd < 0 || write(fd, "0", 1) != 1)
+		die("%s: %s", path, strerror(errno));
+	close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	const char *device, *op;
+	uint64_t offset, size, depth;
+	volatile uint64_t *counts;
+	int i, n, fd, status, failed = 0;
+	sigset_t set;
+	pid_t *pids;
+
+	if (argc < 8)
+		die("usage: isolation_io COUNTS DEVICE read|write|paged OFFSET SIZE DEPTH CGROUP...");
+	device = argv[2];
+	op = argv[3];
+	offset = number(argv[4]);
+	size = number(argv[5]);
+	depth = number(argv[6]);
+	n = argc - 7;
+	if (strcmp(op, "read") && strcmp(op, "write") && strcmp(op, "paged"))
+		die("%s is not read, write, or paged", op);
+	if (size < BLOCK || depth < 1 || depth > MAX_DEPTH)
+		die("a SIZE of at least %u, and a DEPTH of 1 to %d", BLOCK, MAX_DEPTH);
+
+	fd = open(argv[1], O_RDWR | O_CREAT | O_TRUNC, 0600);
+	if (fd < 0 || ftruncate(fd, n * sizeof(*counts)))
+		die("%s: %s", argv[1], strerror(errno));
+	counts = mmap(NULL, n * sizeof(*counts), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (counts == MAP_FAILED)
+		die("mmap: %s", strerror(errno));
+	close(fd);
+	pids = calloc(n, sizeof(*pids));
+	if (!pids)
+		die("no memory");
+
+	/* Waited for below: one that comes early is not lost. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	for (i = 0; i < n; i++) {
+		pids[i] = fork();
+		if (pids[i] < 0)
+			die("fork: %s", strerror(errno));
+		if (pids[i])
+			continue;
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		sigprocmask(SIG_UNBLOCK, &set, NULL);
+		rng = i + 1;
+		enter(argv[7 + i]);
+		fd = open(device, !strcmp(op, "read") ? O_RDONLY | O_DIRECT :
+			  !strcmp(op, "write") ? O_WRONLY | O_DIRECT : O_WRONLY);
+		if (fd < 0)
+			die("%s: %s", device, strerror(errno));
+		if (!strcmp(op, "paged"))
+			write_paged(fd, offset + i * size, size, &counts[i]);
+		keep_in_flight(fd, *op == 'r' ? IOCB_CMD_PREAD : IOCB_CMD_PWRITE,
+			       offset + i * size, size, depth, &counts[i]);
+	}
+
+	/* None of them ends by itself, unless it fails. */
+	if (sigwaitinfo(&set, NULL) == SIGCHLD)
+		failed = 1;
+	for (i = 0; i < n; i++)
+		kill(pids[i], SIGKILL);
+	for (i = 0; i < n; i++)
+		while (waitpid(pids[i], &status, 0) < 0 && errno == EINTR)
+			;
+	return failed;
+}
