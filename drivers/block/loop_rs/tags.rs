@@ -20,7 +20,7 @@
 //! - After each decision at least the reserve is not kept: a tag is kept only while that many others
 //!   are free, and parking adds to what is free.
 //! - Whoever waits in the block layer for a tag found all of them in use. Those that are not kept
-//!   are with requests on their way to the driver, which get there without waiting for anything, one
+//!   are with requests on their way to the driver, which get there without waiting (but see below), one
 //!   plug at a time, and are parked then, or kept while others are free; or with requests of somebody
 //!   who is not stuck. So as many tags are freed as the reserve has.
 //! - That is as many as it takes for those who wait to be woken, which the block layer does in
@@ -31,10 +31,14 @@
 //!
 //! It does not hold where parking is impossible: when there is no memory for it or there is
 //! [too much of it](MAX_PARKED), and for flushes, which the block layer sends one at a time, and keeps
-//! the tags of those who wait for them, unseen by the driver. Nor does it for a scheduler that lets
-//! some see only part of the tags, as bfq does.
+//! the tags of those who wait for them, unseen by the driver. Nor does it for what makes requests wait
+//! on their way to the driver, with a tag or a share in something that is short: a scheduler that lets
+//! some see only part of the tags, as bfq does, or that gives out tokens, as kyber does; `io.cost` on
+//! the loop device itself, whose waiters can have a tag that was allocated ahead. None of them is
+//! there by default; the throttling of writeback, which would be, is turned off.
 //!
-//! Whatever waits for all I/O to end (to freeze the queue) waits for what is parked, too.
+//! Whatever waits for all I/O to end (to freeze the queue) waits for what is parked, too: for a
+//! cgroup that is held to little, that can be long, until its limit is raised.
 
 use kernel::{
     prelude::*,

@@ -8,6 +8,9 @@
 //! device's workqueue, that serves the slot's requests one after the other as its cgroup. So no
 //! cgroup waits for the I/O of another.
 //!
+//! What can be served without waiting is not put in a slot: the task that submits it serves it right
+//! there, when it is in the request's cgroup and may do so, and the slot's worker has nothing to do.
+//!
 //! A slot is scheduled from when its worker is queued until the worker has found it empty. A slot
 //! that is not scheduled, and empty, is idle, and its worker is on the idle list; after a while the
 //! reaper takes it out of the tree, and with it the reference to the css. All of that is under one
