@@ -183,11 +183,45 @@ listed() {
 	tear_down
 }
 
+# What takes no waiting is done by the task that submits it: its worker takes next to
+# nothing. Its cgroup is charged for it all the same.
+served_here() {
+	local dio taken disk=/sys/class/block/${SCRATCH_DEV#/dev/}/dev
+
+	skip_on_c "it has a worker do everything"
+	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
+	need_scratch
+	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
+	load_with_timeout 60000
+	[ -d "$PARENT" ] || mkdir "$PARENT"
+	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
+	scratch_fs ext4 "$T/fs"
+	pattern $((1 << 20)) "$T/fs/file" 3
+	sync -f "$T/fs/file"
+	for dio in off on; do
+		cat "$T/fs/file" >/dev/null
+		attach --direct-io=$dio "$T/fs/file"
+		mkdir "$PARENT/here-$dio"
+		cg_run "$PARENT/here-$dio" dd if="$LOOP" of="$T/out" bs=4k iflag=direct 2>/dev/null
+		cmp "$T/out" "$T/fs/file"
+		taken=$(awk -v cg="/here-$dio" 'substr($1, length($1) - length(cg) + 1) == cg { print $4 }' "$WORKERS/$L/workers")
+		[ "${taken:-none}" != none ] && [ "$taken" -lt 32 ] ||
+			fail "the worker took ${taken:-none} of 256, direct I/O $dio"
+		[ $dio = off ] ||
+			grep -qE "^$(<"$disk") rbytes=$((1 << 20)) " "$PARENT/here-$dio/io.stat" ||
+			fail "io.stat of the cgroup: $(<"$PARENT/here-$dio/io.stat")"
+		detach
+		cg_remove "$PARENT/here-$dio"
+	done
+	umount "$T/fs"
+	cg_remove "$PARENT"
+}
+
 not_listed() {
 	no_dying && ! grep -q loop_rs-worker "$WORKERS/$L/workers"
 }
 
-test_begin 7
+test_begin 8
 LIB_CGROUPS+=("$PARENT")
 need_driver
 
@@ -200,5 +234,6 @@ check "an idle worker is reaped in time" reaped
 check "a worker that is used stays" reused
 check "a cgroup removed while it does I/O" removed_under_io
 check "workers in debugfs" listed
+check "what takes no waiting is done where it is submitted" served_here
 
 test_end
