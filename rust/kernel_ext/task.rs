@@ -133,27 +133,16 @@ pub fn stack_left() -> usize {
 pub const HALF_STACK: usize = bindings::THREAD_SIZE as usize / 2;
 
 /// Whether the current task is in a place where file systems must not be entered: it reclaims
-/// memory, or has a transaction of a file system's open, or holds locks of one.
-pub(crate) fn in_fs_or_reclaim() -> bool {
+/// memory, or has a transaction of a file system's open, or holds locks of one. One that is
+/// `reading_ahead` always allocates as if it did, which says nothing.
+pub(crate) fn in_fs_or_reclaim(reading_ahead: bool) -> bool {
+    let mut flags = bindings::PF_MEMALLOC | bindings::PF_MEMALLOC_NOIO;
+    if !reading_ahead {
+        flags |= bindings::PF_MEMALLOC_NOFS;
+    }
     let task = Task::current_raw();
     // SAFETY: Only the task itself changes these.
-    unsafe {
-        !(*task).journal_info.is_null()
-            || (*task).flags
-                & (bindings::PF_MEMALLOC | bindings::PF_MEMALLOC_NOIO | bindings::PF_MEMALLOC_NOFS)
-                != 0
-    }
-}
-
-/// As [`in_fs_or_reclaim`], for a task that is reading ahead: that allocates as in a file system,
-/// which says nothing of where the task is.
-pub(crate) fn in_transaction_or_reclaim() -> bool {
-    let task = Task::current_raw();
-    // SAFETY: Only the task itself changes these.
-    unsafe {
-        !(*task).journal_info.is_null()
-            || (*task).flags & (bindings::PF_MEMALLOC | bindings::PF_MEMALLOC_NOIO) != 0
-    }
+    unsafe { !(*task).journal_info.is_null() || (*task).flags & flags != 0 }
 }
 
 /// Whether the current task has bios put off until the one that it submits now is under way.

@@ -374,6 +374,8 @@ pub unsafe trait Transfer: Sized {
         let io = self.io();
         // SAFETY: The kiocb's file is valid.
         if write && !unsafe { start_write(iocb, flags) } {
+            // SAFETY: We own the I/O, and the iterator is not used any more.
+            unsafe { (*io).release_bvecs() };
             return Submitted::Done(self, Err(EAGAIN), file);
         }
         // SAFETY: We own the I/O.

@@ -168,7 +168,8 @@ impl<T: Operations> Request<T> {
         unsafe { bindings::blk_mq_requeue_request(self.into_raw(), true) }
     }
 
-    /// Whether the current task may serve the request right here, where it is handed to the driver:
+    /// Whether the current task may serve the request, a read or a write, right here, where it is
+    /// handed to the driver:
     ///
     /// - it is the task that asked for it, so that it waits for its own I/O only, and is charged for
     ///   it as the request is: the request did not come through a scheduler, and the task's blkcg
@@ -185,11 +186,12 @@ impl<T: Operations> Request<T> {
         // SAFETY: By the type invariant the request is valid.
         let (cmd_flags, rq_flags) = unsafe { ((*rq).cmd_flags, (*rq).rq_flags) };
         let readahead = cmd_flags & bindings::REQ_RAHEAD != 0;
-        if rq_flags & (bindings::RQF_USE_SCHED | bindings::RQF_FLUSH_SEQ) != 0
+        if !matches!(self.op(), Op::Read | Op::Write)
+            || rq_flags & (bindings::RQF_USE_SCHED | bindings::RQF_FLUSH_SEQ) != 0
             || cmd_flags & (bindings::REQ_META | bindings::REQ_PRIO) != 0
             || task::is_kthread()
-            || (readahead && task::in_transaction_or_reclaim())
-            || (!readahead && (task::in_fs_or_reclaim() || self.is_of_device_cache()))
+            || task::in_fs_or_reclaim(readahead)
+            || (!readahead && self.is_of_device_cache())
             || task::has_bios_put_off()
             || task::stack_left() < task::HALF_STACK
         {
@@ -198,20 +200,18 @@ impl<T: Operations> Request<T> {
         self.blkcg().is_some_and(Css::is_of_current)
     }
 
-    /// Whether the first page of the request's memory is of the page cache of the device itself: it
-    /// mostly holds a file system's metadata, also when that does not say so.
+    /// Whether the first page of a read's or write's memory is of the page cache of the device itself:
+    /// it mostly holds a file system's metadata, also when that does not say so.
     fn is_of_device_cache(&self) -> bool {
         let (bio, _) = self.bios();
-        // SAFETY: By the type invariant the request's bios are valid, and so is what those with data
-        // point to. A page that is read or written stays one, and its folio's mapping is looked
-        // at, not followed.
+        // SAFETY: By the type invariant the request's bios are valid, and those of a read or a write
+        // have data. A page that is read or written stays one, and its folio's mapping is looked at,
+        // not followed.
         unsafe {
-            let Some(bio) = bio.as_ref() else {
-                return false;
+            let bio = match bio.as_ref() {
+                Some(bio) if matches!(self.op(), Op::Read | Op::Write) => bio,
+                _ => return false,
             };
-            if bio.bi_io_vec.is_null() || bio.bi_iter.bi_size == 0 {
-                return false;
-            }
             let page = (*bio.bi_io_vec.add(bio.bi_iter.bi_idx as usize)).bv_page;
             let folio = bindings::page_folio(page);
             (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping == (*bio.bi_bdev).bd_mapping
