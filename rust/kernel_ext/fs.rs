@@ -79,6 +79,10 @@ pub trait FileExt {
     fn can_direct(&self) -> bool;
     /// Whether the file knows `IOCB_NOWAIT`.
     fn can_nowait(&self) -> bool;
+    /// Whether direct I/O needs nothing to be made that its file system has one of: the workqueue
+    /// for what goes on after it, which the first direct I/O makes, under locks that those hold who
+    /// wait for I/O to any device.
+    fn direct_is_set_up(&self) -> bool;
     /// Whether a write with `IOCB_DSYNC` is known to be safe when it is over, for that range alone:
     /// not all file systems look at the `kiocb` for it, and some sync the whole file.
     fn honours_dsync(&self) -> bool;
@@ -167,6 +171,16 @@ impl FileExt for File {
     fn can_nowait(&self) -> bool {
         // SAFETY: As in `is_writable`.
         unsafe { (*self.as_ptr()).f_mode & bindings::FMODE_NOWAIT != 0 }
+    }
+
+    fn direct_is_set_up(&self) -> bool {
+        if self.as_bdev().is_some() {
+            return true;
+        }
+        // SAFETY: An inode has a super block, which stays mounted while the file is open. The pointer
+        // is set once, from null, by whoever comes first, and is not followed here.
+        let workqueue = unsafe { (&raw const (*(*host(self)).i_sb).s_dio_done_wq).read_volatile() };
+        !workqueue.is_null()
     }
 
     fn honours_dsync(&self) -> bool {

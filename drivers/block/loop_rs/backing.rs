@@ -191,9 +191,9 @@ impl Binding {
     pub(crate) fn serves_here<I: Transfer>(&self, rq: &I) -> bool {
         let direct = self.flags.has(Flag::DIRECT_IO);
         self.file().can_nowait()
+            && (!direct || self.file().direct_is_set_up())
             && match rq.op() {
-                // Through the page cache, a block device waits for the lock of its inode.
-                Op::Read => direct || self.file().is_regular(),
+                Op::Read => true,
                 // One with FUA waits for the disk. Through the page cache, most file systems do
                 // not know how not to wait.
                 Op::Write => direct && !rq.is_fua() && !self.flags.has(Flag::READ_ONLY),

@@ -36,6 +36,10 @@ impl IoFlags {
     /// `IOCB_NOIO`). The file must know how ([`FileExt::can_nowait`]).
     pub const CACHED: Self = Self((bindings::IOCB_NOWAIT | bindings::IOCB_NOIO) as i32);
 
+    fn is_cached(self) -> bool {
+        self.0 & Self::CACHED.0 == Self::CACHED.0
+    }
+
     /// The same, for as much as can be had without waiting (`IOCB_NOWAIT`): `EAGAIN` when that is
     /// nothing. A read that misses the page cache starts to fill it. The file must know how
     /// ([`FileExt::can_nowait`]).
@@ -192,6 +196,33 @@ unsafe fn call_file(
     }
 }
 
+/// Reads what the page cache has of a block device, as its file's own operation would, which waits
+/// for the lock of its inode whatever the flags say: `EAGAIN` when that is taken, or when `end`, up to
+/// which the read goes, is not within the device.
+///
+/// # Safety
+///
+/// As for [`call_file`], for a file that is open on a block device; the kiocb has no completion, and
+/// flags not to wait and to start nothing.
+unsafe fn read_bdev_cached(
+    iocb: *mut bindings::kiocb,
+    iter: &mut bindings::iov_iter,
+    end: i64,
+) -> isize {
+    // SAFETY: By the requirements of this function the file's data is a block device's, whose inode
+    // stays while the file is open.
+    unsafe {
+        let inode = (*(*(*iocb).ki_filp).f_mapping).host;
+        let lock = &raw mut (*inode).i_rwsem;
+        if end > bindings::i_size_read(inode) || bindings::down_read_trylock(lock) == 0 {
+            return EAGAIN.to_errno() as isize;
+        }
+        let ret = bindings::filemap_read(iocb, iter, 0);
+        bindings::up_read(lock);
+        ret
+    }
+}
+
 /// Turns what a file operation returned into a result.
 fn to_result(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
@@ -343,11 +374,19 @@ pub unsafe trait Transfer: Sized {
                 let iocb = prepare(self, file, pos, flags);
                 // SAFETY: The kiocb has no completion, so that it is complete when the call
                 // returns; the file is valid until then.
-                let result = unsafe { call(self.op(), iocb, &mut iter, flags) };
+                let result = unsafe {
+                    if flags.is_cached() && self.op() == Op::Read && file.as_bdev().is_some() {
+                        let end = pos.saturating_add(self.len() as i64);
+                        to_result(read_bdev_cached(iocb, &mut iter, end))
+                    } else {
+                        call(self.op(), iocb, &mut iter, flags)
+                    }
+                };
                 // SAFETY: We own the I/O.
                 unsafe { (*self.io()).release_bvecs() };
                 result
             }
+            Err(_) if flags.is_cached() => Err(EAGAIN),
             Err(_) => transfer_bios(self, file, pos, flags),
         }
     }
