@@ -335,6 +335,20 @@ disk_stat() {
 	echo "${stat[$2 - 1]}"
 }
 
+# worker_stat LOOPN CGROUP KEY: what loop_rs says in debugfs of the worker of a cgroup, or of those
+# whose path ends with that, one removed and made again among them; nothing when there is none.
+worker_stat() {
+	awk -v cg="$2" -v key="$3=" '
+		cg == "/" ? $1 == cg : substr($1, length($1) - length(cg) + 1) == cg {
+			for (i = 2; i <= NF; i++)
+				if (index($i, key) == 1) {
+					n += substr($i, length(key) + 1)
+					found = 1
+				}
+		}
+		END { if (found) print n }' "/sys/kernel/debug/loop_rs/$1/workers"
+}
+
 blocks_of() {
 	stat -c %b "$1"
 }

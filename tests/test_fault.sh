@@ -62,7 +62,7 @@ each() {
 }
 
 fallbacks() {
-	awk '$1 == "/" { print $NF }' "$WORKERS/$L/workers"
+	worker_stat "$L" / fallbacks
 }
 
 # A cgroup without a worker for want of memory has its I/O done by the root's.
@@ -86,7 +86,7 @@ new_cgroup() {
 }
 
 parked() {
-	awk '$1 == "/" { print $6 }' "$WORKERS/$L/workers"
+	worker_stat "$L" / parked
 }
 
 parking() {

@@ -191,7 +191,7 @@ alone() {
 		--iodepth_batch_submit=64 --size=16M --verify=crc32c --verify_fatal=1 \
 		>"$T/fio" 2>&1 || fail "$(tail -n 5 "$T/fio")"
 	if [ -r "$workers/$L/workers" ]; then
-		awk '$1 ~ /victim$/ && $6 > 0 { n++ } END { exit !n }' "$workers/$L/workers" ||
+		[ "$(worker_stat "$L" /victim parked)" -gt 0 ] ||
 			fail "nothing was parked: $(<"$workers/$L/workers")"
 	fi
 	detach

@@ -174,7 +174,7 @@ mount_and_go() {
 
 # Whether or not there is something to be told.
 ask() {
-	cat /sys/block/loop*/loop/backing_file /sys/block/loop*/stat \
+	cat /sys/block/loop*/loop/{backing_file,stat} /sys/block/loop*/stat \
 		/sys/kernel/debug/loop_rs/*/workers || true
 	blockdev --rereadpt /dev/loop0 || true
 	losetup -l

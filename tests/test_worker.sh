@@ -178,6 +178,13 @@ listed() {
 	cgroup_io a
 	grep -q "/loop_rs-worker/a idle" "$WORKERS/$L/workers" ||
 		fail "$(<"$WORKERS/$L/workers")"
+	want "waiting" "$(worker_stat "$L" /a waiting)" 0
+	want "tags" "$(worker_stat "$L" /a tags)" 0
+	want "written" "$(worker_stat "$L" /a wios) $(worker_stat "$L" /a wbytes)" "8 $((8 * 65536))"
+	want "read" "$(worker_stat "$L" /a rios) $(worker_stat "$L" /a rbytes)" "8 $((8 * 65536))"
+	want "done" "$(worker_stat "$L" /a "done")" 16
+	want_ge "device's written bytes" \
+		"$(sed 's/.* wbytes=\([0-9]*\) .*/\1/' "/sys/block/$L/loop/stat")" $((8 * 65536))
 	wait_for 10 not_listed || fail "$(<"$WORKERS/$L/workers")"
 	cg_remove "$PARENT/a"
 	tear_down
@@ -186,7 +193,7 @@ listed() {
 # What takes no waiting is done by the task that submits it: its worker takes next to
 # nothing. Its cgroup is charged for it all the same.
 served_here() {
-	local dio taken disk=/sys/class/block/${SCRATCH_DEV#/dev/}/dev
+	local dio done here disk=/sys/class/block/${SCRATCH_DEV#/dev/}/dev
 
 	skip_on_c "it has a worker do everything"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
@@ -204,9 +211,10 @@ served_here() {
 		mkdir "$PARENT/here-$dio"
 		cg_run "$PARENT/here-$dio" dd if="$LOOP" of="$T/out" bs=4k iflag=direct 2>/dev/null
 		cmp "$T/out" "$T/fs/file"
-		taken=$(awk -v cg="/here-$dio" 'substr($1, length($1) - length(cg) + 1) == cg { print $4 }' "$WORKERS/$L/workers")
-		[ "${taken:-none}" != none ] && [ "$taken" -lt 32 ] ||
-			fail "the worker took ${taken:-none} of 256, direct I/O $dio"
+		done=$(worker_stat "$L" "/here-$dio" "done")
+		here=$(worker_stat "$L" "/here-$dio" here)
+		want "requests, direct I/O $dio" "$done" 256
+		want_ge "requests served where they were submitted, direct I/O $dio" "$here" 224
 		[ $dio = off ] ||
 			grep -qE "^$(<"$disk") rbytes=$((1 << 20)) " "$PARENT/here-$dio/io.stat" ||
 			fail "io.stat of the cgroup: $(<"$PARENT/here-$dio/io.stat")"

@@ -36,6 +36,18 @@ impl JiffiesInstant {
         Self::now().0.wrapping_sub(self.0) as isize >= 0
     }
 
+    /// How long ago this point was, in milliseconds; 0 when it is in the future.
+    ///
+    /// Wraps the C function `jiffies64_to_msecs`.
+    pub fn elapsed_ms(self) -> u64 {
+        let delta = Self::now().0.wrapping_sub(self.0);
+        if delta as isize <= 0 {
+            return 0;
+        }
+        // SAFETY: No requirements.
+        unsafe { bindings::jiffies64_to_msecs(delta as u64) }
+    }
+
     /// Whether this point comes before `other`.
     ///
     /// Corresponds to the C macro `time_before`.

@@ -23,7 +23,7 @@ use kernel_ext::{
 
 disk_attribute_group! {
     pub(crate) static GROUP: LoopOps = c"loop" {
-        BackingFile, Offset, SizeLimit, AutoClear, PartScan, Dio,
+        BackingFile, Offset, SizeLimit, AutoClear, PartScan, Dio, Stat,
     }
 }
 
@@ -115,3 +115,14 @@ flag_attribute!(
     /// Whether the file is read and written past the page cache.
     Dio, c"dio", Flag::DIRECT_IO
 );
+
+/// What was done for all cgroups together: see [`stats`](crate::stats).
+struct Stat;
+
+impl Attribute<LoopOps> for Stat {
+    const NAME: &'static CStr = c"stat";
+
+    fn show(disk: &GenDisk<LoopOps>, page: &mut Page<'_>) -> Result {
+        line(page, fmt!("{}", disk.data().pool().report()))
+    }
+}

@@ -67,7 +67,7 @@ pub(crate) fn may_keep(held: u32, all: u32, depth: u32) -> bool {
     held.saturating_add(reserve(depth)) <= free
 }
 
-/// How many were given back, of a cgroup's tags or of a device's, or of what a cgroup has parked.
+/// How many were given back, of a cgroup's tags or of a device's, or of what either has parked.
 pub(crate) struct Tally {
     returned: Atomic<u32>,
     /// That of the device, for a cgroup's.
@@ -107,16 +107,11 @@ impl Held {
         self.kept.wrapping_sub(self.tally.returned.load(Relaxed))
     }
 
-    /// Counts another one.
-    pub(crate) fn add(&mut self) -> Kept {
-        self.kept = self.kept.wrapping_add(1);
-        Kept(self.tally.clone())
-    }
-
     /// Counts another one of a cgroup and its device.
     pub(crate) fn keep(&mut self, device: &mut Held) -> Kept {
         device.kept = device.kept.wrapping_add(1);
-        self.add()
+        self.kept = self.kept.wrapping_add(1);
+        Kept(self.tally.clone())
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     dispatch::{self, Work as _},
     errors::Told,
     idle_worker_timeout_ms,
+    stats::{Counts, Report, SlotReport},
     tags::{self, Held},
 };
 use kernel::{
@@ -52,25 +53,6 @@ use kernel_ext::{
     workqueue::{OwnedQueue, WQ_FREEZABLE, WQ_UNBOUND},
 };
 
-/// What is to be told of a slot.
-pub(crate) struct Report {
-    pub(crate) id: SlotId,
-    /// The cgroup; none for the root's slot, and that of flushes.
-    pub(crate) css: Option<ARef<Css<Io>>>,
-    /// The worker is queued or running.
-    pub(crate) busy: bool,
-    /// How many requests wait for the worker.
-    pub(crate) waiting: u64,
-    /// How many requests the worker took since the slot was made.
-    pub(crate) taken: u64,
-    /// How many tags the slot's requests hold.
-    pub(crate) tags: u32,
-    /// How many requests were parked since the slot was made.
-    pub(crate) parked: u64,
-    /// How many requests went to the root's slot because there was no memory for one.
-    pub(crate) fallbacks: u64,
-}
-
 /// Which slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SlotId {
@@ -93,11 +75,10 @@ struct Slot {
     tags: Held,
     /// What was put in `parked` and has not ended.
     parking: Held,
+    counts: Counts,
     /// How many requests were put in `pending` or `parked`, and how many of them the worker took.
     received: u64,
     taken: u64,
-    /// How many were put in `parked`.
-    has_parked: u64,
     /// The worker is queued, or running and going to look at `pending` again.
     scheduled: bool,
     /// When the worker last had nothing to do.
@@ -107,16 +88,16 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(worker: Arc<Worker>, device: &Held, flags: kernel::alloc::Flags) -> Result<Self> {
+    fn new(worker: Arc<Worker>, shared: &Shared, flags: kernel::alloc::Flags) -> Result<Self> {
         Ok(Self {
             worker,
             pending: TransferList::new(),
             parked: TransferList::new(),
-            tags: Held::new(Some(device), flags)?,
-            parking: Held::new(None, flags)?,
+            tags: Held::new(Some(&shared.tags), flags)?,
+            parking: Held::new(Some(&shared.parking), flags)?,
+            counts: Counts::default(),
             received: 0,
             taken: 0,
-            has_parked: 0,
             scheduled: false,
             idle_since: JiffiesInstant::now(),
             listed_since: JiffiesInstant::now(),
@@ -135,10 +116,33 @@ impl Slot {
     }
 
     /// Adds a request, which keeps its tag.
-    fn push(&mut self, mut rq: Request<LoopOps>, device: &mut Held) {
-        rq.data_mut().kept = Some(self.tags.keep(device));
+    fn push(&mut self, mut rq: Request<LoopOps>, shared: &mut Shared, past: Past) {
+        self.count(&rq, shared, past);
+        rq.data_mut().kept = Some(self.tags.keep(&mut shared.tags));
         self.pending.push_back(rq);
         self.received = self.received.wrapping_add(1);
+    }
+
+    /// Adds parked I/O.
+    fn push_parked(&mut self, mut parked: Parked<LoopOps>, shared: &mut Shared, past: Past) {
+        self.count(&parked, shared, past);
+        for counts in [&mut self.counts, &mut shared.counts] {
+            counts.parked = counts.parked.wrapping_add(1);
+        }
+        parked.data_mut().kept = Some(self.parking.keep(&mut shared.parking));
+        self.parked.push_back(parked);
+        self.received = self.received.wrapping_add(1);
+    }
+
+    /// Counts I/O that is handed to the worker.
+    fn count<I: Transfer>(&mut self, io: &I, shared: &mut Shared, past: Past) {
+        for counts in [&mut self.counts, &mut shared.counts] {
+            match past {
+                Past::New => counts.ask(io),
+                Past::Missed => counts.missed = counts.missed.wrapping_add(1),
+                Past::Again => (),
+            }
+        }
     }
 
     /// Sees to it that the worker looks at what waits.
@@ -149,6 +153,27 @@ impl Slot {
             let _ = workqueue.enqueue(self.worker.clone());
         }
     }
+}
+
+/// What became of I/O before it is handed to a worker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Past {
+    /// Nothing.
+    New,
+    /// It would have had to wait where it was submitted.
+    Missed,
+    /// Some of it was done.
+    Again,
+}
+
+/// What a device's slots share.
+struct Shared {
+    /// The tags that are held, and what is parked.
+    tags: Held,
+    parking: Held,
+    counts: Counts,
+    /// How many requests went to the root's slot because there was no memory for one.
+    fallbacks: u64,
 }
 
 /// What the lock protects.
@@ -164,12 +189,9 @@ struct Inner {
     tree: RBTree<usize, Slot>,
     /// The workers of slots in the tree that have been idle, the longest first.
     idle: List<Worker>,
-    /// How many requests went to the root's slot because there was no memory for one.
-    fallbacks: u64,
     /// A slot that got requests and is to be scheduled with the last one of the batch.
     batch: Option<SlotId>,
-    /// The device's tags.
-    tags: Held,
+    shared: Shared,
 }
 
 /// The slots, apart from what the reaper does not need: it must not keep the timer from going.
@@ -301,6 +323,7 @@ impl Pool {
     fn new() -> Result<Arc<Self>> {
         let timeout = msecs_to_jiffies(idle_worker_timeout_ms.value().unsigned_abs());
         let tags = Held::new(None, GFP_KERNEL)?;
+        let parking = Held::new(None, GFP_KERNEL)?;
         let slots = Arc::pin_init(
             pin_init!(Slots {
                 inner <- new_spinlock_irq!(
@@ -311,9 +334,13 @@ impl Pool {
                         flush: None,
                         tree: RBTree::new(),
                         idle: List::new(),
-                        fallbacks: 0,
                         batch: None,
-                        tags,
+                        shared: Shared {
+                            tags,
+                            parking,
+                            counts: Counts::default(),
+                            fallbacks: 0,
+                        },
                     },
                     "lo_work_lock"
                 ),
@@ -343,8 +370,8 @@ impl Pool {
             let root = Worker::new(self.clone(), SlotId::Root, None, GFP_KERNEL)?;
             let flush = Worker::new(self.clone(), SlotId::Flush, None, GFP_KERNEL)?;
             let mut inner = self.slots.inner.lock();
-            inner.root = Some(Slot::new(root, &inner.tags, GFP_NOWAIT)?);
-            inner.flush = Some(Slot::new(flush, &inner.tags, GFP_NOWAIT)?);
+            inner.root = Some(Slot::new(root, &inner.shared, GFP_NOWAIT)?);
+            inner.flush = Some(Slot::new(flush, &inner.shared, GFP_NOWAIT)?);
         }
         if self.workqueue.as_ref().is_none() {
             self.workqueue
@@ -393,6 +420,10 @@ impl Pool {
                 None => return,
             };
         }
+        let past = match core::mem::take(&mut rq.data_mut().tried) {
+            true => Past::Missed,
+            false => Past::New,
+        };
         let mut inner = self.slots.inner.lock();
         if inner.binding.is_none() {
             if let Some(id) = inner.batch.take() {
@@ -402,7 +433,7 @@ impl Pool {
             return rq.finish(Status::IOERR);
         }
         let mut id = self.find_slot(&mut inner, &rq);
-        if let Err(rq) = inner.offer(id, rq, depth) {
+        if let Err(rq) = inner.offer(id, rq, depth, past) {
             // To end a request may take all kinds of locks.
             drop(inner);
             let parked = rq.park(GFP_NOWAIT);
@@ -410,12 +441,12 @@ impl Pool {
             match parked {
                 Ok(parked) => {
                     id = self.find_slot(&mut inner, &parked);
-                    inner.push_parked(id, parked);
+                    inner.push_parked(id, parked, past);
                 }
                 Err(rq) => {
                     id = self.find_slot(&mut inner, &rq);
-                    if let Some((slot, tags)) = inner.slot_and_tags(id) {
-                        slot.push(rq, tags);
+                    if let Some((slot, shared)) = inner.slot(id) {
+                        slot.push(rq, shared, past);
                     }
                 }
             }
@@ -430,7 +461,7 @@ impl Pool {
     }
 
     /// Serves a request of the current task's here and now, when its worker has nothing to do; gives
-    /// it back when it is for the worker.
+    /// it back when it is for the worker, `tried` or not.
     fn serve_here(
         self: ArcBorrow<'_, Self>,
         mut rq: Request<LoopOps>,
@@ -451,22 +482,24 @@ impl Pool {
                 inner.schedule(id, workqueue);
             }
             let id = self.find_slot(&mut inner, &rq);
-            let Some((slot, tags)) = inner.slot_and_tags(id).filter(|(slot, _)| slot.is_idle())
-            else {
+            let Some((slot, shared)) = inner.slot(id).filter(|(slot, _)| slot.is_idle()) else {
                 return Some(rq);
             };
             if binding.is_asynchronous() {
-                if !tags::may_keep(slot.tags.get(), tags.get(), depth) {
+                if !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
                     return Some(rq);
                 }
-                rq.data_mut().kept = Some(slot.tags.keep(tags));
+                rq.data_mut().kept = Some(slot.tags.keep(&mut shared.tags));
+            }
+            for counts in [&mut slot.counts, &mut shared.counts] {
+                counts.ask(&rq);
+                counts.here = counts.here.wrapping_add(1);
             }
             slot.idle_since = JiffiesInstant::now();
             binding
         };
         let mut rq = dispatch::serve_here(binding, rq)?;
         drop(rq.data_mut().kept.take());
-        rq.data_mut().tried = false;
         Some(rq)
     }
 
@@ -477,7 +510,7 @@ impl Pool {
         };
         let mut inner = self.slots.inner.lock();
         let id = self.find_slot(&mut inner, &parked);
-        inner.push_parked(id, parked);
+        inner.push_parked(id, parked, Past::Again);
         inner.schedule(id, workqueue);
     }
 
@@ -505,7 +538,7 @@ impl Pool {
             let flags = GFP_NOWAIT | __GFP_NOWARN;
             let made = RBTreeNodeReservation::new(flags).and_then(|reservation| {
                 let worker = Worker::new(self.into(), SlotId::Css(id), Some(css.into()), flags)?;
-                Ok((Slot::new(worker, &inner.tags, flags)?, reservation))
+                Ok((Slot::new(worker, &inner.shared, flags)?, reservation))
             });
             match made {
                 Ok((mut slot, reservation)) => {
@@ -518,7 +551,7 @@ impl Pool {
                     vacant.insert(slot, reservation);
                 }
                 Err(_) => {
-                    inner.fallbacks = inner.fallbacks.wrapping_add(1);
+                    inner.shared.fallbacks = inner.shared.fallbacks.wrapping_add(1);
                     return SlotId::Root;
                 }
             }
@@ -528,7 +561,7 @@ impl Pool {
 
     /// Returns what is to be told of the first slot after `after`, the root's and that of flushes
     /// being the first of all.
-    pub(crate) fn report(&self, after: Option<SlotId>) -> Option<Report> {
+    pub(crate) fn report_slot(&self, after: Option<SlotId>) -> Option<SlotReport> {
         let mut inner = self.slots.inner.lock();
         let inner = &mut *inner;
         let slot = match after {
@@ -544,16 +577,30 @@ impl Pool {
                 inner.tree.get(&css)?
             }
         };
-        Some(Report {
+        Some(SlotReport {
             id: slot.worker.id,
             css: slot.worker.css.clone(),
             busy: slot.scheduled,
+            idle_since: slot.idle_since,
             waiting: slot.received.wrapping_sub(slot.taken),
-            taken: slot.taken,
-            tags: slot.tags.get(),
-            parked: slot.has_parked,
-            fallbacks: inner.fallbacks,
+            report: Report {
+                tags: slot.tags.get(),
+                parking: slot.parking.get(),
+                counts: slot.counts,
+            },
+            fallbacks: inner.shared.fallbacks,
         })
+    }
+
+    /// Returns what is to be told of all slots together, those that were reaped included.
+    pub(crate) fn report(&self) -> Report {
+        let inner = self.slots.inner.lock();
+        let shared = &inner.shared;
+        Report {
+            tags: shared.tags.get(),
+            parking: shared.parking.get(),
+            counts: shared.counts,
+        }
     }
 
     /// Has the limit dropped that let a request through which the backing file does not support.
@@ -608,18 +655,14 @@ impl Pool {
 }
 
 impl Inner {
-    fn slot(&mut self, id: SlotId) -> Option<&mut Slot> {
-        self.slot_and_tags(id).map(|(slot, _)| slot)
-    }
-
-    /// The slot, and the device's tags.
-    fn slot_and_tags(&mut self, id: SlotId) -> Option<(&mut Slot, &mut Held)> {
+    /// A slot, and what it shares.
+    fn slot(&mut self, id: SlotId) -> Option<(&mut Slot, &mut Shared)> {
         let slot = match id {
             SlotId::Css(css) => self.tree.get_mut(&css),
             SlotId::Root => self.root.as_mut(),
             SlotId::Flush => self.flush.as_mut(),
         };
-        slot.map(|slot| (slot, &mut self.tags))
+        slot.map(|slot| (slot, &mut self.shared))
     }
 
     /// Adds a request to a slot, if the slot may keep another tag of the `depth` that the device
@@ -629,31 +672,30 @@ impl Inner {
         id: SlotId,
         rq: Request<LoopOps>,
         depth: u32,
+        past: Past,
     ) -> Result<(), Request<LoopOps>> {
-        let Some((slot, tags)) = self.slot_and_tags(id) else {
+        let Some((slot, shared)) = self.slot(id) else {
             return Err(rq);
         };
         // What waits already comes first.
-        let may_keep = slot.parked.is_empty() && tags::may_keep(slot.tags.get(), tags.get(), depth);
+        let may_keep =
+            slot.parked.is_empty() && tags::may_keep(slot.tags.get(), shared.tags.get(), depth);
         if !may_keep && slot.parking.get() < tags::MAX_PARKED {
             return Err(rq);
         }
-        slot.push(rq, tags);
+        slot.push(rq, shared, past);
         Ok(())
     }
 
     /// Adds parked I/O to a slot.
-    fn push_parked(&mut self, id: SlotId, mut parked: Parked<LoopOps>) {
-        if let Some(slot) = self.slot(id) {
-            parked.data_mut().kept = Some(slot.parking.add());
-            slot.parked.push_back(parked);
-            slot.received = slot.received.wrapping_add(1);
-            slot.has_parked = slot.has_parked.wrapping_add(1);
+    fn push_parked(&mut self, id: SlotId, parked: Parked<LoopOps>, past: Past) {
+        if let Some((slot, shared)) = self.slot(id) {
+            slot.push_parked(parked, shared, past);
         }
     }
 
     fn schedule(&mut self, id: SlotId, workqueue: &OwnedQueue) {
-        if let Some(slot) = self.slot(id) {
+        if let Some((slot, _)) = self.slot(id) {
             slot.schedule(workqueue);
         }
     }
@@ -713,7 +755,7 @@ impl Worker {
     /// the slot is idle from then on.
     fn take(self: &Arc<Self>) -> Option<Batch> {
         let mut inner = self.pool.slots.inner.lock();
-        let slot = inner.slot(self.id)?;
+        let (slot, _) = inner.slot(self.id)?;
         if !slot.is_empty() {
             let (requests, parked) = (slot.pending.take(), slot.parked.take());
             slot.taken = slot.received;
