@@ -121,7 +121,7 @@ race() {
 
 # The same with the programs that people use.
 race_losetup() {
-	local d end=$((SECONDS + 3))
+	local d end=$((SECONDS + 3 * SLOW))
 
 	mount -t tmpfs none "$T/fs"
 	pattern 65536 "$T/fs/file" 1

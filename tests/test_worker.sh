@@ -171,7 +171,7 @@ removed_under_io() {
 listed() {
 	skip_on_c "it doesn't tell"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
-	load_with_timeout 1500
+	load_with_timeout $((1500 * SLOW))
 	set_up
 	[ -r "$WORKERS/$L/workers" ] || fail "no $WORKERS/$L/workers"
 	want "workers at first" "$(grep loop_rs-worker "$WORKERS/$L/workers")" ""
