@@ -165,7 +165,7 @@ pub(crate) enum Attempt<I> {
 }
 
 impl Binding {
-    /// Whether it is worth the while to [try](Self::attempt) I/O first.
+    /// Whether it is worth the while to [try](Self::attempt) reads first.
     pub(crate) fn attempts(&self) -> bool {
         !self.flags.has(Flag::DIRECT_IO) && self.file().can_nowait()
     }
@@ -173,9 +173,6 @@ impl Binding {
     /// Serves a read from what is in memory. What is not is asked for, so that several reads can
     /// wait for the disk together.
     pub(crate) fn attempt<I: Transfer>(&self, mut rq: I) -> Attempt<I> {
-        if rq.op() != Op::Read {
-            return Attempt::Later(rq);
-        }
         let result = position(self.range.offset, &rq)
             .and_then(|pos| rq.transfer(self.file(), pos, IoFlags::BUFFERED.with_nowait()));
         match result {

@@ -414,17 +414,28 @@ impl Pool {
         // A worker may block, whatever the submitter may.
         rq.clear_nowait();
         let depth = rq.depth();
-        if rq.can_be_served_here() {
-            rq = match self.serve_here(rq, workqueue, depth) {
-                Some(rq) => rq,
-                None => return,
-            };
-        }
-        let past = match core::mem::take(&mut rq.data_mut().tried) {
-            true => Past::Missed,
-            false => Past::New,
-        };
+        let may_be_here = rq.can_be_served_here();
+        let mut past = Past::New;
         let mut inner = self.slots.inner.lock();
+        let mut id = self.find_slot(&mut inner, &rq);
+        if may_be_here {
+            if let Some(binding) = inner.to_serve_here(id, &mut rq, depth) {
+                // What came before does not wait for what is done now.
+                if let Some(id) = inner.batch.take() {
+                    inner.schedule(id, workqueue);
+                }
+                drop(inner);
+                rq = match dispatch::serve_here(binding, rq) {
+                    Some(rq) => rq,
+                    None => return,
+                };
+                drop(rq.data_mut().kept.take());
+                rq.data_mut().tried = false;
+                past = Past::Missed;
+                inner = self.slots.inner.lock();
+                id = self.find_slot(&mut inner, &rq);
+            }
+        }
         if inner.binding.is_none() {
             if let Some(id) = inner.batch.take() {
                 inner.schedule(id, workqueue);
@@ -432,7 +443,6 @@ impl Pool {
             drop(inner);
             return rq.finish(Status::IOERR);
         }
-        let mut id = self.find_slot(&mut inner, &rq);
         if let Err(rq) = inner.offer(id, rq, depth, past) {
             // To end a request may take all kinds of locks.
             drop(inner);
@@ -458,49 +468,6 @@ impl Pool {
         if last {
             inner.schedule(id, workqueue);
         }
-    }
-
-    /// Serves a request of the current task's here and now, when its worker has nothing to do; gives
-    /// it back when it is for the worker, `tried` or not.
-    fn serve_here(
-        self: ArcBorrow<'_, Self>,
-        mut rq: Request<LoopOps>,
-        workqueue: &OwnedQueue,
-        depth: u32,
-    ) -> Option<Request<LoopOps>> {
-        let binding = {
-            let mut inner = self.slots.inner.lock();
-            let binding = inner
-                .binding
-                .as_ref()
-                .filter(|binding| binding.serves_here(&rq));
-            let Some(binding) = binding.cloned() else {
-                return Some(rq);
-            };
-            // What came before does not wait for what is done now.
-            if let Some(id) = inner.batch.take() {
-                inner.schedule(id, workqueue);
-            }
-            let id = self.find_slot(&mut inner, &rq);
-            let Some((slot, shared)) = inner.slot(id).filter(|(slot, _)| slot.is_idle()) else {
-                return Some(rq);
-            };
-            if binding.is_asynchronous() {
-                if !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
-                    return Some(rq);
-                }
-                rq.data_mut().kept = Some(slot.tags.keep(&mut shared.tags));
-            }
-            for counts in [&mut slot.counts, &mut shared.counts] {
-                counts.ask(&rq);
-                counts.here = counts.here.wrapping_add(1);
-            }
-            slot.idle_since = JiffiesInstant::now();
-            binding
-        };
-        let mut rq = dispatch::serve_here(binding, rq)?;
-        drop(rq.data_mut().kept.take());
-        Some(rq)
     }
 
     /// Has what is left of parked I/O served, in any context.
@@ -665,6 +632,35 @@ impl Inner {
         slot.map(|slot| (slot, &mut self.shared))
     }
 
+    /// Whether a request that may be served where it is submitted is to be, and from what: its worker
+    /// has nothing to do, the file knows how, and it may keep its tag if it can be in flight after
+    /// that.
+    fn to_serve_here(
+        &mut self,
+        id: SlotId,
+        rq: &mut Request<LoopOps>,
+        depth: u32,
+    ) -> Option<Arc<Binding>> {
+        let binding = self.binding.as_ref()?;
+        if !binding.serves_here(rq) {
+            return None;
+        }
+        let binding = binding.clone();
+        let (slot, shared) = self.slot(id).filter(|(slot, _)| slot.is_idle())?;
+        if binding.is_asynchronous() {
+            if !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
+                return None;
+            }
+            rq.data_mut().kept = Some(slot.tags.keep(&mut shared.tags));
+        }
+        for counts in [&mut slot.counts, &mut shared.counts] {
+            counts.ask(rq);
+            counts.here = counts.here.wrapping_add(1);
+        }
+        slot.idle_since = JiffiesInstant::now();
+        Some(binding)
+    }
+
     /// Adds a request to a slot, if the slot may keep another tag of the `depth` that the device
     /// has; gives it back otherwise.
     fn offer(
@@ -813,7 +809,8 @@ impl Worker {
                     let Some(rq) = list.pop_front() else { break };
                     bytes = bytes.saturating_add(rq.len());
                     // There is nothing for the last one to wait together with.
-                    let rq = match binding.as_deref().filter(|_| !list.is_empty()) {
+                    let together = rq.op() == Op::Read && !list.is_empty();
+                    let rq = match binding.as_deref().filter(|_| together) {
                         Some(binding) => dispatch::attempt(binding, rq, blkcg, memcg),
                         None => Some(rq),
                     };
