@@ -134,7 +134,7 @@ suspends() {
 	[ -z "$DELAY" ] || echo 1 >$PM_DELAY
 	echo freezer >/sys/power/pm_test
 	BEFORE=$(writes)
-	start_io "$LOOP" 4
+	start_io "$LOOP" $((4 * SLOW))
 	wait_for 10 writing
 	for ((n = 0; n < ROUNDS; n++)); do
 		echo freeze >/sys/power/state
