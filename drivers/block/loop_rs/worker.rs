@@ -419,7 +419,7 @@ impl Pool {
         let mut inner = self.slots.inner.lock();
         let mut id = self.find_slot(&mut inner, &rq);
         if may_be_here {
-            if let Some(binding) = inner.to_serve_here(id, &mut rq, depth) {
+            if let Some(binding) = inner.begin_here(id, &mut rq, depth) {
                 // What came before does not wait for what is done now.
                 if let Some(id) = inner.batch.take() {
                     inner.schedule(id, workqueue);
@@ -635,7 +635,7 @@ impl Inner {
     /// Whether a request that may be served where it is submitted is to be, and from what: its worker
     /// has nothing to do, the file knows how, and it may keep its tag if it can be in flight after
     /// that.
-    fn to_serve_here(
+    fn begin_here(
         &mut self,
         id: SlotId,
         rq: &mut Request<LoopOps>,
