@@ -126,8 +126,10 @@ impl Slot {
     /// Adds parked I/O.
     fn push_parked(&mut self, mut parked: Parked<LoopOps>, shared: &mut Shared, past: Past) {
         self.count(&parked, shared, past);
-        for counts in [&mut self.counts, &mut shared.counts] {
-            counts.parked = counts.parked.wrapping_add(1);
+        if past != Past::Again {
+            for counts in [&mut self.counts, &mut shared.counts] {
+                counts.parked = counts.parked.wrapping_add(1);
+            }
         }
         parked.data_mut().kept = Some(self.parking.keep(&mut shared.parking));
         self.parked.push_back(parked);
@@ -641,13 +643,10 @@ impl Inner {
         rq: &mut Request<LoopOps>,
         depth: u32,
     ) -> Option<Arc<Binding>> {
-        let binding = self.binding.as_ref()?;
-        if !binding.serves_here(rq) {
-            return None;
-        }
-        let binding = binding.clone();
+        let binding = self.binding.as_ref().filter(|b| b.serves_here(rq))?;
+        let asynchronous = binding.is_asynchronous();
         let (slot, shared) = self.slot(id).filter(|(slot, _)| slot.is_idle())?;
-        if binding.is_asynchronous() {
+        if asynchronous {
             if !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
                 return None;
             }
@@ -658,7 +657,7 @@ impl Inner {
             counts.here = counts.here.wrapping_add(1);
         }
         slot.idle_since = JiffiesInstant::now();
-        Some(binding)
+        self.binding.clone()
     }
 
     /// Adds a request to a slot, if the slot may keep another tag of the `depth` that the device

@@ -210,7 +210,7 @@ unsafe fn read_bdev_cached(
     end: i64,
 ) -> isize {
     // SAFETY: By the requirements of this function the file's data is a block device's, whose inode
-    // stays while the file is open.
+    // stays while the file is open. The lock is released by who took it.
     unsafe {
         let inode = (*(*(*iocb).ki_filp).f_mapping).host;
         let lock = &raw mut (*inode).i_rwsem;
@@ -373,7 +373,8 @@ pub unsafe trait Transfer: Sized {
             Ok(mut iter) => {
                 let iocb = prepare(self, file, pos, flags);
                 // SAFETY: The kiocb has no completion, so that it is complete when the call
-                // returns; the file is valid until then.
+                // returns; the file is valid until then. It is of a block device where it is read
+                // as one, and the flags are those of the kiocb.
                 let result = unsafe {
                     if flags.is_cached() && self.op() == Op::Read && file.as_bdev().is_some() {
                         let end = pos.saturating_add(self.len() as i64);
