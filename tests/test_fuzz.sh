@@ -3,14 +3,14 @@
 #
 # Random calls of all kinds, by a crowd of processes and by a user without rights.
 #
-#   FUZZ_CALLS  how many calls in all (default 20000)
+#   FUZZ_CALLS  how many calls in all (default 12000)
 #   FUZZ_SEED   the same calls again as the test printed (default: of the time)
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
-CALLS=${FUZZ_CALLS:-20000}
+CALLS=${FUZZ_CALLS:-12000}
 SEED=()
 [ -z "${FUZZ_SEED:-}" ] || SEED=(--seed "$FUZZ_SEED")
 

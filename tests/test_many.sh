@@ -4,7 +4,7 @@
 # Many devices, and many users of a few: no error but those that such a race has,
 # and nothing that stays behind.
 #
-#   RACE_SECONDS  how long the processes race (default 5)
+#   RACE_SECONDS  how long the processes race (default 3, or 5 on the debug kernel)
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -106,7 +106,7 @@ race() {
 
 	mount -t tmpfs none "$T/fs"
 	pattern 65536 "$T/fs/file" 1
-	"$LIB_DIR/loop_many" race "$T/fs/file" "${RACE_SECONDS:-5}" >"$T/out" ||
+	"$LIB_DIR/loop_many" race "$T/fs/file" "${RACE_SECONDS:-$((SLOW > 1 ? 5 : 3))}" >"$T/out" ||
 		{ cat "$T/out"; fail "loop_many race"; }
 	cat "$T/out"
 	while read -r op result n; do
@@ -121,7 +121,7 @@ race() {
 
 # The same with the programs that people use.
 race_losetup() {
-	local d end=$((SECONDS + 3 * SLOW))
+	local d end=$((SECONDS + 2 * SLOW))
 
 	mount -t tmpfs none "$T/fs"
 	pattern 65536 "$T/fs/file" 1

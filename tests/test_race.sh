@@ -5,13 +5,13 @@
 # call fails as it can, and nothing stays behind. Attaching, detaching and removing many at
 # once is in test_many.sh; calls of all kinds in test_fuzz.sh.
 #
-#   RACE_SECONDS  how long each race takes (default 2, or 10 on the debug kernel)
+#   RACE_SECONDS  how long each race takes (default 1, or 10 on the debug kernel)
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
-LENGTH=${RACE_SECONDS:-$((SLOW > 1 ? 10 : 2))}
+LENGTH=${RACE_SECONDS:-$((SLOW > 1 ? 10 : 1))}
 RACE=$LIB_DIR/loop_race
 MOD=/sys/module/$DRIVER
 

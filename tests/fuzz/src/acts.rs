@@ -398,8 +398,9 @@ pub const KINDS: &[Kind] = &[
         weights: [10, 30],
         make: |rng, _| {
             let modes = &[0x03, 0x03, 0x10, 0x11, 0x11, 0x80, 0];
-            let pos = rng.below(128) * 4096 + rng.pick(&[0, 0, 0, 1]);
-            let len = rng.below(32) * 4096 + rng.pick(&[0, 0, 0, 1]);
+            let (pos, len) = area(rng);
+            let pos = pos + rng.pick(&[0, 0, 0, 1]);
+            let len = len + rng.pick(&[0, 0, 0, 1]);
             Act::Fallocate(rng.index(SLOTS), rng.pick(modes), pos as i64, len as i64)
         },
         errors: ANY,
@@ -717,11 +718,20 @@ fn blkpg(rng: &mut Rng, scale: &Scale) -> Act {
     Act::Device(rng.index(SLOTS), abi(rng, scale), uapi::BLKPG, arg)
 }
 
+/// Part of a device, which may be a small one.
+fn area(rng: &mut Rng) -> (u64, u64) {
+    let blocks = rng.pick(&[2, 8, 32, 128]);
+    (
+        rng.below(blocks) * 4096,
+        (1 + rng.below(blocks.min(32))) * 4096,
+    )
+}
+
 fn range(rng: &mut Rng, scale: &Scale, cmd: u32) -> Act {
     let (start, len) = match rng.percent(10) {
         // More than there is.
         true => (rng.edge() & !(1 << 40), 1 << 62),
-        false => (rng.below(128) * 4096, (1 + rng.below(32)) * 4096),
+        false => area(rng),
     };
     let bytes = [start, len].map(u64::to_le_bytes).concat();
     structure(rng, scale, cmd, bytes)
