@@ -136,7 +136,11 @@ impl Range {
 
     /// The size in sectors of this range of a file; 0 when the file's cannot be told. May sleep.
     pub(crate) fn sectors(&self, file: &File) -> u64 {
-        let Ok(size) = file.size() else { return 0 };
+        file.size().map_or(0, |size| self.sectors_of(size))
+    }
+
+    /// The same for a file of `size` bytes.
+    fn sectors_of(&self, size: i64) -> u64 {
         let mut size = size.saturating_sub(self.offset).max(0);
         if self.sizelimit > 0 {
             size = size.min(self.sizelimit);
@@ -189,4 +193,203 @@ pub(crate) fn set_dma_limit(limits: &mut QueueLimits, binding: &Binding) {
     } else {
         SECTOR_SIZE - 1
     });
+}
+
+#[kunit_tests(loop_rs_config)]
+mod tests {
+    use super::*;
+    use kernel_ext::uapi::loop_::{CompatLoopInfo, LoopInfo, OldInfo};
+
+    const ALL: u32 =
+        LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR | LO_FLAGS_PARTSCAN | LO_FLAGS_DIRECT_IO;
+
+    #[test]
+    fn flags_that_are_none_are_refused() -> Result {
+        for bit in 0..32 {
+            let raw = 1u32 << bit;
+            assert_eq!(Flags::configure(raw).is_ok(), raw & ALL != 0);
+            assert_eq!(Flags::configure(raw | ALL).is_ok(), raw & ALL != 0);
+        }
+        assert_eq!(Flags::configure(0)?.bits(), 0);
+        assert_eq!(Flags::configure(ALL)?.bits(), ALL);
+        Ok(())
+    }
+
+    /// All sets of flags before, and all that can be asked for.
+    #[test]
+    fn set_status_changes_what_it_may() -> Result {
+        for before in (0..32).filter(|bits| bits & !ALL == 0) {
+            for raw in Iterator::chain(0..64, [u32::MAX, !ALL]) {
+                let after = Flags::configure(before)?.set_status(raw);
+                let autoclear = raw & LO_FLAGS_AUTOCLEAR;
+                let partscan = (before | raw) & LO_FLAGS_PARTSCAN;
+                let rest = before & (LO_FLAGS_READ_ONLY | LO_FLAGS_DIRECT_IO);
+                assert_eq!(after.bits(), autoclear | partscan | rest);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_flag_is_set_and_cleared_alone() -> Result {
+        for flag in [
+            Flag::READ_ONLY,
+            Flag::AUTOCLEAR,
+            Flag::PARTSCAN,
+            Flag::DIRECT_IO,
+        ] {
+            let flags = Flags::configure(0)?;
+            flags.set(flag, true);
+            assert!(flags.has(flag));
+            assert_eq!(flags.bits(), flag.0);
+            let flags = Flags::configure(ALL)?;
+            flags.set(flag, false);
+            assert!(!flags.has(flag));
+            assert_eq!(flags.bits(), ALL & !flag.0);
+        }
+        Ok(())
+    }
+
+    fn info(offset: u64, sizelimit: u64) -> loop_info64 {
+        loop_info64 {
+            lo_offset: offset,
+            lo_sizelimit: sizelimit,
+            lo_file_name: [b'x'; NAME_LEN],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn offsets_beyond_a_file_are_refused() -> Result {
+        const MAX: u64 = i64::MAX as u64;
+        for (offset, sizelimit, ok) in [
+            (0, 0, true),
+            (1, 1, true),
+            (MAX, MAX, true),
+            (MAX + 1, 0, false),
+            (0, MAX + 1, false),
+            (u64::MAX, u64::MAX, false),
+        ] {
+            let range = Range::from_info(&info(offset, sizelimit));
+            match range {
+                Ok(range) => {
+                    assert!(ok);
+                    assert_eq!(range.offset as u64, offset);
+                    assert_eq!(range.sizelimit as u64, sizelimit);
+                    // The name ends within its room.
+                    assert_eq!(range.name[NAME_LEN - 1], 0);
+                    assert_eq!(range.name[NAME_LEN - 2], b'x');
+                }
+                Err(e) => {
+                    assert!(!ok);
+                    assert_eq!(e, EOVERFLOW);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn encryption_is_refused() {
+        for (kind, key_size) in [(1, 0), (18, 0), (2, 0), (u32::MAX, 0), (0, LO_KEY_SIZE + 1)] {
+            let info = loop_info64 {
+                lo_encrypt_type: kind,
+                lo_encrypt_key_size: key_size,
+                ..info(0, 0)
+            };
+            assert_eq!(Range::from_info(&info).err(), Some(EINVAL));
+        }
+        let info = loop_info64 {
+            lo_encrypt_key_size: LO_KEY_SIZE,
+            ..info(0, 0)
+        };
+        assert!(Range::from_info(&info).is_ok());
+    }
+
+    #[test]
+    fn sizes_at_the_edges() {
+        const MAX: i64 = i64::MAX;
+        for (offset, sizelimit, size, sectors) in [
+            (0, 0, 0, 0),
+            (0, 0, 511, 0),
+            (0, 0, 512, 1),
+            (0, 0, MAX, MAX as u64 >> 9),
+            (1, 0, 512, 0),
+            (512, 0, 512, 0),
+            (513, 0, 512, 0),
+            (MAX, 0, MAX, 0),
+            (MAX, MAX, 0, 0),
+            (0, 1, MAX, 0),
+            (0, 1023, MAX, 1),
+            (0, 4096, 1024, 2),
+            (1024, 4096, 1536, 1),
+            (MAX - 512, 0, MAX, 1),
+            (MAX - 512, MAX, MAX, 1),
+            // What no file has, in case a file system says so.
+            (0, 0, -1, 0),
+            (MAX, 0, i64::MIN, 0),
+            (0, 512, i64::MIN, 0),
+        ] {
+            let range = Range {
+                offset,
+                sizelimit,
+                name: [0; NAME_LEN],
+            };
+            assert_eq!(range.sectors_of(size), sectors);
+        }
+    }
+
+    /// There and back, as far as the old form has room: values either fit, and come back, or make
+    /// it fail.
+    fn round_trip<I: OldInfo>(new: &loop_info64) -> Option<bool> {
+        let back = I::from_info64(new)?.to_info64();
+        Some(
+            back.lo_number == new.lo_number
+                && back.lo_device == new.lo_device
+                && back.lo_inode == new.lo_inode
+                && back.lo_rdevice == new.lo_rdevice
+                && back.lo_offset == new.lo_offset
+                && back.lo_sizelimit == 0
+                && back.lo_flags == new.lo_flags
+                && back.lo_encrypt_type == 0
+                && back.lo_file_name == new.lo_file_name,
+        )
+    }
+
+    #[test]
+    fn old_forms_of_the_info() {
+        let new = loop_info64 {
+            lo_number: 7,
+            lo_device: 0xffff,
+            lo_inode: 0xffff_ffff,
+            lo_rdevice: 0x0801,
+            lo_offset: 0x7fff_ffff,
+            lo_sizelimit: 1 << 40,
+            lo_flags: ALL,
+            lo_file_name: [b'n'; NAME_LEN],
+            ..Default::default()
+        };
+        assert_eq!(round_trip::<LoopInfo>(&new), Some(true));
+        assert_eq!(round_trip::<CompatLoopInfo>(&new), Some(true));
+
+        let offset = loop_info64 {
+            lo_offset: 1 << 31,
+            ..new
+        };
+        assert_eq!(round_trip::<LoopInfo>(&offset), None);
+        assert_eq!(round_trip::<CompatLoopInfo>(&offset), None);
+        // 64-bit tasks have room for more.
+        let inode = loop_info64 {
+            lo_inode: 1 << 32,
+            ..new
+        };
+        assert_eq!(round_trip::<LoopInfo>(&inode), Some(true));
+        assert_eq!(round_trip::<CompatLoopInfo>(&inode), None);
+        let device = loop_info64 {
+            lo_device: 1 << 16,
+            ..new
+        };
+        assert_eq!(round_trip::<LoopInfo>(&device), Some(true));
+        assert_eq!(round_trip::<CompatLoopInfo>(&device), None);
+    }
 }

@@ -79,6 +79,18 @@ enum Phase {
     Deleting,
 }
 
+impl Phase {
+    /// Whether there is a way from this phase to another.
+    fn leads_to(self, next: Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Unbound, Self::Bound | Self::Deleting)
+                | (Self::Bound, Self::Rundown)
+                | (Self::Rundown, Self::Unbound)
+        )
+    }
+}
+
 impl State {
     fn phase(&self) -> Phase {
         match self {
@@ -161,10 +173,14 @@ impl Device {
         }
     }
 
-    /// Moves to another state; returns the one before, to be dropped without the lock.
-    fn enter(&self, state: &mut State, new: State) -> State {
+    /// Moves to another state; returns the one before, to be dropped without the lock, or the new
+    /// one when there is no way to it.
+    fn enter(&self, state: &mut State, new: State) -> Result<State, State> {
+        if !state.phase().leads_to(new.phase()) {
+            return Err(new);
+        }
         self.phase.store(new.phase() as i32, Relaxed);
-        core::mem::replace(state, new)
+        Ok(core::mem::replace(state, new))
     }
 
     /// Marks the device as going away, if nobody uses it.
@@ -174,10 +190,10 @@ impl Device {
     /// `EBUSY` when somebody does.
     pub(crate) fn start_deleting(&self, disk: &GenDisk<LoopOps>) -> Result {
         let mut state = self.state.lock_killable()?;
-        if !matches!(*state, State::Unbound) || disk.openers() > 0 {
+        if disk.openers() > 0 {
             return Err(EBUSY);
         }
-        self.enter(&mut state, State::Deleting);
+        self.enter(&mut state, State::Deleting).map_err(|_| EBUSY)?;
         Ok(())
     }
 
@@ -269,7 +285,8 @@ impl Device {
             self.pool.bind(Some(binding.clone()));
             let attributes = disk.add_group(&sysfs::GROUP).is_ok();
             Self::set_size(disk, binding.sectors());
-            self.enter(
+            // It was found unbound under this lock.
+            let _ = self.enter(
                 state,
                 State::Bound(Bound {
                     binding,
@@ -299,9 +316,12 @@ impl Device {
 
     /// From bound to rundown.
     fn run_down(&self, state: &mut State) {
-        if let State::Bound(bound) = self.enter(state, State::Deleting) {
-            self.enter(state, State::Rundown(bound));
-        }
+        // Nobody sees what is there in between: it is locked.
+        *state = match core::mem::replace(state, State::Deleting) {
+            State::Bound(bound) => State::Rundown(bound),
+            other => other,
+        };
+        self.phase.store(state.phase() as i32, Relaxed);
     }
 
     /// Unbinds the device, which nobody has open any more.
@@ -638,5 +658,50 @@ impl Operations for LoopOps {
             | loop_::LOOP_SET_DIRECT_IO => Self::ioctl(cx, cmd, arg),
             _ => Err(ENOIOCTLCMD),
         }
+    }
+}
+
+#[kunit_tests(loop_rs_device)]
+mod tests {
+    use super::*;
+
+    const PHASES: [Phase; 4] = [
+        Phase::Unbound,
+        Phase::Bound,
+        Phase::Rundown,
+        Phase::Deleting,
+    ];
+
+    /// Every pair; rows are where from, columns where to, in the order of [`PHASES`].
+    #[test]
+    fn transitions() {
+        const WAYS: [[bool; 4]; 4] = [
+            [false, true, false, true],
+            [false, false, true, false],
+            [true, false, false, false],
+            [false, false, false, false],
+        ];
+        for (from, ways) in PHASES.into_iter().zip(WAYS) {
+            for (to, way) in PHASES.into_iter().zip(ways) {
+                assert_eq!(from.leads_to(to), way);
+            }
+        }
+    }
+
+    /// A device that was never bound goes, and nothing brings it back.
+    #[test]
+    fn deleting_is_the_end() -> Result {
+        let driver = Driver::new()?;
+        let device = Device::new(driver, 1_000_000)?;
+        let mut state = device.state.lock();
+        assert!(device.is_unbound());
+        assert!(state.bound().is_err());
+        assert!(device.enter(&mut state, State::Deleting).is_ok());
+        assert!(!device.is_unbound());
+        assert!(device.enter(&mut state, State::Unbound).is_err());
+        device.run_down(&mut state);
+        assert!(matches!(*state, State::Deleting));
+        assert!(state.bound().is_err());
+        Ok(())
     }
 }

@@ -13,7 +13,8 @@
 //! | `loop_info64` and the old forms of it, `lo_flags`, queue limits | [`config`] |
 //! | `lo_backing_file`, `loop_validate_file`, direct I/O alignment, `lo_rw_aio`, `lo_fallocate`, `lo_req_flush` | [`backing`] |
 //! | `loop_queue_rq`, `loop_handle_cmd`, `lo_complete_rq` | [`dispatch`] |
-//! | `loop_queue_work`, `loop_worker`, `loop_process_work`, the idle timer | [`worker`] |
+//! | `loop_queue_work`, `loop_worker`, `loop_process_work` | [`worker`] |
+//! | `worker_tree`, `idle_worker_list`, the idle timer | [`slots`] |
 //! | `/sys/block/loopN/loop/` | [`sysfs`] |
 //! | (nothing like it) | [`tags`], [`stats`], [`errors`] |
 //!
@@ -37,6 +38,7 @@ mod control;
 mod device;
 mod dispatch;
 mod errors;
+mod slots;
 mod stats;
 mod sysfs;
 mod tags;

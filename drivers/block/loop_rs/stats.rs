@@ -21,7 +21,7 @@
 //! that can be summed up, from when the device was made, and those of workers that were reaped
 //! included.
 
-use crate::worker::{Pool, SlotId};
+use crate::{slots::SlotId, worker::Pool};
 use kernel::{
     debugfs::{Dir, File, Writer},
     fmt,

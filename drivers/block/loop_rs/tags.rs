@@ -126,3 +126,106 @@ impl Drop for Kept {
         }
     }
 }
+
+#[kunit_tests(loop_rs_tags)]
+mod tests {
+    use super::*;
+
+    /// Of as many depths as a device can have, and how the tags can be held in each.
+    const DEPTHS: u32 = 300;
+
+    #[test]
+    fn the_reserve_is_never_kept() {
+        let mut wrong = 0;
+        for depth in 1..DEPTHS {
+            for all in 0..=depth {
+                for held in 0..=all {
+                    if may_keep(held, all, depth) && depth - all - 1 < reserve(depth) {
+                        wrong += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(wrong, 0);
+    }
+
+    #[test]
+    fn who_holds_more_may_keep_less() {
+        let mut wrong = 0;
+        for depth in 1..DEPTHS {
+            for all in 0..depth {
+                for held in 0..all {
+                    let (less, more) = (may_keep(held, all, depth), may_keep(held + 1, all, depth));
+                    let later = may_keep(held, all + 1, depth);
+                    if more && !less || later && !less {
+                        wrong += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(wrong, 0);
+    }
+
+    /// How many one keeps when `others` are held.
+    fn share(others: u32, depth: u32) -> u32 {
+        let mut held = 0;
+        while held < depth && may_keep(held, others + held, depth) {
+            held += 1;
+        }
+        held
+    }
+
+    #[test]
+    fn shares() {
+        // One alone keeps nearly half, and the next one half of what is left.
+        assert_eq!(share(0, 128), 60);
+        assert_eq!(share(60, 128), 30);
+        assert_eq!(share(90, 128), 15);
+        assert_eq!(share(120, 128), 0);
+        // There is no tag to keep where there is one only.
+        assert_eq!(share(0, 1), 0);
+        assert_eq!(share(0, 4), 2);
+    }
+
+    #[test]
+    fn numbers_out_of_range() {
+        assert!(!may_keep(u32::MAX, 0, 128));
+        assert!(!may_keep(0, u32::MAX, 128));
+        assert!(!may_keep(0, 0, 0));
+        assert!(may_keep(0, 0, u32::MAX));
+        assert!(!may_keep(u32::MAX, u32::MAX, u32::MAX));
+    }
+
+    #[test]
+    fn what_is_dropped_is_counted_down() -> Result {
+        let mut device = Held::new(None, GFP_KERNEL)?;
+        let mut one = Held::new(Some(&device), GFP_KERNEL)?;
+        let mut other = Held::new(Some(&device), GFP_KERNEL)?;
+        let first = one.keep(&mut device);
+        let second = one.keep(&mut device);
+        let third = other.keep(&mut device);
+        assert_eq!((one.get(), other.get(), device.get()), (2, 1, 3));
+        drop(first);
+        assert_eq!((one.get(), other.get(), device.get()), (1, 1, 2));
+        // What is in flight may outlive what counts it.
+        drop(other);
+        drop(third);
+        assert_eq!((one.get(), device.get()), (1, 1));
+        drop(second);
+        assert_eq!((one.get(), device.get()), (0, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn the_count_goes_past_its_end() -> Result {
+        let mut device = Held::new(None, GFP_KERNEL)?;
+        let mut one = Held::new(Some(&device), GFP_KERNEL)?;
+        one.kept = u32::MAX;
+        one.tally.returned.store(u32::MAX, Relaxed);
+        let kept = one.keep(&mut device);
+        assert_eq!(one.get(), 1);
+        drop(kept);
+        assert_eq!(one.get(), 0);
+        Ok(())
+    }
+}

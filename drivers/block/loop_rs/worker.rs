@@ -2,20 +2,11 @@
 
 //! A worker for each cgroup.
 //!
-//! A device's requests wait in slots: one for each cgroup that has I/O on the device, found through
-//! a tree by the cgroup's io css; one for the root cgroup, which also takes the requests for which
-//! there is no memory to make a slot; and one for flushes. Each slot has a worker, an item on the
-//! device's workqueue, that serves the slot's requests one after the other as its cgroup. So no
-//! cgroup waits for the I/O of another.
+//! Each [slot](crate::slots) has a worker, an item on the device's workqueue, that serves the slot's
+//! requests one after the other as its cgroup. So no cgroup waits for the I/O of another.
 //!
 //! What can be served without waiting is not put in a slot: the task that submits it serves it right
 //! there, when it is in the request's cgroup and may do so, and the slot's worker has nothing to do.
-//!
-//! A slot is scheduled from when its worker is queued until the worker has found it empty. A slot
-//! that is not scheduled, and empty, is idle, and its worker is on the idle list; after a while the
-//! reaper takes it out of the tree, and with it the reference to the css. All of that is under one
-//! lock, so there is no moment at which a request can be put in a slot that is going away; and as
-//! what is queued holds its worker on its own, not even a mistake in that would use freed memory.
 
 use crate::{
     backing::Binding,
@@ -23,20 +14,18 @@ use crate::{
     dispatch::{self, Work as _},
     errors::Told,
     idle_worker_timeout_ms,
-    stats::{Counts, Report, SlotReport},
-    tags::{self, Held},
+    slots::{Inner, Past, Reaper, Slot, SlotId, Slots},
+    stats::{Report, SlotReport},
 };
 use kernel::{
     alloc::flags::__GFP_NOWARN,
-    list::{
-        impl_list_arc_safe, impl_list_item, AtomicTracker, List, ListArc, ListLinks, TryNewListArc,
-    },
+    list::{impl_list_arc_safe, impl_list_item, AtomicTracker, ListArc, ListLinks, TryNewListArc},
     prelude::*,
-    rbtree::{Entry, RBTree, RBTreeNodeReservation},
+    rbtree::{Entry, RBTreeNodeReservation},
     sync::{
         aref::ARef,
         atomic::{Atomic, Full, Release},
-        new_spinlock_irq, Arc, ArcBorrow, SetOnce, SpinLockIrq,
+        Arc, ArcBorrow, SetOnce,
     },
     time::{msecs_to_jiffies, Jiffies},
     workqueue::{impl_has_work, new_work, Work, WorkItem},
@@ -49,237 +38,9 @@ use kernel_ext::{
     cgroup::{Css, Io, Memory},
     task::{self, WritebackScope},
     time::JiffiesInstant,
-    timer::{Callback, Timer},
+    timer::Timer,
     workqueue::{OwnedQueue, WQ_FREEZABLE, WQ_UNBOUND},
 };
-
-/// Which slot.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SlotId {
-    /// The root cgroup's.
-    Root,
-    /// That of flushes, which are nobody's: the block layer sends one for all who ask. It can take
-    /// long, and must neither wait for the root's I/O nor hold it up.
-    Flush,
-    /// That of the cgroup with this io css.
-    Css(usize),
-}
-
-/// Requests that wait for a worker.
-struct Slot {
-    worker: Arc<Worker>,
-    pending: TransferList<Request<LoopOps>>,
-    /// What waits behind `pending`, without tags.
-    parked: TransferList<Parked<LoopOps>>,
-    /// The tags of what was put in `pending`.
-    tags: Held,
-    /// What was put in `parked` and has not ended.
-    parking: Held,
-    counts: Counts,
-    /// How many requests were put in `pending` or `parked`, and how many of them the worker took.
-    received: u64,
-    taken: u64,
-    /// The worker is queued, or running and going to look at `pending` again.
-    scheduled: bool,
-    /// When the worker last had nothing to do.
-    idle_since: JiffiesInstant,
-    /// `idle_since` of when the worker was put on the idle list.
-    listed_since: JiffiesInstant,
-}
-
-impl Slot {
-    fn new(worker: Arc<Worker>, shared: &Shared, flags: kernel::alloc::Flags) -> Result<Self> {
-        Ok(Self {
-            worker,
-            pending: TransferList::new(),
-            parked: TransferList::new(),
-            tags: Held::new(Some(&shared.tags), flags)?,
-            parking: Held::new(Some(&shared.parking), flags)?,
-            counts: Counts::default(),
-            received: 0,
-            taken: 0,
-            scheduled: false,
-            idle_since: JiffiesInstant::now(),
-            listed_since: JiffiesInstant::now(),
-        })
-    }
-
-    /// Whether nothing waits.
-    fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.parked.is_empty()
-    }
-
-    /// Whether nothing waits, and the worker is not going to look. A slot can have requests of a
-    /// batch before its worker is scheduled.
-    fn is_idle(&self) -> bool {
-        !self.scheduled && self.is_empty()
-    }
-
-    /// Adds a request, which keeps its tag.
-    fn push(&mut self, mut rq: Request<LoopOps>, shared: &mut Shared, past: Past) {
-        self.count(&rq, shared, past);
-        rq.data_mut().kept = Some(self.tags.keep(&mut shared.tags));
-        self.pending.push_back(rq);
-        self.received = self.received.wrapping_add(1);
-    }
-
-    /// Adds parked I/O.
-    fn push_parked(&mut self, mut parked: Parked<LoopOps>, shared: &mut Shared, past: Past) {
-        self.count(&parked, shared, past);
-        if past != Past::Again {
-            for counts in [&mut self.counts, &mut shared.counts] {
-                counts.parked = counts.parked.wrapping_add(1);
-            }
-        }
-        parked.data_mut().kept = Some(self.parking.keep(&mut shared.parking));
-        self.parked.push_back(parked);
-        self.received = self.received.wrapping_add(1);
-    }
-
-    /// Counts I/O that is handed to the worker.
-    fn count<I: Transfer>(&mut self, io: &I, shared: &mut Shared, past: Past) {
-        for counts in [&mut self.counts, &mut shared.counts] {
-            match past {
-                Past::New => counts.ask(io),
-                Past::Missed => counts.missed = counts.missed.wrapping_add(1),
-                Past::Again => (),
-            }
-        }
-    }
-
-    /// Sees to it that the worker looks at what waits.
-    fn schedule(&mut self, workqueue: &OwnedQueue) {
-        if !self.scheduled && !self.is_empty() {
-            self.scheduled = true;
-            // It can be queued already only if it has not looked yet.
-            let _ = workqueue.enqueue(self.worker.clone());
-        }
-    }
-}
-
-/// What became of I/O before it is handed to a worker.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Past {
-    /// Nothing.
-    New,
-    /// It would have had to wait where it was submitted.
-    Missed,
-    /// Some of it was done.
-    Again,
-}
-
-/// What a device's slots share.
-struct Shared {
-    /// The tags that are held, and what is parked.
-    tags: Held,
-    parking: Held,
-    counts: Counts,
-    /// How many requests went to the root's slot because there was no memory for one.
-    fallbacks: u64,
-}
-
-/// What the lock protects.
-struct Inner {
-    /// What requests are served from.
-    binding: Option<Arc<Binding>>,
-    /// How many times that was replaced.
-    binds: u32,
-    /// The root cgroup's slot; there from when the device is first bound.
-    root: Option<Slot>,
-    /// That of flushes; there as the root's.
-    flush: Option<Slot>,
-    tree: RBTree<usize, Slot>,
-    /// The workers of slots in the tree that have been idle, the longest first.
-    idle: List<Worker>,
-    /// A slot that got requests and is to be scheduled with the last one of the batch.
-    batch: Option<SlotId>,
-    shared: Shared,
-}
-
-/// The slots, apart from what the reaper does not need: it must not keep the timer from going.
-#[pin_data]
-struct Slots {
-    #[pin]
-    inner: SpinLockIrq<Inner>,
-}
-
-/// Takes out the slots that have been idle for long enough.
-struct Reaper {
-    slots: Arc<Slots>,
-    timeout: Jiffies,
-}
-
-/// What the reaper finds.
-enum Reaped {
-    /// A slot that has been idle for long enough, taken out.
-    Slot(Slot),
-    /// Nothing before then.
-    Later(JiffiesInstant),
-    /// No slot is idle.
-    Nothing,
-}
-
-impl Reaper {
-    fn reap(&self) -> Reaped {
-        let mut inner = self.slots.inner.lock();
-        let Inner { tree, idle, .. } = &mut *inner;
-        loop {
-            // A slot stays on the list when it gets requests. It is looked at when its turn comes.
-            let worker = {
-                let mut cursor = idle.cursor_front();
-                let Some(first) = cursor.peek_next() else {
-                    return Reaped::Nothing;
-                };
-                let slot = match first.arc().id {
-                    SlotId::Css(css) => tree.get(&css),
-                    _ => None,
-                };
-                match slot {
-                    Some(slot) if slot.is_idle() && slot.listed_since == slot.idle_since => {
-                        let expires = slot.idle_since.after(self.timeout);
-                        if !expires.has_passed() {
-                            return Reaped::Later(expires);
-                        }
-                    }
-                    _ => (),
-                }
-                first.remove().into_arc()
-            };
-            let SlotId::Css(id) = worker.id else {
-                continue;
-            };
-            // One that is not idle is listed again when it has become so.
-            let Some(slot) = tree.get_mut(&id).filter(|slot| slot.is_idle()) else {
-                continue;
-            };
-            if slot.listed_since != slot.idle_since {
-                // Busy and idle again since it was listed.
-                slot.listed_since = slot.idle_since;
-            } else if slot.tags.get() > 0 || slot.parking.get() > 0 {
-                // Its I/O is still in flight: how much that is must not be forgotten.
-                slot.idle_since = JiffiesInstant::now();
-                slot.listed_since = slot.idle_since;
-            } else if let Some(slot) = tree.remove(&id) {
-                return Reaped::Slot(slot);
-            }
-            if let Ok(listed) = ListArc::try_from_arc(worker) {
-                idle.push_back(listed);
-            }
-        }
-    }
-}
-
-impl Callback for Reaper {
-    fn expired(&self) -> Option<JiffiesInstant> {
-        loop {
-            match self.reap() {
-                Reaped::Slot(slot) => drop(slot),
-                Reaped::Later(expires) => return Some(expires),
-                Reaped::Nothing => return None,
-            }
-        }
-    }
-}
 
 /// The slots of a device, and what it takes to serve them.
 ///
@@ -303,7 +64,8 @@ pub(crate) struct PoolOwner(Arc<Pool>);
 
 impl PoolOwner {
     pub(crate) fn new() -> Result<Self> {
-        Pool::new().map(Self)
+        let timeout = idle_worker_timeout_ms.value().unsigned_abs();
+        Pool::new(msecs_to_jiffies(timeout)).map(Self)
     }
 }
 
@@ -322,33 +84,9 @@ impl Drop for PoolOwner {
 }
 
 impl Pool {
-    fn new() -> Result<Arc<Self>> {
-        let timeout = msecs_to_jiffies(idle_worker_timeout_ms.value().unsigned_abs());
-        let tags = Held::new(None, GFP_KERNEL)?;
-        let parking = Held::new(None, GFP_KERNEL)?;
-        let slots = Arc::pin_init(
-            pin_init!(Slots {
-                inner <- new_spinlock_irq!(
-                    Inner {
-                        binding: None,
-                        binds: 0,
-                        root: None,
-                        flush: None,
-                        tree: RBTree::new(),
-                        idle: List::new(),
-                        batch: None,
-                        shared: Shared {
-                            tags,
-                            parking,
-                            counts: Counts::default(),
-                            fallbacks: 0,
-                        },
-                    },
-                    "lo_work_lock"
-                ),
-            }),
-            GFP_KERNEL,
-        )?;
+    /// `timeout` is how long a slot stays when it is idle.
+    fn new(timeout: Jiffies) -> Result<Arc<Self>> {
+        let slots = Slots::new()?;
         let reaper = Reaper {
             slots: slots.clone(),
             timeout,
@@ -502,11 +240,21 @@ impl Pool {
         let Some(css) = io.blkcg().filter(|css| !css.is_root()) else {
             return SlotId::Root;
         };
-        let id = css.id();
+        self.find_slot_of(inner, css.id(), Some(css))
+    }
+
+    /// The same for the cgroup whose io css has this `id`.
+    fn find_slot_of(
+        self: ArcBorrow<'_, Self>,
+        inner: &mut Inner,
+        id: usize,
+        css: Option<&Css<Io>>,
+    ) -> SlotId {
         if let Entry::Vacant(vacant) = inner.tree.entry(id) {
             let flags = GFP_NOWAIT | __GFP_NOWARN;
             let made = RBTreeNodeReservation::new(flags).and_then(|reservation| {
-                let worker = Worker::new(self.into(), SlotId::Css(id), Some(css.into()), flags)?;
+                let css = css.map(ARef::from);
+                let worker = Worker::new(self.into(), SlotId::Css(id), css, flags)?;
                 Ok((Slot::new(worker, &inner.shared, flags)?, reservation))
             });
             match made {
@@ -531,45 +279,12 @@ impl Pool {
     /// Returns what is to be told of the first slot after `after`, the root's and that of flushes
     /// being the first of all.
     pub(crate) fn report_slot(&self, after: Option<SlotId>) -> Option<SlotReport> {
-        let mut inner = self.slots.inner.lock();
-        let inner = &mut *inner;
-        let slot = match after {
-            None => inner.root.as_ref()?,
-            Some(SlotId::Root) => inner.flush.as_ref()?,
-            Some(after) => {
-                let next = match after {
-                    SlotId::Css(css) => css.checked_add(1)?,
-                    _ => 0,
-                };
-                let cursor = inner.tree.cursor_lower_bound(&next)?;
-                let css = *cursor.current().0;
-                inner.tree.get(&css)?
-            }
-        };
-        Some(SlotReport {
-            id: slot.worker.id,
-            css: slot.worker.css.clone(),
-            busy: slot.scheduled,
-            idle_since: slot.idle_since,
-            waiting: slot.received.wrapping_sub(slot.taken),
-            report: Report {
-                tags: slot.tags.get(),
-                parking: slot.parking.get(),
-                counts: slot.counts,
-            },
-            fallbacks: inner.shared.fallbacks,
-        })
+        self.slots.inner.lock().report_slot(after)
     }
 
     /// Returns what is to be told of all slots together, those that were reaped included.
     pub(crate) fn report(&self) -> Report {
-        let inner = self.slots.inner.lock();
-        let shared = &inner.shared;
-        Report {
-            tags: shared.tags.get(),
-            parking: shared.parking.get(),
-            counts: shared.counts,
-        }
+        self.slots.inner.lock().shared.report()
     }
 
     /// Has the limit dropped that let a request through which the backing file does not support.
@@ -623,82 +338,9 @@ impl Pool {
     }
 }
 
-impl Inner {
-    /// A slot, and what it shares.
-    fn slot(&mut self, id: SlotId) -> Option<(&mut Slot, &mut Shared)> {
-        let slot = match id {
-            SlotId::Css(css) => self.tree.get_mut(&css),
-            SlotId::Root => self.root.as_mut(),
-            SlotId::Flush => self.flush.as_mut(),
-        };
-        slot.map(|slot| (slot, &mut self.shared))
-    }
-
-    /// Whether a request that may be served where it is submitted is to be, and from what: its worker
-    /// has nothing to do, the file knows how, and it may keep its tag if it can be in flight after
-    /// that.
-    fn begin_here(
-        &mut self,
-        id: SlotId,
-        rq: &mut Request<LoopOps>,
-        depth: u32,
-    ) -> Option<Arc<Binding>> {
-        let binding = self.binding.as_ref().filter(|b| b.serves_here(rq))?;
-        let asynchronous = binding.is_asynchronous();
-        let (slot, shared) = self.slot(id).filter(|(slot, _)| slot.is_idle())?;
-        if asynchronous {
-            if !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
-                return None;
-            }
-            rq.data_mut().kept = Some(slot.tags.keep(&mut shared.tags));
-        }
-        for counts in [&mut slot.counts, &mut shared.counts] {
-            counts.ask(rq);
-            counts.here = counts.here.wrapping_add(1);
-        }
-        slot.idle_since = JiffiesInstant::now();
-        self.binding.clone()
-    }
-
-    /// Adds a request to a slot, if the slot may keep another tag of the `depth` that the device
-    /// has; gives it back otherwise.
-    fn offer(
-        &mut self,
-        id: SlotId,
-        rq: Request<LoopOps>,
-        depth: u32,
-        past: Past,
-    ) -> Result<(), Request<LoopOps>> {
-        let Some((slot, shared)) = self.slot(id) else {
-            return Err(rq);
-        };
-        // What waits already comes first.
-        let may_keep =
-            slot.parked.is_empty() && tags::may_keep(slot.tags.get(), shared.tags.get(), depth);
-        if !may_keep && slot.parking.get() < tags::MAX_PARKED {
-            return Err(rq);
-        }
-        slot.push(rq, shared, past);
-        Ok(())
-    }
-
-    /// Adds parked I/O to a slot.
-    fn push_parked(&mut self, id: SlotId, parked: Parked<LoopOps>, past: Past) {
-        if let Some((slot, shared)) = self.slot(id) {
-            slot.push_parked(parked, shared, past);
-        }
-    }
-
-    fn schedule(&mut self, id: SlotId, workqueue: &OwnedQueue) {
-        if let Some((slot, _)) = self.slot(id) {
-            slot.schedule(workqueue);
-        }
-    }
-}
-
 /// Serves the requests of one slot.
 #[pin_data]
-struct Worker {
+pub(crate) struct Worker {
     #[pin]
     work: Work<Worker>,
     #[pin]
@@ -707,9 +349,9 @@ struct Worker {
     tracker: AtomicTracker,
     pool: Arc<Pool>,
     /// The slot that it is for.
-    id: SlotId,
+    pub(crate) id: SlotId,
     /// The cgroup to charge; none for the root's slot, and that of flushes.
-    css: Option<ARef<Css<Io>>>,
+    pub(crate) css: Option<ARef<Css<Io>>>,
 }
 
 impl_has_work! {
@@ -763,7 +405,7 @@ impl Worker {
         let now = JiffiesInstant::now();
         slot.scheduled = false;
         slot.idle_since = now;
-        if self.css.is_some() {
+        if matches!(self.id, SlotId::Css(_)) {
             if let Ok(listed) = ListArc::try_from_arc(self.clone()) {
                 slot.listed_since = now;
                 inner.idle.push_back(listed);
@@ -848,5 +490,209 @@ impl WorkItem for Worker {
             this.serve(batch.requests, &mut batch.binding, alone, memcg);
             this.serve(batch.parked, &mut batch.binding, true, memcg);
         }
+    }
+}
+
+#[kunit_tests(loop_rs_slots)]
+mod tests {
+    use super::*;
+    use crate::{slots::Reaped, tags::Kept};
+    use kernel::time::{delay::fsleep, Delta};
+    use kernel_ext::timer::Callback;
+
+    /// A small pseudo-random number generator (xorshift).
+    struct Rng(u64);
+
+    impl Rng {
+        fn below(&mut self, n: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % n
+        }
+    }
+
+    /// A pool whose own timer does not come into the tests, and a reaper that waits for as little as
+    /// it can.
+    fn pool_and_reaper() -> Result<(PoolOwner, Reaper)> {
+        let pool = Pool::new(msecs_to_jiffies(3_600_000))?;
+        let reaper = Reaper {
+            slots: pool.slots.clone(),
+            timeout: 1,
+        };
+        Ok((PoolOwner(pool), reaper))
+    }
+
+    /// Has what is idle reaped. What became idle again, or has I/O in flight, goes to the end of the
+    /// list, where it can hide others until the next time.
+    fn reap(reaper: &Reaper) {
+        for _ in 0..3 {
+            fsleep(Delta::from_millis(10));
+            reaper.expired();
+        }
+    }
+
+    /// What a slot in the tree should be like; those that are not there are `None`.
+    #[derive(Clone, Copy)]
+    struct Model {
+        scheduled: bool,
+        tags: u32,
+    }
+
+    fn find(pool: &Arc<Pool>, id: usize) -> SlotId {
+        let mut inner = pool.slots.inner.lock();
+        pool.as_arc_borrow().find_slot_of(&mut inner, id, None)
+    }
+
+    /// Whether the tree is as the model has it.
+    fn agree(pool: &Arc<Pool>, model: &[Option<Model>]) -> bool {
+        let inner = pool.slots.inner.lock();
+        let mut ids = inner.tree.keys().copied();
+        for (id, expected) in model.iter().enumerate() {
+            let Some(expected) = expected else { continue };
+            let Some(slot) = inner.tree.get(&id) else {
+                return false;
+            };
+            if ids.next() != Some(id)
+                || slot.worker.id != SlotId::Css(id)
+                || slot.scheduled != expected.scheduled
+                || slot.tags.get() != expected.tags
+            {
+                return false;
+            }
+        }
+        let all: u32 = model.iter().flatten().map(|slot| slot.tags).sum();
+        ids.next().is_none() && inner.shared.tags.get() == all
+    }
+
+    #[test]
+    fn a_slot_is_made_once() -> Result {
+        let (pool, _) = pool_and_reaper()?;
+        assert!(find(&pool, 7) == SlotId::Css(7));
+        let first = pool
+            .slots
+            .inner
+            .lock()
+            .tree
+            .get(&7)
+            .map(|s| s.worker.clone());
+        assert!(find(&pool, 7) == SlotId::Css(7));
+        let again = pool
+            .slots
+            .inner
+            .lock()
+            .tree
+            .get(&7)
+            .map(|s| s.worker.clone());
+        let first = first.ok_or(ENOENT)?;
+        let again = again.ok_or(ENOENT)?;
+        assert!(Arc::ptr_eq(&first, &again));
+        assert!(pool.slots.inner.lock().shared.fallbacks == 0);
+        Ok(())
+    }
+
+    #[test]
+    fn what_has_not_been_idle_for_long_stays() -> Result {
+        let (pool, _) = pool_and_reaper()?;
+        find(&pool, 1);
+        let reaper = Reaper {
+            slots: pool.slots.clone(),
+            timeout: msecs_to_jiffies(3_600_000),
+        };
+        assert!(matches!(reaper.reap(), Reaped::Later(_)));
+        assert!(reaper.expired().is_some());
+        assert!(pool.slots.inner.lock().tree.get(&1).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn a_scheduled_slot_is_reaped_when_it_is_idle() -> Result {
+        let (pool, reaper) = pool_and_reaper()?;
+        find(&pool, 1);
+        let worker = {
+            let mut inner = pool.slots.inner.lock();
+            let (slot, _) = inner.slot(SlotId::Css(1)).ok_or(ENOENT)?;
+            slot.scheduled = true;
+            slot.worker.clone()
+        };
+        reap(&reaper);
+        assert!(pool.slots.inner.lock().tree.get(&1).is_some());
+        assert!(worker.take().is_none());
+        reap(&reaper);
+        assert!(pool.slots.inner.lock().tree.get(&1).is_none());
+        Ok(())
+    }
+
+    /// Random operations, compared with a model after each of them.
+    #[test]
+    fn slots_come_and_go_as_in_a_model() -> Result {
+        const IDS: usize = 24;
+        let (pool, reaper) = pool_and_reaper()?;
+        let mut model = [None; IDS];
+        let mut held: KVec<(usize, Kept)> = KVec::new();
+        let mut rng = Rng(0x6c6f_6f70_5f72_7321);
+        let mut reaped = 0;
+        for _ in 0..5_000 {
+            let id = rng.below(IDS as u64) as usize;
+            match rng.below(32) {
+                // A request comes, and may keep its tag for a while.
+                0..12 => {
+                    assert!(find(&pool, id) == SlotId::Css(id));
+                    let slot = model[id].get_or_insert(Model {
+                        scheduled: false,
+                        tags: 0,
+                    });
+                    if held.len() < 16 && rng.below(2) == 0 {
+                        let mut inner = pool.slots.inner.lock();
+                        let (real, shared) = inner.slot(SlotId::Css(id)).ok_or(ENOENT)?;
+                        let kept = real.tags.keep(&mut shared.tags);
+                        drop(inner);
+                        held.push((id, kept), GFP_KERNEL)?;
+                        slot.tags += 1;
+                    }
+                }
+                // A request ends.
+                12..16 if !held.is_empty() => {
+                    let at = rng.below(held.len() as u64) as usize;
+                    let (id, kept) = held.remove(at).map_err(|_| EINVAL)?;
+                    drop(kept);
+                    // Its slot must not have gone before.
+                    let slot = model[id].as_mut().ok_or(ENOENT)?;
+                    slot.tags -= 1;
+                }
+                16..20 => {
+                    if let Some(slot) = &mut model[id] {
+                        slot.scheduled = true;
+                        let mut inner = pool.slots.inner.lock();
+                        inner.slot(SlotId::Css(id)).ok_or(ENOENT)?.0.scheduled = true;
+                    }
+                }
+                // The worker finds that nothing waits.
+                20..31 => {
+                    if let Some(slot) = model[id].as_mut().filter(|slot| slot.scheduled) {
+                        slot.scheduled = false;
+                        let worker = {
+                            let mut inner = pool.slots.inner.lock();
+                            let (slot, _) = inner.slot(SlotId::Css(id)).ok_or(ENOENT)?;
+                            slot.worker.clone()
+                        };
+                        assert!(worker.take().is_none());
+                    }
+                }
+                _ => {
+                    reap(&reaper);
+                    for slot in &mut model {
+                        if slot.is_some_and(|slot: Model| !slot.scheduled && slot.tags == 0) {
+                            *slot = None;
+                            reaped += 1;
+                        }
+                    }
+                }
+            }
+            assert!(agree(&pool, &model));
+        }
+        assert!(reaped > 100);
+        assert!(pool.slots.inner.lock().shared.fallbacks == 0);
+        Ok(())
     }
 }

@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where requests wait for a worker.
+//!
+//! A device's requests wait in slots: one for each cgroup that has I/O on the device, found through
+//! a tree by the cgroup's io css; one for the root cgroup, which also takes the requests for which
+//! there is no memory to make a slot; and one for flushes.
+//!
+//! A slot is scheduled from when its worker is queued until the worker has found it empty. A slot
+//! that is not scheduled, and empty, is idle, and its worker is on the idle list; after a while the
+//! reaper takes it out of the tree, and with it the reference to the css. All of that is under one
+//! lock, so there is no moment at which a request can be put in a slot that is going away; and as
+//! what is queued holds its worker on its own, not even a mistake in that would use freed memory.
+
+use crate::{
+    backing::Binding,
+    device::LoopOps,
+    stats::{Counts, Report, SlotReport},
+    tags::{self, Held},
+    worker::Worker,
+};
+use kernel::{
+    list::{List, ListArc},
+    prelude::*,
+    rbtree::RBTree,
+    sync::{new_spinlock_irq, Arc, SpinLockIrq},
+    time::Jiffies,
+};
+use kernel_ext::{
+    block::mq::{Parked, Request, Transfer, TransferList},
+    time::JiffiesInstant,
+    timer::Callback,
+    workqueue::OwnedQueue,
+};
+
+/// Which slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SlotId {
+    /// The root cgroup's.
+    Root,
+    /// That of flushes, which are nobody's: the block layer sends one for all who ask. It can take
+    /// long, and must neither wait for the root's I/O nor hold it up.
+    Flush,
+    /// That of the cgroup with this io css.
+    Css(usize),
+}
+
+/// Requests that wait for a worker.
+pub(crate) struct Slot {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) pending: TransferList<Request<LoopOps>>,
+    /// What waits behind `pending`, without tags.
+    pub(crate) parked: TransferList<Parked<LoopOps>>,
+    /// The tags of what was put in `pending`.
+    pub(crate) tags: Held,
+    /// What was put in `parked` and has not ended.
+    pub(crate) parking: Held,
+    pub(crate) counts: Counts,
+    /// How many requests were put in `pending` or `parked`, and how many of them the worker took.
+    pub(crate) received: u64,
+    pub(crate) taken: u64,
+    /// The worker is queued, or running and going to look at `pending` again.
+    pub(crate) scheduled: bool,
+    /// When the worker last had nothing to do.
+    pub(crate) idle_since: JiffiesInstant,
+    /// `idle_since` of when the worker was put on the idle list.
+    pub(crate) listed_since: JiffiesInstant,
+}
+
+impl Slot {
+    pub(crate) fn new(
+        worker: Arc<Worker>,
+        shared: &Shared,
+        flags: kernel::alloc::Flags,
+    ) -> Result<Self> {
+        Ok(Self {
+            worker,
+            pending: TransferList::new(),
+            parked: TransferList::new(),
+            tags: Held::new(Some(&shared.tags), flags)?,
+            parking: Held::new(Some(&shared.parking), flags)?,
+            counts: Counts::default(),
+            received: 0,
+            taken: 0,
+            scheduled: false,
+            idle_since: JiffiesInstant::now(),
+            listed_since: JiffiesInstant::now(),
+        })
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.parked.is_empty()
+    }
+
+    /// Whether nothing waits, and the worker is not going to look. A slot can have requests of a
+    /// batch before its worker is scheduled.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.scheduled && self.is_empty()
+    }
+
+    /// Adds a request, which keeps its tag.
+    pub(crate) fn push(&mut self, mut rq: Request<LoopOps>, shared: &mut Shared, past: Past) {
+        self.count(&rq, shared, past);
+        rq.data_mut().kept = Some(self.tags.keep(&mut shared.tags));
+        self.pending.push_back(rq);
+        self.received = self.received.wrapping_add(1);
+    }
+
+    /// Adds parked I/O.
+    pub(crate) fn push_parked(
+        &mut self,
+        mut parked: Parked<LoopOps>,
+        shared: &mut Shared,
+        past: Past,
+    ) {
+        self.count(&parked, shared, past);
+        if past != Past::Again {
+            for counts in [&mut self.counts, &mut shared.counts] {
+                counts.parked = counts.parked.wrapping_add(1);
+            }
+        }
+        parked.data_mut().kept = Some(self.parking.keep(&mut shared.parking));
+        self.parked.push_back(parked);
+        self.received = self.received.wrapping_add(1);
+    }
+
+    /// Counts I/O that is handed to the worker.
+    fn count<I: Transfer>(&mut self, io: &I, shared: &mut Shared, past: Past) {
+        for counts in [&mut self.counts, &mut shared.counts] {
+            match past {
+                Past::New => counts.ask(io),
+                Past::Missed => counts.missed = counts.missed.wrapping_add(1),
+                Past::Again => (),
+            }
+        }
+    }
+
+    /// Sees to it that the worker looks at what waits.
+    pub(crate) fn schedule(&mut self, workqueue: &OwnedQueue) {
+        if !self.scheduled && !self.is_empty() {
+            self.scheduled = true;
+            // It can be queued already only if it has not looked yet.
+            let _ = workqueue.enqueue(self.worker.clone());
+        }
+    }
+}
+
+/// What became of I/O before it is handed to a worker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Past {
+    /// Nothing.
+    New,
+    /// It would have had to wait where it was submitted.
+    Missed,
+    /// Some of it was done.
+    Again,
+}
+
+/// What a device's slots share.
+pub(crate) struct Shared {
+    /// The tags that are held, and what is parked.
+    pub(crate) tags: Held,
+    pub(crate) parking: Held,
+    pub(crate) counts: Counts,
+    /// How many requests went to the root's slot because there was no memory for one.
+    pub(crate) fallbacks: u64,
+}
+
+impl Shared {
+    /// What is to be told of all slots together.
+    pub(crate) fn report(&self) -> Report {
+        Report {
+            tags: self.tags.get(),
+            parking: self.parking.get(),
+            counts: self.counts,
+        }
+    }
+}
+
+/// What the lock protects.
+pub(crate) struct Inner {
+    /// What requests are served from.
+    pub(crate) binding: Option<Arc<Binding>>,
+    /// How many times that was replaced.
+    pub(crate) binds: u32,
+    /// The root cgroup's slot; there from when the device is first bound.
+    pub(crate) root: Option<Slot>,
+    /// That of flushes; there as the root's.
+    pub(crate) flush: Option<Slot>,
+    pub(crate) tree: RBTree<usize, Slot>,
+    /// The workers of slots in the tree that have been idle, the longest first.
+    pub(crate) idle: List<Worker>,
+    /// A slot that got requests and is to be scheduled with the last one of the batch.
+    pub(crate) batch: Option<SlotId>,
+    pub(crate) shared: Shared,
+}
+
+/// The slots, apart from what the reaper does not need: it must not keep the timer from going.
+#[pin_data]
+pub(crate) struct Slots {
+    #[pin]
+    pub(crate) inner: SpinLockIrq<Inner>,
+}
+
+impl Slots {
+    /// No slots yet. May sleep.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        let shared = Shared {
+            tags: Held::new(None, GFP_KERNEL)?,
+            parking: Held::new(None, GFP_KERNEL)?,
+            counts: Counts::default(),
+            fallbacks: 0,
+        };
+        Arc::pin_init(
+            pin_init!(Self {
+                inner <- new_spinlock_irq!(
+                    Inner {
+                        binding: None,
+                        binds: 0,
+                        root: None,
+                        flush: None,
+                        tree: RBTree::new(),
+                        idle: List::new(),
+                        batch: None,
+                        shared,
+                    },
+                    "lo_work_lock"
+                ),
+            }),
+            GFP_KERNEL,
+        )
+    }
+}
+
+/// Takes out the slots that have been idle for long enough.
+pub(crate) struct Reaper {
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) timeout: Jiffies,
+}
+
+/// What the reaper finds.
+pub(crate) enum Reaped {
+    /// A slot that has been idle for long enough, taken out.
+    Slot(Slot),
+    /// Nothing before then.
+    Later(JiffiesInstant),
+    /// No slot is idle.
+    Nothing,
+}
+
+impl Reaper {
+    pub(crate) fn reap(&self) -> Reaped {
+        let mut inner = self.slots.inner.lock();
+        let Inner { tree, idle, .. } = &mut *inner;
+        loop {
+            // A slot stays on the list when it gets requests. It is looked at when its turn comes.
+            let worker = {
+                let mut cursor = idle.cursor_front();
+                let Some(first) = cursor.peek_next() else {
+                    return Reaped::Nothing;
+                };
+                let slot = match first.arc().id {
+                    SlotId::Css(css) => tree.get(&css),
+                    _ => None,
+                };
+                match slot {
+                    Some(slot) if slot.is_idle() && slot.listed_since == slot.idle_since => {
+                        let expires = slot.idle_since.after(self.timeout);
+                        if !expires.has_passed() {
+                            return Reaped::Later(expires);
+                        }
+                    }
+                    _ => (),
+                }
+                first.remove().into_arc()
+            };
+            let SlotId::Css(id) = worker.id else {
+                continue;
+            };
+            // One that is not idle is listed again when it has become so.
+            let Some(slot) = tree.get_mut(&id).filter(|slot| slot.is_idle()) else {
+                continue;
+            };
+            if slot.listed_since != slot.idle_since {
+                // Busy and idle again since it was listed.
+                slot.listed_since = slot.idle_since;
+            } else if slot.tags.get() > 0 || slot.parking.get() > 0 {
+                // Its I/O is still in flight: how much that is must not be forgotten.
+                slot.idle_since = JiffiesInstant::now();
+                slot.listed_since = slot.idle_since;
+            } else if let Some(slot) = tree.remove(&id) {
+                return Reaped::Slot(slot);
+            }
+            if let Ok(listed) = ListArc::try_from_arc(worker) {
+                idle.push_back(listed);
+            }
+        }
+    }
+}
+
+impl Callback for Reaper {
+    fn expired(&self) -> Option<JiffiesInstant> {
+        loop {
+            match self.reap() {
+                Reaped::Slot(slot) => drop(slot),
+                Reaped::Later(expires) => return Some(expires),
+                Reaped::Nothing => return None,
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// What is to be told of the first slot after `after`, the root's and that of flushes being the
+    /// first of all.
+    pub(crate) fn report_slot(&self, after: Option<SlotId>) -> Option<SlotReport> {
+        let slot = match after {
+            None => self.root.as_ref()?,
+            Some(SlotId::Root) => self.flush.as_ref()?,
+            Some(after) => {
+                let next = match after {
+                    SlotId::Css(css) => css.checked_add(1)?,
+                    _ => 0,
+                };
+                let css = *self.tree.cursor_lower_bound(&next)?.current().0;
+                self.tree.get(&css)?
+            }
+        };
+        Some(SlotReport {
+            id: slot.worker.id,
+            css: slot.worker.css.clone(),
+            busy: slot.scheduled,
+            idle_since: slot.idle_since,
+            waiting: slot.received.wrapping_sub(slot.taken),
+            report: Report {
+                tags: slot.tags.get(),
+                parking: slot.parking.get(),
+                counts: slot.counts,
+            },
+            fallbacks: self.shared.fallbacks,
+        })
+    }
+
+    /// A slot, and what it shares.
+    pub(crate) fn slot(&mut self, id: SlotId) -> Option<(&mut Slot, &mut Shared)> {
+        let slot = match id {
+            SlotId::Css(css) => self.tree.get_mut(&css),
+            SlotId::Root => self.root.as_mut(),
+            SlotId::Flush => self.flush.as_mut(),
+        };
+        slot.map(|slot| (slot, &mut self.shared))
+    }
+
+    /// Whether a request that may be served where it is submitted is to be, and from what: its worker
+    /// has nothing to do, the file knows how, and it may keep its tag if it can be in flight after
+    /// that.
+    pub(crate) fn begin_here(
+        &mut self,
+        id: SlotId,
+        rq: &mut Request<LoopOps>,
+        depth: u32,
+    ) -> Option<Arc<Binding>> {
+        let binding = self.binding.as_ref().filter(|b| b.serves_here(rq))?;
+        let asynchronous = binding.is_asynchronous();
+        let (slot, shared) = self.slot(id).filter(|(slot, _)| slot.is_idle())?;
+        if asynchronous {
+            if !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
+                return None;
+            }
+            rq.data_mut().kept = Some(slot.tags.keep(&mut shared.tags));
+        }
+        for counts in [&mut slot.counts, &mut shared.counts] {
+            counts.ask(rq);
+            counts.here = counts.here.wrapping_add(1);
+        }
+        slot.idle_since = JiffiesInstant::now();
+        self.binding.clone()
+    }
+
+    /// Adds a request to a slot, if the slot may keep another tag of the `depth` that the device
+    /// has; gives it back otherwise.
+    pub(crate) fn offer(
+        &mut self,
+        id: SlotId,
+        rq: Request<LoopOps>,
+        depth: u32,
+        past: Past,
+    ) -> Result<(), Request<LoopOps>> {
+        let Some((slot, shared)) = self.slot(id) else {
+            return Err(rq);
+        };
+        // What waits already comes first.
+        let may_keep =
+            slot.parked.is_empty() && tags::may_keep(slot.tags.get(), shared.tags.get(), depth);
+        if !may_keep && slot.parking.get() < tags::MAX_PARKED {
+            return Err(rq);
+        }
+        slot.push(rq, shared, past);
+        Ok(())
+    }
+
+    /// Adds parked I/O to a slot.
+    pub(crate) fn push_parked(&mut self, id: SlotId, parked: Parked<LoopOps>, past: Past) {
+        if let Some((slot, shared)) = self.slot(id) {
+            slot.push_parked(parked, shared, past);
+        }
+    }
+
+    pub(crate) fn schedule(&mut self, id: SlotId, workqueue: &OwnedQueue) {
+        if let Some((slot, _)) = self.slot(id) {
+            slot.schedule(workqueue);
+        }
+    }
+}
