@@ -5,8 +5,20 @@
 //! C headers: [`include/linux/cgroup.h`](srctree/include/linux/cgroup.h),
 //! [`include/linux/blk-cgroup.h`](srctree/include/linux/blk-cgroup.h),
 //! [`include/linux/memcontrol.h`](srctree/include/linux/memcontrol.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Keep a css after its I/O | It is borrowed; an `ARef` counts |
+//! | Take one controller's css for another's | Its type says which; only `unsafe` makes one |
+//! | Have a path written past the buffer | Its length is passed on; `E2BIG` |
+//! | Look at the root's cgroup as its hierarchy goes | The RCU lock is held |
+//! | Leave a charge in place | It lasts for the call of a closure |
+//! | Charge blkcgs within one another | Nothing; the inner one ends the outer one |
+//! | Charge a blkcg in an interrupt | It has no effect |
 
-use crate::bindings;
+use crate::{bindings, task};
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
     prelude::*,
@@ -71,6 +83,13 @@ impl<S> Css<S> {
         self.css.get()
     }
 
+    /// The css's cgroup, to be used while the RCU lock is held.
+    fn cgroup(&self) -> *mut bindings::cgroup {
+        // SAFETY: By the type invariant the css is alive. That of the root's changes when its
+        // hierarchy is mounted or unmounted.
+        unsafe { (&raw const (*self.as_raw()).cgroup).read_volatile() }
+    }
+
     /// A number that no other css has for as long as a reference to this one is held.
     pub fn id(&self) -> usize {
         self.as_raw() as usize
@@ -86,11 +105,17 @@ impl<S> Css<S> {
     ///
     /// Wraps the C function `cgroup_path`.
     pub fn path<'a>(&self, buf: &'a mut [u8]) -> Result<&'a [u8]> {
-        // SAFETY: The css is alive, so its cgroup is, and that holds its kernfs node; the buffer is
-        // valid for its length.
+        // It writes a null byte whatever the length.
+        if buf.is_empty() {
+            return Err(E2BIG);
+        }
+        // SAFETY: The css is alive, so its cgroup is, and that holds its kernfs node; the root's,
+        // which changes when a hierarchy is mounted or unmounted, goes a grace period after that.
+        // The buffer is valid for its length.
         let n = unsafe {
+            let _rcu = rcu::read_lock();
             bindings::kernfs_path_from_node(
-                (*(*self.as_raw()).cgroup).kn,
+                (*self.cgroup()).kn,
                 core::ptr::null_mut(),
                 buf.as_mut_ptr().cast(),
                 buf.len(),
@@ -127,13 +152,12 @@ impl Css<Io> {
     ///
     /// Wraps the C function `cgroup_get_e_css`.
     pub fn effective_memory(&self) -> ARef<Css<Memory>> {
-        // SAFETY: The css is alive, so its cgroup is. The result is never null, and comes with a
+        // SAFETY: As in `path` the cgroup is alive. The result is never null, and comes with a
         // reference.
         unsafe {
-            let css = bindings::cgroup_get_e_css(
-                (*self.as_raw()).cgroup,
-                &raw mut bindings::memory_cgrp_subsys,
-            );
+            let _rcu = rcu::read_lock();
+            let css =
+                bindings::cgroup_get_e_css(self.cgroup(), &raw mut bindings::memory_cgrp_subsys);
             ARef::from_raw(NonNull::new_unchecked(css).cast())
         }
     }
@@ -143,11 +167,16 @@ impl Css<Io> {
     /// Runs `f`; what the current task submits in it is charged to this blkcg.
     ///
     /// Has no effect in a task that is not a kernel thread, which is charged for what it does by
-    /// itself. Does not nest.
+    /// itself, nor in an interrupt. Does not nest.
     ///
     /// Wraps the C function `kthread_associate_blkcg`.
     pub fn charge<R>(&self, f: impl FnOnce() -> R) -> R {
-        // SAFETY: The css is alive; the thread takes a reference of its own.
+        // The task that was interrupted may be doing the same.
+        if !task::in_task() {
+            return f();
+        }
+        // SAFETY: The css is alive; the thread takes a reference of its own. Only the thread itself
+        // changes that.
         unsafe { bindings::kthread_associate_blkcg(self.as_raw()) };
         let ret = f();
         // SAFETY: Null ends the association.

@@ -4,6 +4,19 @@
 //!
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
 //! [`include/linux/file.h`](srctree/include/linux/file.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Use what is of a file after it was closed | It is borrowed from the file |
+//! | Look up files in another task | [`FdTable`] is neither `Send` nor `Sync` |
+//! | Look up files outside of an ioctl | It is lent for the call, and only `unsafe` makes one |
+//! | Take a file with `O_PATH` for an open one | `fget` does not find it |
+//! | Pass any mode or range to `fallocate` | Both are checked, like swap files and write access |
+//! | Have a path written past the buffer | Its length is passed on; `ENAMETOOLONG` |
+//! | Have a mapping in two [`NoioMappings`] | Nothing; its mask is restored too early |
+//! | Forget a [`NoioMapping`] | Nothing; file and mask stay as they are |
 
 use crate::{
     bindings,
@@ -114,11 +127,14 @@ pub trait FileExt {
     fn fsync(&self) -> Result;
     /// As [`fsync`](Self::fsync), without the metadata that is not needed to read the data back.
     fn fdatasync(&self) -> Result;
-    /// Manipulates the space of a range without changing the file's size. May sleep.
+    /// Manipulates the space of a range without changing the file's size: `mode` is one of the
+    /// `FALLOC_FL_*` here. May sleep.
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` when the file system has no such operation.
+    /// `EOPNOTSUPP` when the file system has no such operation, `EBADF` when the file is not open
+    /// for writing, `ETXTBSY` when it is swapped to, `EFBIG` when the range is beyond what the file
+    /// system can have.
     fn fallocate(&self, mode: i32, pos: i64, len: i64) -> Result;
     /// The file's path, in `buf`.
     ///
@@ -303,15 +319,34 @@ impl FileExt for File {
 
     fn fallocate(&self, mode: i32, pos: i64, len: i64) -> Result {
         let func = ops(self).fallocate.ok_or(EOPNOTSUPP)?;
+        if !matches!(mode, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) {
+            return Err(EOPNOTSUPP);
+        }
         if !self.is_writable() {
             return Err(EBADF);
         }
         if pos < 0 || len <= 0 {
             return Err(EINVAL);
         }
-        pos.checked_add(len).ok_or(EFBIG)?;
+        let end = pos.checked_add(len).ok_or(EFBIG)?;
+        // SAFETY: An open file has an inode, and that a super block. The flags may be changing: a
+        // reader sees either value.
+        let (flags, max) = unsafe {
+            let inode = (*self.as_ptr()).f_inode;
+            (
+                (&raw const (*inode).i_flags).read_volatile(),
+                (*(*inode).i_sb).s_maxbytes,
+            )
+        };
+        if flags & bindings::S_SWAPFILE != 0 {
+            return Err(ETXTBSY);
+        }
+        if end > max {
+            return Err(EFBIG);
+        }
         // SAFETY: The file is valid and open for writing; the call is one of its operations, with
-        // a range that files can have, under the protection against freezing that it expects.
+        // a mode that it can have and a range that files can, under the protection against freezing
+        // that it expects.
         unsafe {
             bindings::file_start_write(self.as_ptr());
             let ret = func(

@@ -3,6 +3,17 @@
 //! Misc devices with a minor number of their own, and a driver to talk to.
 //!
 //! C header: [`include/linux/miscdevice.h`](srctree/include/linux/miscdevice.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Have a device opened before it is there | It is registered last |
+//! | Have a device opened that is gone | `misc_deregister` waits for `open` |
+//! | Free the object under an open file | The file holds a reference |
+//! | Unload the module meanwhile | An open file holds it: it is the `owner` |
+//! | Move a registered device | It is pinned |
+//! | Call from two tasks what is for one | [`Control`] is `Send` and `Sync` |
 
 use crate::bindings;
 use core::marker::PhantomData;

@@ -3,6 +3,15 @@
 //! References to modules.
 //!
 //! C header: [`include/linux/module.h`](srctree/include/linux/module.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Take a reference as the module goes | `ENODEV` |
+//! | Give back one that was not taken | Dropping does, and [`ModuleRef`] is no `Clone` |
+//! | Name a module that is not loaded | Its type is of code that this code is linked with |
+//! | Forget a reference | Nothing; the module stays |
 
 use crate::bindings;
 use core::marker::PhantomData;

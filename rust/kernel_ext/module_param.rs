@@ -6,6 +6,14 @@
 //! those declared by [`module_params!`](crate::module_params) do, and can refuse a value.
 //!
 //! C header: [`include/linux/moduleparam.h`](srctree/include/linux/moduleparam.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Read a value as it is set | It is atomic |
+//! | Have a parameter that goes | It is `'static` |
+//! | Take another type for a parameter | `RawParam::new` pairs it with its operations |
 
 use crate::bindings;
 use kernel::{

@@ -3,6 +3,13 @@
 //! Capabilities.
 //!
 //! C header: [`include/linux/capability.h`](srctree/include/linux/capability.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Ask for a capability that there is not | The number is a constant |
+//! | Ask in an interrupt | Nothing; the answer is about the task that was interrupted |
 
 use crate::bindings;
 

@@ -1,6 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Mutexes whose waiters can be killed.
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Reach the data without the lock | It is private; the guard lends it |
+//! | Keep a reference to the data after that | It borrows the guard |
+//! | Release the lock in another task | [`KillableGuard`] is not `Send` |
+//! | Lock data that may not change tasks | The mutex is `Send` and `Sync` if the data is `Send` |
+//! | Move the mutex | It is pinned |
+//! | Lock twice | Nothing; it deadlocks, as lockdep tells |
+//! | Forget a guard | Nothing; the next one waits forever |
 
 use crate::bindings;
 use kernel::{

@@ -4,6 +4,16 @@
 //!
 //! C headers: [`include/linux/sched.h`](srctree/include/linux/sched.h),
 //! [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Leave a scope in another task | It is not `Send` |
+//! | Leave scopes in the wrong order | Nothing; a flag is cleared early |
+//! | Forget a scope | Nothing; the task keeps the flags |
+//! | Lose what `submit_nested` put aside | It is restored after the closure |
+//! | Follow the stack or a list of the task | Numbers and answers are returned, no pointers |
 
 use crate::bindings;
 use kernel::{

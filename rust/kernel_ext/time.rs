@@ -3,6 +3,13 @@
 //! Points in time, in jiffies.
 //!
 //! C header: [`include/linux/jiffies.h`](srctree/include/linux/jiffies.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Overflow a point in time | All wraps |
+//! | Read the counter as it changes | It is one word, read as a whole |
 
 use crate::bindings;
 use kernel::time::Jiffies;

@@ -3,6 +3,17 @@
 //! Timers of jiffies' resolution.
 //!
 //! C header: [`include/linux/timer.h`](srctree/include/linux/timer.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Free a timer that is armed or runs | Dropping shuts it down first, and waits |
+//! | Arm it after that | A timer that was shut down stays so |
+//! | Move it | It is pinned |
+//! | Have a callback that borrows, or is for one task | It is `'static`, `Send` and `Sync` |
+//! | Change the callback's data as it runs | Both have `&self` |
+//! | Drop it in its callback | Nothing; the callback waits for itself |
 
 use crate::{bindings, time::JiffiesInstant};
 use kernel::{prelude::*, static_lock_class, types::Opaque};

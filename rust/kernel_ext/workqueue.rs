@@ -3,6 +3,17 @@
 //! Workqueues of one's own.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Destroy the workqueue with items on it | Dropping waits for them |
+//! | Have a delayed item come after that | There is no delayed form; the C queue is not lent |
+//! | Free an item that is queued | It is the queue's until it runs ([`RawWorkItem`]) |
+//! | Queue what borrows, or is for one task | Items are `Send` and `'static` |
+//! | Queue an item while it is drained | Nothing; the item is leaked, with a warning |
+//! | Destroy or drain it in one of its items | Nothing; it waits for itself |
 
 use crate::bindings;
 use core::ptr::NonNull;

@@ -3,6 +3,17 @@
 //! Block devices as seen by those who use them.
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Keep a `&BlockDevice` after its close | It is borrowed from the file or disk that holds it |
+//! | Make a device of a number | A [`DevT`] leads nowhere |
+//! | Keep a [`Claim`] after that | It borrows the device |
+//! | Release a claim twice, or another's | It is made by `claim` only, and is no `Clone` |
+//! | Claim twice | Nothing; the second waits for the first |
+//! | Forget a claim | Nothing; who claims the device next waits forever |
 
 use crate::bindings;
 use kernel::{error::to_result, prelude::*, types::Opaque};

@@ -3,6 +3,19 @@
 //! Disks, and what a driver does when they are opened, closed and controlled.
 //!
 //! C headers: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Keep a `&GenDisk` after a callback | It is lent for the call; an `ARef` keeps the disk |
+//! | Use the disk's data after the disk | It is borrowed; it goes with the last reference |
+//! | Remove a disk twice | Only dropping a [`Disk`] does, which is no `Clone` |
+//! | Free the tags before the requests end | The tag set goes after `del_gendisk`, which waits |
+//! | Change policies that are gone | `disable_default_wbt` is for a [`Disk`], not yet removed |
+//! | Read partitions without `open_mutex` | It is taken; [`Closing`] is lent where it is held |
+//! | Take `open_mutex` where it is held | Nothing; it deadlocks, as lockdep tells |
+//! | Take files of another task | [`IoctlContext`] is neither `Send` nor `Sync` |
 
 use crate::{
     bindings,
@@ -167,17 +180,6 @@ impl<T: Operations> GenDisk<T> {
     pub fn openers(&self) -> u32 {
         // SAFETY: By the type invariant the disk is valid.
         unsafe { bindings::disk_openers(self.as_raw()) }
-    }
-
-    /// Turns the throttling of writeback off, where it is on by default only. May sleep.
-    ///
-    /// It has one budget for all of the disk's submitters. A disk that passes its I/O on leaves that
-    /// to the disks below.
-    ///
-    /// Wraps the C function `wbt_disable_default`.
-    pub fn disable_default_wbt(&self) {
-        // SAFETY: By the type invariant the disk is valid; it was added.
-        unsafe { bindings::wbt_disable_default(self.as_raw()) };
     }
 
     /// Sets the capacity in sectors and tells user space; returns whether that was an event. May
@@ -390,6 +392,18 @@ impl<T: Operations> Disk<T> {
             disk: unsafe { NonNull::new_unchecked(disk) },
             _tag_set: tag_set,
         })
+    }
+
+    /// Turns the throttling of writeback off, where it is on by default only. May sleep.
+    ///
+    /// It has one budget for all of the disk's submitters. A disk that passes its I/O on leaves
+    /// that to the disks below.
+    ///
+    /// Wraps the C function `wbt_disable_default`.
+    pub fn disable_default_wbt(&self) {
+        // SAFETY: By the type invariant the disk was added and not yet deleted, which is when the
+        // queue's policies go.
+        unsafe { bindings::wbt_disable_default(self.as_raw()) };
     }
 
     /// # Safety

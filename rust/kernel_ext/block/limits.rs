@@ -3,6 +3,17 @@
 //! Queue limits.
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Change limits without their lock | Only `start` makes an update, which takes it |
+//! | Commit twice, or cancel after that | `commit` takes the update by value |
+//! | Release the lock in another task | [`LimitsUpdate`] is not `Send` |
+//! | Commit limits that contradict one another | The block layer validates them: `EINVAL` |
+//! | Start a second update | Nothing; it deadlocks |
+//! | Forget an update | Nothing; the lock stays taken, and the next update waits forever |
 
 use crate::{
     bindings,
@@ -57,8 +68,8 @@ impl QueueLimits {
     }
 
     /// Says whether a write can go past the volatile write cache
-    /// ([`Request::is_fua`](super::mq::Request::is_fua)). Without it the block layer sends a flush
-    /// after such a write.
+    /// ([`Transfer::is_fua`](super::mq::Transfer::is_fua)). Without it the block layer sends a
+    /// flush after such a write.
     pub fn set_fua(&mut self, on: bool) -> &mut Self {
         self.set_feature(bindings::BLK_FEAT_FUA, on)
     }

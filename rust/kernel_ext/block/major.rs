@@ -1,6 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Block device major numbers.
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Give a number back twice | Dropping does, and [`Major`] is no `Clone` |
+//! | Have a driver probed that is gone | It goes after `unregister_blkdev`, which waits |
+//! | Register two for one type | The slot holds one driver: `EBUSY` |
+//! | Have a slot of another type | [`HasDriverSlot`] is `unsafe`, and typed |
+//! | Probe in two tasks what is for one | [`Probe`] is `Send` and `Sync` |
+//! | Give a name that is too long, or goes | `EINVAL`; it is `'static` |
+//! | Give the number back in `probe` | Nothing; it deadlocks |
 
 use crate::{bindings, block::bdev::DevT};
 use core::{marker::PhantomData, ptr};

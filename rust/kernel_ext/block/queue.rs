@@ -3,6 +3,17 @@
 //! Request queues.
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Keep a `&Queue` after its disk | It is borrowed from the disk, or from I/O |
+//! | Unfreeze twice | Dropping does, and [`Frozen`] is no `Clone` |
+//! | Unfreeze in another task | It is not `Send` |
+//! | Freeze the queue of a removed disk | The disk's reference keeps it; it stays frozen |
+//! | Freeze while one holds a request | Nothing; it waits forever |
+//! | Forget a [`Frozen`] | Nothing; I/O waits forever |
 
 use crate::{bindings, block::limits::LimitsUpdate, task::NoioScope};
 use kernel::types::Opaque;

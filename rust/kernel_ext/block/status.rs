@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Completion status of block requests.
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Make up a status that the block layer does not know | The number is private |
+//! | Convert an errno that has none | It becomes [`Status::IOERR`] |
 
 use crate::bindings;
 use kernel::prelude::*;

@@ -3,6 +3,18 @@
 //! Sysfs attributes of disks.
 //!
 //! C header: [`include/linux/sysfs.h`](srctree/include/linux/sysfs.h)
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Write past the page | [`Page`] keeps to its bounds |
+//! | Keep page or disk after `show` | They are lent for the call |
+//! | Show what is for another driver's disks | Disk, group and attribute have one `T` |
+//! | Free or change what sysfs has | Groups are `'static`, and their fields private |
+//! | Leave out the list's end | [`AttributeList::new`] checks, for a static when it is compiled |
+//! | Remove a group that is not there | The C function finds none |
+//! | Remove a group in its own `show` | Nothing; it deadlocks |
 
 use crate::{
     bindings,
@@ -160,12 +172,18 @@ impl<T: Operations> GenDisk<T> {
         to_result(unsafe { bindings::sysfs_create_group(self.kobject(), &group.raw) })
     }
 
-    /// Takes a group of attributes away, and waits for those who are reading them. May sleep.
+    /// Takes a group of attributes away, and waits for those who are reading them. May sleep. A
+    /// disk that was removed has none any more.
     ///
     /// Wraps the C function `sysfs_remove_group`.
     pub fn remove_group(&self, group: &'static Group<T>) {
+        let kobject = self.kobject();
+        // SAFETY: The disk is valid, and so is its device's object.
+        if unsafe { (&raw const (*kobject).sd).read_volatile() }.is_null() {
+            return;
+        }
         // SAFETY: As in `add_group`.
-        unsafe { bindings::sysfs_remove_group(self.kobject(), &group.raw) }
+        unsafe { bindings::sysfs_remove_group(kobject, &group.raw) }
     }
 }
 

@@ -1,6 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Serving requests from a file.
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Touch I/O that the file has | `submit` takes it by value, until call and completion are over |
+//! | Close the file meanwhile | The I/O holds a reference to it |
+//! | Free memory that the file uses | The bios end no earlier; the I/O has the array of segments |
+//! | Transfer what has no memory | Only reads and writes are: `EINVAL` |
+//! | Write to a file opened to be read | `EBADF` |
+//! | Ask for direct I/O where there is none | `EINVAL` |
+//! | Make I/O of one's own | [`Transfer`] is `unsafe`, and so is its `from_io` |
+//! | Serve I/O from its own device | Nothing; it waits for itself |
 
 use super::Op;
 use crate::{
@@ -35,6 +48,10 @@ impl IoFlags {
     /// Through the page cache, for as much as it has: nothing is started (`IOCB_NOWAIT`,
     /// `IOCB_NOIO`). The file must know how ([`FileExt::can_nowait`]).
     pub const CACHED: Self = Self((bindings::IOCB_NOWAIT | bindings::IOCB_NOIO) as i32);
+
+    fn is_direct(self) -> bool {
+        self.0 & Self::DIRECT.0 != 0
+    }
 
     fn is_cached(self) -> bool {
         self.0 & Self::CACHED.0 == Self::CACHED.0
@@ -363,10 +380,11 @@ pub unsafe trait Transfer: Sized {
     ///
     /// # Errors
     ///
-    /// `EINVAL` when it is neither a read nor a write, `EBADF` when it is a write and the file is
-    /// not open for that, or what the file says.
+    /// `EINVAL` when it is neither a read nor a write, or is to be direct and the file does not
+    /// know how, `EBADF` when it is a write and the file is not open for that, or what the file
+    /// says.
     fn transfer(&mut self, file: &File, pos: i64, flags: IoFlags) -> Result<usize> {
-        check(self, file, pos)?;
+        check(self, file, pos, flags)?;
         // SAFETY: We hold the I/O, exclusively, until this function returns, and the iterator
         // is not used after that.
         match unsafe { iter(self) } {
@@ -400,7 +418,7 @@ pub unsafe trait Transfer: Sized {
     ///
     /// With [`IoFlags::with_nowait`] it can be over, or be handed back, with `EAGAIN`.
     fn submit(mut self, file: ARef<File>, pos: i64, flags: IoFlags) -> Submitted<Self> {
-        if let Err(e) = check(&self, &file, pos) {
+        if let Err(e) = check(&self, &file, pos, flags) {
             return Submitted::Done(self, Err(e), file);
         }
         // SAFETY: The iterator is used until the file's operation has returned and the kiocb
@@ -447,13 +465,17 @@ pub unsafe trait Transfer: Sized {
 }
 
 /// Checks what the file's operations rely on.
-fn check<I: Transfer>(this: &I, file: &File, pos: i64) -> Result {
+fn check<I: Transfer>(this: &I, file: &File, pos: i64, flags: IoFlags) -> Result {
     match this.op() {
         Op::Read => (),
         Op::Write if file.is_writable() => (),
         Op::Write => return Err(EBADF),
         // Their bios have no memory.
         _ => return Err(EINVAL),
+    }
+    // As for `O_DIRECT`: not every file that can be read and written has what it takes.
+    if flags.is_direct() && !file.can_direct() {
+        return Err(EINVAL);
     }
     let end = pos.checked_add(i64::try_from(this.len())?).ok_or(EFBIG)?;
     if pos < 0 || end < pos {

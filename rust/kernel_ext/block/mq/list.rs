@@ -1,6 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Lists of I/O.
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Put I/O on two lists, or use it there | `push_back` takes it by value |
+//! | Free it while it is on a list | The list owns it: it has not ended |
+//! | Mix requests and parked I/O, or drivers | A list is for one type of I/O |
+//! | Put it on another device's list | Nothing; it knows the disk that it is for |
+//! | Change a list from two tasks | Only `&mut` changes it |
+//! | Send a list of what may not be sent | It is `Send` if its I/O is |
+//! | Forget a list | Nothing; its I/O does not end, and the disk's removal waits for it |
 
 use super::file_io::{FileIo, Transfer};
 use core::{marker::PhantomData, ptr};

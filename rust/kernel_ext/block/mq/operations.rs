@@ -1,6 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The callbacks of a multi-queue block driver.
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Keep the disk's data after a callback | It is lent for the call |
+//! | Refuse a request and keep it | `queue_rq` returns nothing: only its owner ends it |
+//! | Use private data before it is there | `init_request` comes before any request |
+//! | Be handed requests of another type | Tag set, vtable and disk have one `T` |
+//! | Use data in several tasks that is for one | `Data` is `Send` and `Sync` |
 
 use super::{
     request::{Pdu, Request},

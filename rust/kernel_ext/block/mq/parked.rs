@@ -11,6 +11,18 @@
 //! who freezes the queue, removes the disk, or waits for the device to become idle. What looks at
 //! requests by themselves sees that of parked I/O end when it is parked: a scheduler, and the
 //! throttling of writeback, count it no longer; latencies are not taken of it.
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Use the request after it was parked | `park` takes it by value |
+//! | End bios twice, as a request's and parked | They are taken off it before it ends |
+//! | Park what ends as more than its bios | `park` gives it back |
+//! | Keep disk or queue after the end | They are borrowed from the I/O, which keeps them |
+//! | Use the request's private data | Parked I/O has its own, from `Default` |
+//! | Share it between tasks | It is `Send`, not `Sync` |
+//! | Forget it | Nothing; the disk's removal waits for it forever |
 
 use super::{
     file_io::{FileIo, Transfer},

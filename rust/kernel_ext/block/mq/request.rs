@@ -1,6 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Requests.
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | End a request twice, or use it after that | What ends it takes it by value |
+//! | Drop it | It ends with an I/O error |
+//! | Forget it | Nothing; the disk's removal waits for it forever |
+//! | Keep its disk, queue, css or data after the end | They are borrowed from it |
+//! | Share it between tasks | It is `Send`, not `Sync` |
+//! | Take its private data for another type | [`Request`] has the `T` of its tag set |
+//! | Requeue it with nothing left of it | It ends |
+//! | Remove the disk that it is for | Nothing; the removal waits for it |
 
 use super::{
     file_io::{FileIo, Transfer},
@@ -160,10 +173,15 @@ impl<T: Operations> Request<T> {
         unsafe { bindings::blk_mq_complete_request(self.into_raw()) }
     }
 
-    /// Gives the request back to the block layer, to be started again.
+    /// Gives the request back to the block layer, to be started again; one of which nothing is left
+    /// ends instead.
     ///
     /// Wraps the C function `blk_mq_requeue_request`.
     pub fn requeue(self) {
+        // Schedulers look at the bios of what they are given.
+        if self.bios().0.is_null() && !matches!(self.op(), Op::Flush | Op::Other) {
+            return self.end(Status::OK);
+        }
         // SAFETY: By the type invariant we own the started request, and give it up.
         unsafe { bindings::blk_mq_requeue_request(self.into_raw(), true) }
     }
@@ -271,7 +289,12 @@ unsafe impl<T: Operations> Transfer for Request<T> {
 
     fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio) {
         // SAFETY: By the type invariant the request is valid.
-        unsafe { ((*self.as_raw()).bio, (*self.as_raw()).biotail) }
+        let (head, tail) = unsafe { ((*self.as_raw()).bio, (*self.as_raw()).biotail) };
+        if head.is_null() {
+            // The last one has ended, and the request still points to it.
+            return (head, head);
+        }
+        (head, tail)
     }
 
     fn io(&self) -> *mut FileIo {

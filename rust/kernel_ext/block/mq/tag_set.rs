@@ -1,6 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Tag sets.
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Free a tag set in use | The disk owns it, and drops it after its removal |
+//! | Use one for two disks | The disk takes it by value |
+//! | Move it | It is pinned |
+//! | Have private data with no room behind a request | Size and alignment are checked |
+//! | Ask for no tags, or for too many | blk-mq refuses, or gives fewer |
 
 use super::{operations::OperationsVTable, request::Pdu, Operations};
 use crate::bindings;
@@ -50,7 +60,10 @@ impl<T: Operations> TagSet<T> {
     /// Wraps the C function `blk_mq_alloc_tag_set`.
     pub fn new(options: TagSetOptions) -> impl PinInit<Self, Error> {
         // The block layer places private data right behind `struct request`.
-        const { assert!(core::mem::align_of::<Pdu<T>>() <= core::mem::align_of::<bindings::request>()) };
+        const {
+            assert!(core::mem::align_of::<Pdu<T>>() <= core::mem::align_of::<bindings::request>());
+            assert!(core::mem::size_of::<Pdu<T>>() <= u32::MAX as usize);
+        };
         let mut flags = 0;
         if options.blocking {
             flags |= bindings::BLK_MQ_F_BLOCKING;
