@@ -1,0 +1,218 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The power is cut while files on a loop device are written and synced: afterwards both
+# file systems, that on the device and that with its backing file, are clean, and what
+# was synced is there.
+#
+# dm-log-writes keeps what the disk gets, in order, and what it has flushed. A cut is a
+# copy of the disk that ends anywhere in this log: all up to the last flush, and of what
+# comes after it a part by chance, as a disk with a write cache has it.
+#
+#   CUTS        how many cuts in all (default 8; 24 on slow kernels)
+#   CUTS_SEED   choose the cuts as the test printed (default: by chance); the log is
+#               not the same each time, but for its outlines
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+CUTS=${CUTS:-$((SLOW > 1 ? 24 : 8))}
+CUTS_SEED=${CUTS_SEED:-$((SRANDOM % 32768))}
+WRITERS=2
+STEPS=16
+
+# Of the outer file system, which is at the start of the first disk. The second one has
+# the log, and after that much what a snapshot of the first has of its own.
+SIZE=$((512 * 2048))
+
+need_targets() {
+	local t
+
+	need_scratch
+	[ -b "${SCRATCH_DEV2:-}" ] || skip "SCRATCH_DEV2 is not a block device"
+	[ -n "$TARGETS" ] || skip "no device-mapper"
+	for t in log-writes snapshot; do
+		[[ $TARGETS == *"$t "* ]] || skip "no dm target $t"
+	done
+}
+
+# inner_fs TYPE: on $LOOP.
+inner_fs() {
+	case $1 in
+	ext4)	mkfs.ext4 -qF -E lazy_itable_init=0,lazy_journal_init=0 \
+			-J size=4 -N 256 "$LOOP" ;;
+	xfs)	mkfs.xfs -qf "$LOOP" ;;
+	esac
+}
+
+fsck() {
+	case $1 in
+	ext4)	e2fsck -fn "$2" ;;
+	xfs)	xfs_repair -n "$2" ;;
+	esac
+}
+
+# The disk as it is now, to be written to without changing it.
+snap() {
+	dm_create loop_rs-snap "0 $SIZE snapshot $SCRATCH_DEV /dev/mapper/loop_rs-cow N 8"
+}
+
+# bring_up MAPPED OPTIONS, take_down: the file systems of $OUTER, with $MODE, $INNER.
+bring_up() {
+	local opts=()
+
+	[ "$MODE" = buffered ] || opts+=(--direct-io=on)
+	mount -t "$OUTER" -o "noatime$2" "/dev/mapper/$1" "$T/fs"
+	attach "${opts[@]}" "$T/fs/file"
+	want "direct I/O" "$(<"/sys/block/$L/loop/dio")" ${#opts[@]}
+	mount -t "$INNER" -o noatime "$LOOP" "$T/mnt"
+}
+
+take_down() {
+	umount "$T/mnt"
+	detach
+	umount "$T/fs"
+}
+
+# record OUTER MODE INNER [OPTIONS]: leaves the disk as it was before the writers
+# started, and the log of what they wrote in $SCRATCH_DEV2, the list of it in $T/list.
+record() {
+	local disabled end i writers=()
+
+	OUTER=$1 MODE=$2 INNER=$3
+	need_targets
+	mkdir -p "$T/fs" "$T/mnt"
+	# Once for all cases; it goes with the test.
+	[ -b /dev/mapper/loop_rs-cow ] ||
+		dm_create loop_rs-cow "0 $SIZE linear $SCRATCH_DEV2 $SIZE"
+	scratch_fs "$OUTER" "$T/fs" "$SCRATCH_DEV" 512M
+	# With holes, so that its own file system has something to sync for the data.
+	truncate -s 304M "$T/fs/file"
+	attach "$T/fs/file"
+	inner_fs "$INNER"
+	mount "$LOOP" "$T/mnt"
+	for ((i = 0; i < WRITERS; i++)); do
+		mkdir "$T/mnt/$i"
+	done
+	take_down
+
+	snap
+	dm_create loop_rs-log "0 $SIZE log-writes /dev/mapper/loop_rs-snap $SCRATCH_DEV2"
+	bring_up loop_rs-log "${4:-}"
+	for ((i = 0; i < WRITERS; i++)); do
+		"$LIB_DIR/loop_cuts" write "$T/mnt/$i" $i $STEPS loop_rs-log &
+		writers+=($!)
+	done
+	for i in "${writers[@]}"; do
+		wait "$i"
+	done
+	take_down
+	read -r _ _ _ _ end disabled < <(dmsetup status loop_rs-log)
+	want "the log is disabled" "$disabled" ""
+	want_le "the log's end" "$end" "$SIZE"
+	dm_remove loop_rs-log
+	dm_remove loop_rs-snap
+	"$LIB_DIR/loop_replay" list "$SCRATCH_DEV2" >"$T/list"
+	[[ $(tail -n 1 "$T/list") == *dm-log-writes-end ]] || fail "the log has no end"
+	want "marks" "$(grep -cE ' M .* [0-9]+-[0-9]+$' "$T/list")" $((WRITERS * STEPS))
+	AT=0
+}
+
+# cut ENTRIES SEED: only the first ENTRIES of the log were issued. Sets LAST to each
+# writer's last mark. Cuts come in order.
+cut() {
+	local flushed
+
+	read -r flushed LAST < <(awk -v cut="$1" -v writers=$WRITERS '
+		$1 == cut { exit }
+		$2 ~ /F/ { flushed = $1 + 1 }
+		$2 == "M" && split($5, a, "-") == 2 { last[a[1]] = a[2] }
+		END {
+			printf "%d", flushed
+			for (i = 0; i < writers; i++)
+				printf " %d", (i in last) ? last[i] : -1
+			print ""
+		}' "$T/list")
+	echo "the first $1 entries of $(wc -l <"$T/list"), $flushed of them flushed, marks: $LAST"
+	if [ "$flushed" -gt "$AT" ]; then
+		"$LIB_DIR/loop_replay" apply "$SCRATCH_DEV2" "$SCRATCH_DEV" \
+			"$AT" "$flushed"
+		AT=$flushed
+	fi
+	snap
+	"$LIB_DIR/loop_replay" apply "$SCRATCH_DEV2" /dev/mapper/loop_rs-snap \
+		"$flushed" "$1" "$2"
+	bring_up loop_rs-snap ""
+}
+
+# What was synced before the cut.
+check_files() {
+	local i=0 last
+
+	for last in $LAST; do
+		"$LIB_DIR/loop_cuts" check "$T/mnt/$i" $i "$last" || return
+		i=$((i + 1))
+	done
+}
+
+after_cut() {
+	umount "$T/mnt"
+	fsck "$INNER" "$LOOP"
+	detach
+	umount "$T/fs"
+	fsck "$OUTER" /dev/mapper/loop_rs-snap
+	dm_remove loop_rs-snap
+}
+
+# cuts NUMBER OUTER MODE INNER: this one's share of the cuts.
+cuts() {
+	local at i n
+	local nr=$1
+
+	record "$2" "$3" "$4"
+	n=$(wc -l <"$T/list")
+	# Not for a subshell, which starts anew.
+	RANDOM=$((CUTS_SEED + nr))
+	for ((i = nr; i < CUTS; i += 4)); do
+		at=$((1 + (RANDOM << 15 | RANDOM) % n))
+		# Half of them just before a flush, when there is the most to lose.
+		((i / 4 % 2)) || at=$(awk -v at=$at '
+			$1 >= at && $2 ~ /F/ { at = $1; exit }
+			END { print at }' "$T/list")
+		echo "$at $RANDOM"
+	done >"$T/cuts"
+	sort -n -o "$T/cuts" "$T/cuts"
+	while read -r at i; do
+		cut "$at" "$i"
+		check_files
+		after_cut
+	done <"$T/cuts"
+}
+
+# With barrier=0 the file system does not ask the disk to flush anything.
+unflushed() {
+	local at
+
+	record ext4 buffered ext4 ,barrier=0
+	at=$(awk '$2 == "M" && $5 ~ /^[0-9]+-[0-9]+$/ { at = $1 + 1 } END { print at }' "$T/list")
+	cut "$at" 1
+	want "marks" "$LAST" "$((STEPS - 1)) $((STEPS - 1))"
+	want_error "lost:" check_files
+	after_cut
+}
+
+test_begin 5
+modprobe -qa dm-log-writes dm-snapshot
+TARGETS=$(dmsetup targets 2>/dev/null)
+LIB_DMS+=(loop_rs-log loop_rs-snap loop_rs-cow)
+need_driver
+ktap_print_msg "$CUTS cuts, CUTS_SEED=$CUTS_SEED"
+
+check "ext4 on a file on ext4, backing I/O buffered" cuts 0 ext4 buffered ext4
+check "xfs on a file on ext4, backing I/O direct" cuts 1 ext4 direct xfs
+check "xfs on a file on xfs, backing I/O buffered" cuts 2 xfs buffered xfs
+check "ext4 on a file on xfs, backing I/O direct" cuts 3 xfs direct ext4
+check "a disk that is not flushed loses what was synced" unflushed
+
+test_end
