@@ -134,7 +134,9 @@ impl mq::Operations for LoopOps {
 
 /// Ends a request whose I/O is over, or has the rest of it served. In any context.
 fn conclude(mut rq: Request<LoopOps>, result: Result<usize>) {
-    let would_wait = rq.data_mut().tried && matches!(result, Err(e) if e == EAGAIN);
+    // EOPNOTSUPP: a device under the file system, one of dm-crypt for instance, cannot tell.
+    let would_wait =
+        rq.data_mut().tried && matches!(result, Err(e) if e == EAGAIN || e == EOPNOTSUPP);
     if !would_wait {
         if let Some(result) = backing::settle(&mut rq, result) {
             return end(rq, result);
