@@ -91,6 +91,31 @@ on_vfat() {
 	dm_remove loop_rs-vfat
 }
 
+# Most device-mapper targets, dm-crypt among them, refuse I/O that must not wait.
+on_waiting() {
+	local fs i
+
+	need_scratch
+	modprobe -q dm-flakey || [ -d /sys/module/dm_flakey ] || skip "no dm-flakey"
+	dm_create loop_rs-waits "0 $((320 * 2048)) flakey $SCRATCH_DEV 0 3600 0"
+	for fs in ext4 xfs; do
+		scratch_fs "$fs" "$T/fs" /dev/mapper/loop_rs-waits 320M
+		cp "$T/data" "$T/fs/file"
+		sync -f "$T/fs"
+		attach --direct-io=on "$T/fs/file"
+		want "dio" "$(<"/sys/block/$L/loop/dio")" 1
+		for i in 1 2; do
+			dd if="$LOOP" of="$T/read" bs=64k iflag=direct 2>/dev/null
+			cmp "$T/read" "$T/data"
+			dd if="$T/data" of="$LOOP" bs=64k oflag=direct 2>/dev/null
+		done
+		detach
+		cmp "$T/fs/file" "$T/data"
+		umount "$T/fs"
+	done
+	dm_remove loop_rs-waits
+}
+
 # Without fallocate there is no discard; without direct I/O it can't be asked for.
 on_ramfs() {
 	mkdir -p "$T/fs"
@@ -175,8 +200,8 @@ refused() {
 	want "bound" "$(lib_bound)" ""
 }
 
-test_begin 9
-LIB_DMS+=(loop_rs-vfat)
+test_begin 10
+LIB_DMS+=(loop_rs-vfat loop_rs-waits)
 pattern $MIB "$T/data" 9
 need_driver
 
@@ -188,6 +213,7 @@ check "vfat" on_vfat
 check "ramfs" on_ramfs
 check "overlayfs" on_overlay
 check "FUSE" on_fuse
+check "on a device that refuses not to wait" on_waiting
 check "no backing files" refused
 
 test_end

@@ -77,9 +77,9 @@ new_cgroup() {
 	before=$(fallbacks 2>/dev/null || echo 0)
 	injected cgroup "$LOOP" "$CGROOT"
 	if [ "$DRIVER" != loop ]; then
-		# A node of the tree, the worker, and two counts; and now and then the pages
-		# they are in, so that one of them may be missed.
-		want_ge "I/O for which there was no worker" $(($(fallbacks) - before)) 3
+		# A node of the tree, the worker, and two counts; what fails while one of them is
+		# made can be a page for several of them.
+		want_ge "I/O for which there was no worker" $(($(fallbacks) - before)) 1
 	fi
 	want_ge "things that failed" "$(sed -n 's/^passes after //p' "$T/out")" 4
 	detach

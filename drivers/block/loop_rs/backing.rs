@@ -12,7 +12,11 @@ use kernel::{
     fs::File,
     page::PAGE_SIZE,
     prelude::*,
-    sync::{aref::ARef, Arc},
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
 };
 use kernel_ext::{
     block::{
@@ -33,6 +37,8 @@ pub(crate) struct Backing {
     /// Mask of the address bits that must be clear in memory for direct I/O.
     dio_mem_mask: u32,
     told: Arc<Told>,
+    /// Not 0 when direct I/O was found to be unable not to wait.
+    waits: Atomic<i32>,
 }
 
 impl Backing {
@@ -52,6 +58,7 @@ impl Backing {
                 dio_offset_align,
                 dio_mem_mask,
                 told,
+                waits: Atomic::new(0),
             },
             GFP_KERNEL,
         )?)
@@ -64,6 +71,12 @@ impl Backing {
     /// What was told of failed I/O.
     pub(crate) fn told(&self) -> &Arc<Told> {
         &self.told
+    }
+
+    /// Notes that direct I/O cannot be done without waiting: what is below the file system, a
+    /// device of dm-crypt for instance, does not take it. In any context.
+    pub(crate) fn note_waits(&self) {
+        self.waits.store(1, Relaxed);
     }
 
     pub(crate) fn dio_offset_align(&self) -> u32 {
@@ -188,7 +201,7 @@ impl Binding {
     pub(crate) fn serves_here<I: Transfer>(&self, rq: &I) -> bool {
         let direct = self.flags.has(Flag::DIRECT_IO);
         self.file().can_nowait()
-            && (!direct || self.file().direct_is_set_up())
+            && (!direct || self.backing.waits.load(Relaxed) == 0 && self.file().direct_is_set_up())
             && match rq.op() {
                 Op::Read => true,
                 // One with FUA waits for the disk. Through the page cache, most file systems do

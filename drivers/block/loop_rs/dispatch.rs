@@ -134,9 +134,13 @@ impl mq::Operations for LoopOps {
 
 /// Ends a request whose I/O is over, or has the rest of it served. In any context.
 fn conclude(mut rq: Request<LoopOps>, result: Result<usize>) {
-    // EOPNOTSUPP: a device under the file system, one of dm-crypt for instance, cannot tell.
-    let would_wait =
-        rq.data_mut().tried && matches!(result, Err(e) if e == EAGAIN || e == EOPNOTSUPP);
+    let mut would_wait = false;
+    if let (true, Err(e)) = (rq.data_mut().tried, result) {
+        would_wait = e == EAGAIN || e == EOPNOTSUPP;
+        if e == EOPNOTSUPP {
+            rq.disk().data().pool().note_waits();
+        }
+    }
     if !would_wait {
         if let Some(result) = backing::settle(&mut rq, result) {
             return end(rq, result);

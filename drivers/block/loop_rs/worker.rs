@@ -135,6 +135,14 @@ impl Pool {
         self.slots.inner.lock().binding.clone()
     }
 
+    /// Notes that direct I/O to the file that requests are served from cannot be done without
+    /// waiting. In any context.
+    pub(crate) fn note_waits(&self) {
+        if let Some(binding) = &self.slots.inner.lock().binding {
+            binding.backing.note_waits();
+        }
+    }
+
     /// What was told of the file that requests are served from.
     pub(crate) fn told(&self) -> Option<Arc<Told>> {
         let inner = self.slots.inner.lock();
