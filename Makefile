@@ -27,6 +27,10 @@ run:
 test:
 	@scripts/test $(TESTS)
 
+.PHONY: test-all
+test-all:
+	@scripts/test --all $(TESTS)
+
 .PHONY: test-peers
 test-peers:
 	@scripts/test-peers $(TESTS)

@@ -107,6 +107,9 @@ on_waiting() {
 		for i in 1 2; do
 			dd if="$LOOP" of="$T/read" bs=64k iflag=direct 2>/dev/null
 			cmp "$T/read" "$T/data"
+			# A block at a time is where iomap says so in the bio.
+			dd if="$LOOP" of="$T/read" bs=4k count=32 iflag=direct 2>/dev/null
+			cmp -n $((32 * 4096)) "$T/read" "$T/data"
 			dd if="$T/data" of="$LOOP" bs=64k oflag=direct 2>/dev/null
 		done
 		detach

@@ -9,15 +9,17 @@
 # copy of the disk that ends anywhere in this log: all up to the last flush, and of what
 # comes after it a part by chance, as a disk with a write cache has it.
 #
-#   CUTS        how many cuts in all (default 8; 24 on slow kernels)
+#   CUTS        how many cuts in all (default 4; 24 on slow kernels)
 #   CUTS_SEED   choose the cuts as the test printed (default: by chance); the log is
 #               not the same each time, but for its outlines
+#
+# tier: long
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
-CUTS=${CUTS:-$((SLOW > 1 ? 24 : 8))}
+CUTS=${CUTS:-$((SLOW > 1 ? 24 : 4))}
 CUTS_SEED=${CUTS_SEED:-$((SRANDOM % 32768))}
 WRITERS=2
 STEPS=16

@@ -6,6 +6,8 @@
 #   FUZZ_CALLS  how many calls in all (default 12000)
 #   FUZZ_SEED   the same calls again as the test printed (default: of the time)
 #
+# tier: long
+#
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"

@@ -6,6 +6,8 @@
 #
 #   RECORDS  a directory for the record of the C driver, which is the same each time
 #
+# tier: long
+#
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"

@@ -117,7 +117,7 @@ throttled() {
 	attach --direct-io="$2" "$T/fs/file"
 	for ((i = 0; i < n; i++)); do
 		mkdir "$PARENT/n$i"
-		limit "$PARENT/n$i" wbps=$((16384 / SLOW))
+		limit "$PARENT/n$i" wbps=$((8192 / SLOW))
 		neighbour "$PARENT/n$i" $((4 * MIB + i * each * 4096)) $each
 	done
 	wait_for 60 in_flight $((DEPTH * 3 / 4))

@@ -6,6 +6,8 @@
 #
 #   RACE_SECONDS  how long the processes race (default 3, or 5 on the debug kernel)
 #
+# tier: long
+#
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"

@@ -196,7 +196,7 @@ unload() {
 		pids+=($!)
 	done
 	local end=$((SECONDS + LENGTH * SLOW * 2))
-	while [ "$SECONDS" -lt "$end" ]; do
+	while [ $n -lt 3 ] || [ "$SECONDS" -lt "$end" ]; do
 		driver_load max_loop=$((n % 3)) || fail "not loaded again"
 		n=$((n + 1))
 		[ $((n % 2)) -eq 0 ] || sleep 0.1

@@ -6,6 +6,8 @@
 #
 # vm: --systemd
 #
+# tier: long
+#
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
