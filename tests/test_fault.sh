@@ -138,7 +138,8 @@ make_request() {
 	# shellcheck disable=SC2064 # it's known now only
 	trap "echo 0 >$fault/probability; echo 0 >/sys/class/block/$name/make-it-fail" EXIT
 	echo 1 >"/sys/class/block/$name/make-it-fail"
-	echo 30 >"$fault/probability"
+	# What fails where it is submitted is tried once more by the worker.
+	echo 60 >"$fault/probability"
 	reads 50
 	want_ge "reads that failed" $BAD 5
 	want_ge "reads that did not" $GOOD 5
