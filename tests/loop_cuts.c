@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/dm-ioctl.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +25,8 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "loop_test.h"
 
 #define SECTOR		512u
 #define BLOCK		4096u
@@ -45,30 +46,6 @@ struct file {
 
 static uint8_t buf[MAX_SIZE + BLOCK] __attribute__((aligned(BLOCK)));
 static uint8_t model[2][MAX_SIZE + BLOCK];
-
-static void __attribute__((noreturn, format(printf, 1, 2)))
-die(const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vprintf(fmt, ap);
-	va_end(ap);
-	putchar('\n');
-	exit(1);
-}
-
-static long number(const char *s)
-{
-	char *end;
-	long n;
-
-	errno = 0;
-	n = strtol(s, &end, 10);
-	if (errno || end == s || *end)
-		die("not a number: %s", s);
-	return n;
-}
 
 static uint64_t hash(uint64_t v)
 {

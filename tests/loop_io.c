@@ -17,7 +17,6 @@
 #include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <linux/fs.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,32 +27,14 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "loop_test.h"
+
 #define SECTOR		512u
 #define PAGE		4096u
 #define ARENA_PAGES	1024u
 #define MAX_SEGS	128
 #define BATCH		128
 #define LARGE		(4u << 20)
-
-static uint64_t rng;
-
-static uint32_t rnd(uint32_t below)
-{
-	rng = rng * 6364136223846793005ull + 1442695040888963407ull;
-	return (uint32_t)(rng >> 33) % below;
-}
-
-static void __attribute__((noreturn, format(printf, 1, 2)))
-die(const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vprintf(fmt, ap);
-	va_end(ap);
-	putchar('\n');
-	exit(1);
-}
 
 static void fill(uint8_t *buf, size_t len, uint64_t pos, uint64_t seed)
 {

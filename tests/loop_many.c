@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/loop.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,24 +24,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "loop_test.h"
+
 #define SECTOR		512
 #define FIRST		1000
 #define WORKERS		8
 #define RACE_DEVICES	4
 
 static int control;
-
-static void __attribute__((noreturn, format(printf, 1, 2)))
-die(const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vprintf(fmt, ap);
-	va_end(ap);
-	putchar('\n');
-	exit(1);
-}
 
 static int open_loop(int nr)
 {

@@ -30,7 +30,6 @@
 #include <linux/blkpg.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +43,8 @@
 #include <signal.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "loop_test.h"
 
 #define BLOCK		4096
 #define WORDS		(BLOCK / sizeof(uint64_t))
@@ -86,21 +87,6 @@ static unsigned int (*counts)[256];
 static const char *device, *file_name, *other_name;
 static double end;
 static uint64_t state;
-
-static void __attribute__((noreturn, format(printf, 1, 2)))
-die(const char *fmt, ...)
-{
-	char text[512];
-	va_list ap;
-	int n = errno;
-
-	va_start(ap, fmt);
-	errno = n;
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	dprintf(1, "%s\n", text);
-	_exit(1);
-}
 
 static double now(void)
 {

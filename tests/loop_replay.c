@@ -14,13 +14,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "loop_test.h"
 
 /* As in drivers/md/dm-log-writes.c, which has them for itself. */
 #define LOG_FLUSH_FLAG		(1 << 0)
@@ -66,38 +67,6 @@ struct entry {
 	uint64_t data;
 	char mark[MAX_SECTOR];
 };
-
-static uint64_t rng;
-
-static uint32_t rnd(uint32_t below)
-{
-	rng = rng * 6364136223846793005ull + 1442695040888963407ull;
-	return (uint32_t)(rng >> 33) % below;
-}
-
-static void __attribute__((noreturn, format(printf, 1, 2)))
-die(const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vprintf(fmt, ap);
-	va_end(ap);
-	putchar('\n');
-	exit(1);
-}
-
-static uint64_t number(const char *s)
-{
-	char *end;
-	uint64_t n;
-
-	errno = 0;
-	n = strtoull(s, &end, 10);
-	if (errno || end == s || *end)
-		die("not a number: %s", s);
-	return n;
-}
 
 static void read_at(int fd, void *buf, size_t len, uint64_t pos)
 {

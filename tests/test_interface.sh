@@ -69,8 +69,10 @@ recorded_once() {
 		return
 	fi
 	recorded "$@"
-	# Another may do the same.
-	new=$(mktemp "$RECORDS/new.XXXXXX")
+	# What did not work, or was not there, may be so the next time.
+	! grep -qE $'\t(BROKEN|SKIP): ' "$T/$2.record" || return 0
+	new=$kept.$BASHPID
+	trap 'rm -f "$new"' EXIT
 	cp "$T/$2.record" "$new"
 	mv "$new" "$kept"
 }

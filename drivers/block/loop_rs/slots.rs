@@ -48,23 +48,29 @@ pub(crate) enum SlotId {
 /// Requests that wait for a worker.
 pub(crate) struct Slot {
     pub(crate) worker: Arc<Worker>,
-    pub(crate) pending: TransferList<Request<LoopOps>>,
+    pending: TransferList<Request<LoopOps>>,
     /// What waits behind `pending`, without tags.
-    pub(crate) parked: TransferList<Parked<LoopOps>>,
+    parked: TransferList<Parked<LoopOps>>,
     /// The tags of what was put in `pending`.
     pub(crate) tags: Held,
     /// What was put in `parked` and has not ended.
-    pub(crate) parking: Held,
-    pub(crate) counts: Counts,
+    parking: Held,
+    counts: Counts,
     /// How many requests were put in `pending` or `parked`, and how many of them the worker took.
-    pub(crate) received: u64,
-    pub(crate) taken: u64,
+    received: u64,
+    taken: u64,
     /// The worker is queued, or running and going to look at `pending` again.
     pub(crate) scheduled: bool,
     /// When the worker last had nothing to do.
     pub(crate) idle_since: JiffiesInstant,
     /// `idle_since` of when the worker was put on the idle list.
     pub(crate) listed_since: JiffiesInstant,
+}
+
+/// What waits in a slot: requests, and parked I/O, which comes after them.
+pub(crate) struct Waiting {
+    pub(crate) requests: TransferList<Request<LoopOps>>,
+    pub(crate) parked: TransferList<Parked<LoopOps>>,
 }
 
 impl Slot {
@@ -89,13 +95,13 @@ impl Slot {
     }
 
     /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.pending.is_empty() && self.parked.is_empty()
     }
 
     /// Whether nothing waits, and the worker is not going to look. A slot can have requests of a
     /// batch before its worker is scheduled.
-    pub(crate) fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         !self.scheduled && self.is_empty()
     }
 
@@ -136,8 +142,20 @@ impl Slot {
         }
     }
 
+    /// Takes what waits; `None` when there is nothing.
+    pub(crate) fn take(&mut self) -> Option<Waiting> {
+        if self.is_empty() {
+            return None;
+        }
+        self.taken = self.received;
+        Some(Waiting {
+            requests: self.pending.take(),
+            parked: self.parked.take(),
+        })
+    }
+
     /// Sees to it that the worker looks at what waits.
-    pub(crate) fn schedule(&mut self, workqueue: &OwnedQueue) {
+    fn schedule(&mut self, workqueue: &OwnedQueue) {
         if !self.scheduled && !self.is_empty() {
             self.scheduled = true;
             // It can be queued already only if it has not looked yet.
@@ -161,8 +179,8 @@ pub(crate) enum Past {
 pub(crate) struct Shared {
     /// The tags that are held, and what is parked.
     pub(crate) tags: Held,
-    pub(crate) parking: Held,
-    pub(crate) counts: Counts,
+    parking: Held,
+    counts: Counts,
     /// How many requests went to the root's slot because there was no memory for one.
     pub(crate) fallbacks: u64,
 }

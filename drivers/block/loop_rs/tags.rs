@@ -140,7 +140,7 @@ mod tests {
         for depth in 1..DEPTHS {
             for all in 0..=depth {
                 for held in 0..=all {
-                    if may_keep(held, all, depth) && depth - all - 1 < reserve(depth) {
+                    if may_keep(held, all, depth) && depth < all + 1 + reserve(depth) {
                         wrong += 1;
                     }
                 }

@@ -14,7 +14,7 @@ use crate::{
     dispatch::{self, Work as _},
     errors::Told,
     idle_worker_timeout_ms,
-    slots::{Inner, Past, Reaper, Slot, SlotId, Slots},
+    slots::{Inner, Past, Reaper, Slot, SlotId, Slots, Waiting},
     stats::{Report, SlotReport},
 };
 use kernel::{
@@ -401,12 +401,9 @@ impl Worker {
     fn take(self: &Arc<Self>) -> Option<Batch> {
         let mut inner = self.pool.slots.inner.lock();
         let (slot, _) = inner.slot(self.id)?;
-        if !slot.is_empty() {
-            let (requests, parked) = (slot.pending.take(), slot.parked.take());
-            slot.taken = slot.received;
+        if let Some(waiting) = slot.take() {
             return Some(Batch {
-                requests,
-                parked,
+                waiting,
                 binding: inner.binding.clone(),
             });
         }
@@ -431,8 +428,7 @@ const TOGETHER_BYTES: usize = 4 << 20;
 
 /// What a worker takes at a time.
 struct Batch {
-    requests: TransferList<Request<LoopOps>>,
-    parked: TransferList<Parked<LoopOps>>,
+    waiting: Waiting,
     binding: Option<Arc<Binding>>,
 }
 
@@ -494,9 +490,10 @@ impl WorkItem for Worker {
         while let Some(mut batch) = this.take() {
             let memcg = this.css.as_deref().map(|css| css.effective_memory());
             let memcg = memcg.as_deref();
-            let alone = batch.parked.is_empty();
-            this.serve(batch.requests, &mut batch.binding, alone, memcg);
-            this.serve(batch.parked, &mut batch.binding, true, memcg);
+            let Waiting { requests, parked } = batch.waiting;
+            let alone = parked.is_empty();
+            this.serve(requests, &mut batch.binding, alone, memcg);
+            this.serve(parked, &mut batch.binding, true, memcg);
         }
     }
 }
@@ -552,6 +549,18 @@ mod tests {
         pool.as_arc_borrow().find_slot_of(&mut inner, id, None)
     }
 
+    fn worker(pool: &Arc<Pool>, id: usize) -> Result<Arc<Worker>> {
+        let inner = pool.slots.inner.lock();
+        let slot = inner.tree.get(&id).ok_or(ENOENT)?;
+        Ok(slot.worker.clone())
+    }
+
+    fn set_scheduled(pool: &Arc<Pool>, id: usize) -> Result {
+        let mut inner = pool.slots.inner.lock();
+        inner.tree.get_mut(&id).ok_or(ENOENT)?.scheduled = true;
+        Ok(())
+    }
+
     /// Whether the tree is as the model has it.
     fn agree(pool: &Arc<Pool>, model: &[Option<Model>]) -> bool {
         let inner = pool.slots.inner.lock();
@@ -577,24 +586,9 @@ mod tests {
     fn a_slot_is_made_once() -> Result {
         let (pool, _) = pool_and_reaper()?;
         assert!(find(&pool, 7) == SlotId::Css(7));
-        let first = pool
-            .slots
-            .inner
-            .lock()
-            .tree
-            .get(&7)
-            .map(|s| s.worker.clone());
+        let first = worker(&pool, 7)?;
         assert!(find(&pool, 7) == SlotId::Css(7));
-        let again = pool
-            .slots
-            .inner
-            .lock()
-            .tree
-            .get(&7)
-            .map(|s| s.worker.clone());
-        let first = first.ok_or(ENOENT)?;
-        let again = again.ok_or(ENOENT)?;
-        assert!(Arc::ptr_eq(&first, &again));
+        assert!(Arc::ptr_eq(&first, &worker(&pool, 7)?));
         assert!(pool.slots.inner.lock().shared.fallbacks == 0);
         Ok(())
     }
@@ -617,15 +611,9 @@ mod tests {
     fn a_scheduled_slot_is_reaped_when_it_is_idle() -> Result {
         let (pool, reaper) = pool_and_reaper()?;
         find(&pool, 1);
-        let worker = {
-            let mut inner = pool.slots.inner.lock();
-            let (slot, _) = inner.slot(SlotId::Css(1)).ok_or(ENOENT)?;
-            slot.scheduled = true;
-            slot.worker.clone()
-        };
+        set_scheduled(&pool, 1)?;
         reap(&reaper);
-        assert!(pool.slots.inner.lock().tree.get(&1).is_some());
-        assert!(worker.take().is_none());
+        assert!(worker(&pool, 1)?.take().is_none());
         reap(&reaper);
         assert!(pool.slots.inner.lock().tree.get(&1).is_none());
         Ok(())
@@ -671,20 +659,14 @@ mod tests {
                 16..20 => {
                     if let Some(slot) = &mut model[id] {
                         slot.scheduled = true;
-                        let mut inner = pool.slots.inner.lock();
-                        inner.slot(SlotId::Css(id)).ok_or(ENOENT)?.0.scheduled = true;
+                        set_scheduled(&pool, id)?;
                     }
                 }
                 // The worker finds that nothing waits.
                 20..31 => {
                     if let Some(slot) = model[id].as_mut().filter(|slot| slot.scheduled) {
                         slot.scheduled = false;
-                        let worker = {
-                            let mut inner = pool.slots.inner.lock();
-                            let (slot, _) = inner.slot(SlotId::Css(id)).ok_or(ENOENT)?;
-                            slot.worker.clone()
-                        };
-                        assert!(worker.take().is_none());
+                        assert!(worker(&pool, id)?.take().is_none());
                     }
                 }
                 _ => {
