@@ -46,7 +46,8 @@ static const char usage[] =
 "  -F        fsync after each write\n"
 "  -T        discards\n"
 "  -t MS     for so long (1000)\n"
-"  -n N      so many of each task, however long it takes\n";
+"  -n N      so many of each task, however long it takes\n"
+"  -m N      mark what is measured, for scripts/profile-plugin.c\n";
 
 enum { SAMPLES = 1 << 20, BATCH_MAX = 128 };
 
@@ -59,6 +60,10 @@ struct shared {
 		volatile uint64_t done;
 	} __attribute__((aligned(64))) task[];
 };
+
+/* As in scripts/profile-plugin.c. */
+#define MARKS 0x10feed0000UL
+enum { MARK_SIZE = 16, MARK_MAX = 15 };
 
 static struct shared *shared;
 static uint32_t *samples;
@@ -82,6 +87,23 @@ static void nap(uint64_t ns)
 
 	while (nanosleep(&ts, &ts) && errno == EINTR)
 		;
+}
+
+/* Where the plugin sees by the address what is going on: instructions that return. */
+static void make_marks(void)
+{
+	unsigned char *p = mmap((void *)MARKS, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (p == MAP_FAILED)
+		err(1, "mmap");
+	/* ret */
+	memset(p, 0xc3, 4096);
+}
+
+static void mark(unsigned long n)
+{
+	((void (*)(void))(MARKS + n * MARK_SIZE))();
 }
 
 /*
@@ -329,12 +351,12 @@ static uint64_t number(const char *s, uint64_t least, uint64_t most)
 int main(int argc, char **argv)
 {
 	int go[2], ready[2], finished[2], over[2], groups, i, fd, opt, *cgroups;
-	uint64_t ms = 1000, start, ns, sum = 0, least = UINT64_MAX, most = 0, n, k;
+	uint64_t ms = 1000, start, ns, sum = 0, least = UINT64_MAX, most = 0, n, k, marked = 0;
 	struct machine before, after, empty = { UINT64_MAX, UINT64_MAX };
 	uint32_t *sorted;
 	struct stat st;
 
-	while ((opt = getopt(argc, argv, "hb:q:B:j:w:sdFTt:n:")) != -1) {
+	while ((opt = getopt(argc, argv, "hb:q:B:j:w:sdFTt:n:m:")) != -1) {
 		switch (opt) {
 		case 'h':	fputs(usage, stdout); return 0;
 		case 'b':	block = number(optarg, 512, 1 << 24); break;
@@ -348,9 +370,12 @@ int main(int argc, char **argv)
 		case 'T':	discard = 1; break;
 		case 't':	ms = number(optarg, 1, 86400000); break;
 		case 'n':	count = number(optarg, 1, UINT64_MAX); break;
+		case 'm':	marked = number(optarg, 1, MARK_MAX); break;
 		default:	fputs(usage, stderr); return 2;
 		}
 	}
+	if (marked)
+		make_marks();
 	if (optind >= argc) {
 		fputs(usage, stderr);
 		return 2;
@@ -420,6 +445,8 @@ int main(int argc, char **argv)
 	}
 	before = machine();
 	start = now();
+	if (marked)
+		mark(marked);
 	close(go[1]);
 	if (!count) {
 		nap(ms * 1000000);
@@ -432,6 +459,8 @@ int main(int argc, char **argv)
 		after = machine();
 	} else {
 		wait_for_all(finished[0]);
+		if (marked)
+			mark(0);
 		ns = now() - start;
 		after = machine();
 	}
