@@ -92,6 +92,8 @@ pub trait FileExt {
     fn can_direct(&self) -> bool;
     /// Whether the file knows `IOCB_NOWAIT`.
     fn can_nowait(&self) -> bool;
+    /// Whether the file knows `IOCB_NOWAIT` of a write through the page cache, too.
+    fn can_write_nowait(&self) -> bool;
     /// Whether direct I/O needs nothing to be made that its file system has one of: the workqueue
     /// for what goes on after it, which the first direct I/O makes, under locks that those hold who
     /// wait for I/O to any device.
@@ -187,6 +189,12 @@ impl FileExt for File {
     fn can_nowait(&self) -> bool {
         // SAFETY: As in `is_writable`.
         unsafe { (*self.as_ptr()).f_mode & bindings::FMODE_NOWAIT != 0 }
+    }
+
+    fn can_write_nowait(&self) -> bool {
+        // SAFETY: As in `is_writable`; a file has operations.
+        let flags = unsafe { (*(*self.as_ptr()).f_op).fop_flags };
+        self.can_nowait() && flags & bindings::FOP_BUFFER_WASYNC != 0
     }
 
     fn direct_is_set_up(&self) -> bool {

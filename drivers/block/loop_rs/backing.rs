@@ -134,12 +134,31 @@ impl Binding {
             self.flags.set(Flag::DIRECT_IO, false);
         }
     }
+}
 
+/// A binding that is served from: one's own, or somebody else's who keeps it.
+///
+/// Who holds the last one of a request that ends must have let go of it before, so that the file is
+/// closed when the device is unbound, not some time after.
+pub(crate) enum Lent<'a> {
+    Kept(&'a Binding),
+    Given(Arc<Binding>),
+}
+
+impl core::ops::Deref for Lent<'_> {
+    type Target = Binding;
+
+    fn deref(&self) -> &Binding {
+        match self {
+            Self::Kept(binding) => binding,
+            Self::Given(binding) => binding,
+        }
+    }
+}
+
+impl Lent<'_> {
     /// Serves a request. May sleep.
-    ///
-    /// Takes the binding along: who holds the last one of a request that ends must have let go of
-    /// it before, so that the file is closed when the device is unbound, not some time after.
-    pub(crate) fn serve<I: Transfer>(self: Arc<Self>, rq: I) -> Outcome<I> {
+    pub(crate) fn serve<I: Transfer>(self, rq: I) -> Outcome<I> {
         let op = rq.op();
         if op.is_write() && self.flags.has(Flag::READ_ONLY) {
             return Outcome::Done(rq, Err(Failure::READ_ONLY));
@@ -197,6 +216,13 @@ impl Binding {
 }
 
 impl Binding {
+    /// Whether writes can be [served where they are submitted](Self::serve_here): through the page
+    /// cache, few file systems know how not to wait.
+    pub(crate) fn serves_writes_here(&self) -> bool {
+        !self.flags.has(Flag::READ_ONLY)
+            && (self.flags.has(Flag::DIRECT_IO) || self.file().can_write_nowait())
+    }
+
     /// Whether I/O can be [served where it is submitted](Self::serve_here).
     pub(crate) fn serves_here<I: Transfer>(&self, rq: &I) -> bool {
         let direct = self.flags.has(Flag::DIRECT_IO);
@@ -204,9 +230,8 @@ impl Binding {
             && (!direct || self.backing.waits.load(Relaxed) == 0 && self.file().direct_is_set_up())
             && match rq.op() {
                 Op::Read => true,
-                // One with FUA waits for the disk. Through the page cache, most file systems do
-                // not know how not to wait.
-                Op::Write => direct && !rq.is_fua() && !self.flags.has(Flag::READ_ONLY),
+                // One with FUA waits for the disk.
+                Op::Write => !rq.is_fua() && self.serves_writes_here(),
                 _ => false,
             }
     }
@@ -216,16 +241,20 @@ impl Binding {
         self.flags.has(Flag::DIRECT_IO)
     }
 
-    /// Serves I/O as far as that takes no waiting: a read from what is in memory, or direct I/O,
-    /// which the file may go on with by itself. Takes the binding along, as [`serve`](Self::serve)
-    /// does.
+    /// Serves I/O as far as that takes no waiting: a read from what is in memory, a write to it, or
+    /// direct I/O, which the file may go on with by itself. Takes the binding along: as for [`Lent`].
     pub(crate) fn serve_here<I: Transfer>(self: Arc<Self>, mut rq: I) -> Attempt<I> {
         let Ok(pos) = position(self.range.offset, &rq) else {
             return Attempt::Later(rq);
         };
         if !self.flags.has(Flag::DIRECT_IO) {
-            return match rq.transfer(self.file(), pos, IoFlags::CACHED) {
+            let flags = match rq.op() {
+                Op::Read => IoFlags::CACHED,
+                _ => IoFlags::BUFFERED.with_nowait(),
+            };
+            return match rq.transfer(self.file(), pos, flags) {
                 Ok(n) if n >= rq.len() => Attempt::Done(rq, Ok(())),
+                // What there was memory for is written once more, with the rest.
                 _ => Attempt::Later(rq),
             };
         }

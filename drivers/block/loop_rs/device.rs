@@ -501,9 +501,11 @@ impl Device {
         let _frozen = limits.freeze();
         binding.flags.set(Flag::DIRECT_IO, on);
         config::set_dma_limit(&mut limits, binding);
-        limits
+        let result = limits
             .commit()
-            .inspect_err(|_| binding.flags.set(Flag::DIRECT_IO, !on))
+            .inspect_err(|_| binding.flags.set(Flag::DIRECT_IO, !on));
+        self.pool.flags_changed();
+        result
     }
 
     /// `LOOP_SET_BLOCK_SIZE`
@@ -525,6 +527,7 @@ impl Device {
         let _frozen = limits.freeze();
         let result = limits.commit();
         binding.update_direct(queue.logical_block_size());
+        self.pool.flags_changed();
         result
     }
 }

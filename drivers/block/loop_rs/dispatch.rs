@@ -3,7 +3,7 @@
 //! Requests, from the block layer to the backing file and back.
 
 use crate::{
-    backing::{self, Attempt, Binding},
+    backing::{self, Attempt, Binding, Lent},
     device::{Device, LoopOps},
     errors::Failure,
     tags::Kept,
@@ -162,7 +162,7 @@ fn charged<R>(blkcg: Option<&Css<Io>>, memcg: Option<&Css<Memory>>, f: impl FnOn
 /// Serves a request, charged to the cgroup that it is for. May sleep.
 pub(crate) fn serve<W: Work>(
     pool: &Arc<Pool>,
-    binding: Arc<Binding>,
+    binding: Lent<'_>,
     rq: W,
     blkcg: Option<&Css<Io>>,
     memcg: Option<&Css<Memory>>,

@@ -9,7 +9,7 @@
 //! there, when it is in the request's cgroup and may do so, and the slot's worker has nothing to do.
 
 use crate::{
-    backing::Binding,
+    backing::{Binding, Lent},
     device::LoopOps,
     dispatch::{self, Work as _},
     errors::Told,
@@ -24,7 +24,7 @@ use kernel::{
     rbtree::{Entry, RBTreeNodeReservation},
     sync::{
         aref::ARef,
-        atomic::{Atomic, Full, Release},
+        atomic::{Atomic, Full, Relaxed, Release},
         Arc, ArcBorrow, SetOnce,
     },
     time::{msecs_to_jiffies, Jiffies},
@@ -56,6 +56,8 @@ pub(crate) struct Pool {
     workqueue: SetOnce<OwnedQueue>,
     /// Not 0 while a limit is being dropped.
     dropping: Atomic<i32>,
+    /// Not 0 when it is worth a look whether a write could be served where it is submitted.
+    writes_here: Atomic<i32>,
 }
 
 /// Holds a device's pool, and shuts it down when dropped: in process context, after the last
@@ -98,6 +100,7 @@ impl Pool {
                 timeout,
                 workqueue: SetOnce::new(),
                 dropping: Atomic::new(0),
+                writes_here: Atomic::new(0),
             }),
             GFP_KERNEL,
         )
@@ -127,7 +130,22 @@ impl Pool {
     pub(crate) fn bind(&self, binding: Option<Arc<Binding>>) -> Option<Arc<Binding>> {
         let mut inner = self.slots.inner.lock();
         inner.binds = inner.binds.wrapping_add(1);
-        core::mem::replace(&mut inner.binding, binding)
+        let old = core::mem::replace(&mut inner.binding, binding);
+        self.look_at(&inner);
+        old
+    }
+
+    /// Sees to it that changed flags of what requests are served from are taken into account.
+    pub(crate) fn flags_changed(&self) {
+        self.look_at(&self.slots.inner.lock());
+    }
+
+    fn look_at(&self, inner: &Inner) {
+        let writes = inner
+            .binding
+            .as_ref()
+            .is_some_and(|b| b.serves_writes_here());
+        self.writes_here.store(writes.into(), Relaxed);
     }
 
     /// What requests are served from.
@@ -162,7 +180,11 @@ impl Pool {
         // A worker may block, whatever the submitter may.
         rq.clear_nowait();
         let depth = rq.depth();
-        let may_be_here = rq.can_be_served_here();
+        let may_be_here = match rq.op() {
+            Op::Read => rq.can_be_served_here(),
+            Op::Write => self.writes_here.load(Relaxed) != 0 && rq.can_be_served_here(),
+            _ => false,
+        };
         let mut past = Past::New;
         let mut inner = self.slots.inner.lock();
         let mut id = self.find_slot(&mut inner, &rq);
@@ -469,8 +491,8 @@ impl Worker {
             }
             while let Some(rq) = some.pop_front() {
                 let binding = match last && some.is_empty() && list.is_empty() {
-                    true => binding.take(),
-                    false => binding.clone(),
+                    true => binding.take().map(Lent::Given),
+                    false => binding.as_deref().map(Lent::Kept),
                 };
                 match binding {
                     Some(binding) => dispatch::serve(&self.pool, binding, rq, blkcg, memcg),
