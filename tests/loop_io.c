@@ -9,6 +9,9 @@
  *	vectored direct I/O with 512-byte segments at odd page offsets, batches
  *	of adjoining requests that get merged, single requests that get split;
  *	DEV and BACKING must agree with what was written, byte for byte
+ *   loop_io deep DEV SIZE SEED DEPTH COUNT
+ *	COUNT direct reads of a block at random, DEPTH of them in flight, submitted one
+ *	by one; DEV must have what pattern wrote
  *   loop_io memory MIB READY GO
  *	have that much memory, make the file READY, wait for the file GO; the memory
  *	must hold what was written
@@ -369,6 +372,69 @@ static int memory(size_t size, const char *ready, const char *go)
 	return 0;
 }
 
+static int deep(const char *dev, uint64_t size, uint64_t seed, int depth, int count)
+{
+	int fd = open(dev, O_RDONLY | O_DIRECT), issued = 0, flying = 0, i;
+	static uint8_t want[PAGE];
+	struct iocb iocbs[BATCH], *ptr;
+	struct io_event events[BATCH];
+	aio_context_t ctx = 0;
+	uint8_t *buf;
+
+	if (fd < 0)
+		die("open %s: %m", dev);
+	if (depth < 1 || depth > BATCH || size < PAGE)
+		die("bad depth or size");
+	if (posix_memalign((void **)&buf, PAGE, depth * PAGE))
+		die("no memory");
+	if (syscall(SYS_io_setup, depth, &ctx))
+		die("io_setup: %m");
+	while (issued < count || flying) {
+		/* The first of all fill the slots; after that, one that is done makes room. */
+		long n = 0, k;
+
+		if (issued >= depth || issued >= count) {
+			n = syscall(SYS_io_getevents, ctx, 1, depth, events, NULL);
+			if (n < 0 && errno == EINTR)
+				continue;
+			if (n <= 0)
+				die("io_getevents: %m");
+		} else {
+			events[0].data = issued;
+			n = 1;
+			iocbs[issued].aio_nbytes = 0;
+		}
+		for (k = 0; k < n; k++) {
+			i = events[k].data;
+			if (iocbs[i].aio_nbytes) {
+				if (events[k].res != (__s64)PAGE)
+					die("read at %lld: result %lld", (long long)iocbs[i].aio_offset,
+					    (long long)events[k].res);
+				fill(want, PAGE, iocbs[i].aio_offset, seed);
+				if (memcmp(want, buf + i * PAGE, PAGE))
+					die("wrong data at %lld", (long long)iocbs[i].aio_offset);
+				flying--;
+			}
+			if (issued >= count)
+				continue;
+			iocbs[i] = (struct iocb) {
+				.aio_data = i,
+				.aio_lio_opcode = IOCB_CMD_PREAD,
+				.aio_fildes = fd,
+				.aio_buf = (uintptr_t)(buf + i * PAGE),
+				.aio_nbytes = PAGE,
+				.aio_offset = (uint64_t)PAGE * rnd(size / PAGE),
+			};
+			ptr = &iocbs[i];
+			if (syscall(SYS_io_submit, ctx, 1L, &ptr) != 1)
+				die("io_submit: %m");
+			issued++;
+			flying++;
+		}
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 5 && !strcmp(argv[1], "pattern"))
@@ -377,6 +443,9 @@ int main(int argc, char **argv)
 	if (argc == 7 && !strcmp(argv[1], "shape"))
 		return shape(argv[2], argv[3], strtoull(argv[4], NULL, 0),
 			     strtoull(argv[5], NULL, 0), atoi(argv[6]));
+	if (argc == 7 && !strcmp(argv[1], "deep"))
+		return deep(argv[2], strtoull(argv[3], NULL, 0), strtoull(argv[4], NULL, 0),
+			    atoi(argv[5]), atoi(argv[6]));
 	if (argc == 5 && !strcmp(argv[1], "memory"))
 		return memory(strtoull(argv[2], NULL, 0) << 20, argv[3], argv[4]);
 	if (argc == 5 && !strcmp(argv[1], "zeroed"))
@@ -384,6 +453,7 @@ int main(int argc, char **argv)
 			      strtoull(argv[4], NULL, 0));
 	fprintf(stderr, "usage: loop_io pattern FILE SIZE SEED\n"
 			"       loop_io shape DEV BACKING OFFSET SEED ROUNDS\n"
+			"       loop_io deep DEV SIZE SEED DEPTH COUNT\n"
 			"       loop_io memory MIB READY GO\n"
 			"       loop_io zeroed DEV OFFSET SIZE\n");
 	return 2;

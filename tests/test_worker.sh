@@ -231,11 +231,73 @@ served_here() {
 	cg_remove "$PARENT"
 }
 
+# So is a write to the page cache where the file system knows how; what it dirties is charged to
+# the writer.
+written_here() {
+	local done here charged
+
+	skip_on_c "it has a worker do everything"
+	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
+	need_scratch
+	command -v mkfs.xfs >/dev/null || skip "no mkfs.xfs"
+	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
+	load_with_timeout 60000
+	[ -d "$PARENT" ] || mkdir "$PARENT"
+	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
+	scratch_fs xfs "$T/xfs"
+	pattern $((1 << 20)) "$T/xfs/file" 3
+	pattern $((1 << 20)) "$T/in" 4
+	attach "$T/xfs/file"
+	sync -f "$T/xfs/file"
+	echo 1 >/proc/sys/vm/drop_caches
+	mkdir "$PARENT/written"
+	cg_run "$PARENT/written" dd if="$T/in" of="$LOOP" bs=4k oflag=direct conv=notrunc 2>/dev/null
+	done=$(worker_stat "$L" /written "done")
+	here=$(worker_stat "$L" /written here)
+	charged=$(sed -n 's/^file //p' "$PARENT/written/memory.stat")
+	cmp "$T/xfs/file" "$T/in"
+	want_ge "requests" "$done" 256
+	# Now and then the file's times have to be written, and that waits.
+	want_ge "requests served where they were submitted" "$here" 128
+	want_ge "bytes of page cache that the writer is charged for" "$charged" $((1 << 20))
+	detach
+	cg_remove "$PARENT/written"
+	cg_remove "$PARENT"
+	umount "$T/xfs"
+}
+
+# Who asks for much at once is helped by the worker; who asks for one thing after the other is not.
+helped() {
+	local done here dio
+
+	skip_on_c "it has a worker do everything"
+	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
+	[ "$(nproc)" -gt 1 ] || skip "one CPU"
+	need_scratch
+	scratch_fs ext4 "$T/fs"
+	pattern $((1 << 20)) "$T/fs/file" 3
+	sync -f "$T/fs/file"
+	for dio in off on; do
+		load_with_timeout 60000
+		attach --direct-io="$dio" "$T/fs/file"
+		dd if="$T/fs/file" of=/dev/null bs=64k 2>/dev/null
+		"$LIB_DIR/loop_io" deep "$LOOP" $((1 << 20)) 3 1 2000
+		done=$(worker_stat "$L" / "done")
+		here=$(worker_stat "$L" / here)
+		want_ge "requests served where they were submitted, one at a time, direct I/O $dio" \
+			"$here" $((done - done / 16))
+		"$LIB_DIR/loop_io" deep "$LOOP" $((1 << 20)) 3 32 20000
+		want_ge "requests that the worker served, many at a time, direct I/O $dio" \
+			$(($(worker_stat "$L" / "done") - done - ($(worker_stat "$L" / here) - here))) 64
+		detach
+	done
+}
+
 not_listed() {
 	no_dying && ! grep -q loop_rs-worker "$WORKERS/$L/workers"
 }
 
-test_begin 8
+test_begin 10
 LIB_CGROUPS+=("$PARENT")
 need_driver
 
@@ -249,5 +311,7 @@ check "a worker that is used stays" reused
 check "a cgroup removed while it does I/O" removed_under_io
 check "workers in debugfs" listed
 check "what takes no waiting is done where it is submitted" served_here
+check "a write that takes no waiting is done where it is submitted" written_here
+check "the worker helps who asks for much" helped
 
 test_end

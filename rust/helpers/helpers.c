@@ -7,6 +7,7 @@
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/cgroup.h>
+#include <linux/cpumask.h>
 #include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/memcontrol.h>
@@ -170,4 +171,9 @@ int rust_helper_cond_resched(void)
 int rust_helper_mutex_lock_killable(struct mutex *lock)
 {
 	return mutex_lock_killable(lock);
+}
+
+unsigned int rust_helper_num_online_cpus(void)
+{
+	return num_online_cpus();
 }

@@ -172,6 +172,14 @@ pub(crate) fn is_kthread() -> bool {
     unsafe { (*Task::current_raw()).flags & bindings::PF_KTHREAD != 0 }
 }
 
+/// How many CPUs are online, as of now.
+///
+/// Wraps the C function `num_online_cpus`.
+pub fn num_online_cpus() -> u32 {
+    // SAFETY: No requirements.
+    unsafe { bindings::num_online_cpus() }
+}
+
 /// Lets others run if it is their turn. May sleep.
 ///
 /// Wraps the C macro `cond_resched`.

@@ -39,6 +39,7 @@ mod device;
 mod dispatch;
 mod errors;
 mod slots;
+mod spread;
 mod stats;
 mod sysfs;
 mod tags;

@@ -15,6 +15,7 @@
 use crate::{
     backing::Binding,
     device::LoopOps,
+    spread::{By, Spread},
     stats::{Counts, Report, SlotReport},
     tags::{self, Held},
     worker::Worker,
@@ -59,6 +60,8 @@ pub(crate) struct Slot {
     /// How many requests were put in `pending` or `parked`, and how many of them the worker took.
     received: u64,
     taken: u64,
+    /// Whether the worker helps with what could be served where it is submitted.
+    spread: Spread,
     /// The worker is queued, or running and going to look at `pending` again.
     pub(crate) scheduled: bool,
     /// When the worker last had nothing to do.
@@ -88,6 +91,7 @@ impl Slot {
             counts: Counts::default(),
             received: 0,
             taken: 0,
+            spread: Spread::new(),
             scheduled: false,
             idle_since: JiffiesInstant::now(),
             listed_since: JiffiesInstant::now(),
@@ -108,6 +112,9 @@ impl Slot {
     /// Adds a request, which keeps its tag.
     pub(crate) fn push(&mut self, mut rq: Request<LoopOps>, shared: &mut Shared, past: Past) {
         self.count(&rq, shared, past);
+        if past == Past::Missed {
+            self.spread.missed();
+        }
         rq.data_mut().kept = Some(self.tags.keep(&mut shared.tags));
         self.pending.push_back(rq);
         self.received = self.received.wrapping_add(1);
@@ -381,7 +388,14 @@ impl Inner {
     ) -> Option<Arc<Binding>> {
         let binding = self.binding.as_ref().filter(|b| b.serves_here(rq))?;
         let asynchronous = binding.is_asynchronous();
-        let (slot, shared) = self.slot(id).filter(|(slot, _)| slot.is_idle())?;
+        let (slot, shared) = self.slot(id)?;
+        if !slot.parked.is_empty() {
+            return None;
+        }
+        let waiting = (!slot.is_idle()).then_some(slot.received.wrapping_sub(slot.taken));
+        if slot.spread.next(waiting) == By::Worker {
+            return None;
+        }
         if asynchronous {
             if !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
                 return None;

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whether a worker helps its submitter.
+//!
+//! What takes no waiting is served where it is submitted, which costs least. A task that asks for
+//! much before it looks at what it got would have it sooner if another CPU did a part: the slot's
+//! worker, while the task goes on. Whether it does depends on the machine, on what a request costs,
+//! and on what the other CPUs have to do; so it is tried, and kept to while it is faster.
+//!
+//! Requests are counted in windows of [`WINDOW`], the time of which is measured. Now and then, a
+//! window in which the worker helps is compared with the one before or after it, in which it does
+//! not: next to each other they had the same machine. The quotients' moving average decides.
+//! A task that has one request at a time is found out after a few of them: the worker has nothing
+//! to do when the next one comes. Then it takes ever longer to the next trial.
+
+use kernel::{
+    prelude::*,
+    time::{Instant, Monotonic},
+};
+use kernel_ext::task;
+
+/// How many requests are measured together.
+const WINDOW: u32 = 128;
+
+/// How many wait for the worker at most: the submitter serves those beyond.
+const BACKLOG: u64 = 16;
+
+/// How many requests in a row can find the worker with nothing to do.
+const ALONE: u32 = 2;
+
+/// How many windows there are to the first trial, and from one to the next.
+const FIRST: u32 = 2;
+const CHECK: u32 = 32;
+/// How many there are after tasks that had one request at a time, at most.
+const SELDOM: u32 = 512;
+
+/// A quotient of 1.
+const ONE: u64 = 256;
+
+/// The quotient of windows with and without the worker's help below which it starts to help, and
+/// above which it ends.
+const BETTER: u64 = ONE - ONE / 16;
+const WORSE: u64 = ONE + ONE / 16;
+
+/// What is supposed before anything was measured.
+const SUPPOSED: u64 = ONE - ONE / 8;
+
+/// One trial is not to decide all: the machine may have had something else to do.
+const LEAST: u64 = ONE / 4;
+const MOST: u64 = ONE * 2;
+
+/// Who serves a request that could be served where it is submitted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    Submitter,
+    Worker,
+}
+
+/// What is known of a slot.
+pub(crate) struct Spread {
+    /// The worker helps.
+    helps: bool,
+    /// In this window it is the other way round.
+    trial: bool,
+    /// How many requests the window still has.
+    left: u32,
+    /// How many windows until the next trial, and how many there are from one to the next.
+    windows: u32,
+    pause: u32,
+    /// When the window began.
+    since: Instant<Monotonic>,
+    /// How long the one before took, in nanoseconds.
+    before: u64,
+    /// The quotient, in parts of [`ONE`]; less is better.
+    quotient: u64,
+    /// How many requests in a row found the worker with nothing to do.
+    alone: u32,
+}
+
+impl Spread {
+    pub(crate) fn new() -> Self {
+        Self {
+            helps: false,
+            trial: false,
+            left: WINDOW,
+            windows: FIRST,
+            pause: FIRST,
+            since: Instant::now(),
+            before: 0,
+            quotient: SUPPOSED,
+            alone: 0,
+        }
+    }
+
+    /// Decides about the next request. `waiting` is how many wait for the worker, `None` when it has
+    /// nothing to do.
+    pub(crate) fn next(&mut self, waiting: Option<u64>) -> By {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            let now = Instant::now();
+            let took = (now - self.since).as_nanos().max(1).unsigned_abs();
+            self.begin_window(now);
+            self.window_ends(took);
+        }
+        match waiting {
+            // What it has could not be served where it was submitted: this comes after that.
+            Some(_) if !self.is_on() => By::Worker,
+            None if !self.is_on() => By::Submitter,
+            Some(waiting) => {
+                self.alone = 0;
+                match waiting < BACKLOG {
+                    true => By::Worker,
+                    false => By::Submitter,
+                }
+            }
+            None if self.alone < ALONE => {
+                self.alone += 1;
+                By::Worker
+            }
+            None => {
+                self.is_no_help();
+                By::Submitter
+            }
+        }
+    }
+
+    /// Notes that a request had to wait after all: the worker has enough to do.
+    pub(crate) fn missed(&mut self) {
+        if self.is_on() {
+            self.is_no_help();
+        }
+    }
+
+    /// Whether the worker helps in this window.
+    fn is_on(&self) -> bool {
+        self.helps != self.trial
+    }
+
+    fn begin_window(&mut self, now: Instant<Monotonic>) {
+        self.since = now;
+        self.left = WINDOW;
+        self.alone = 0;
+    }
+
+    /// It turned out before the window's end.
+    fn is_no_help(&mut self) {
+        self.helps = false;
+        self.trial = false;
+        self.before = 0;
+        self.pause = self.pause.saturating_mul(2).min(SELDOM);
+        self.windows = self.pause;
+        self.begin_window(Instant::now());
+    }
+
+    /// A window took so many nanoseconds.
+    fn window_ends(&mut self, took: u64) {
+        if self.trial {
+            let (with, without) = match self.helps {
+                true => (self.before, took),
+                false => (took, self.before),
+            };
+            self.trial = false;
+            self.windows = CHECK;
+            self.pause = FIRST;
+            if with > 0 && without > 0 {
+                self.learn((with.saturating_mul(ONE) / without).clamp(LEAST, MOST));
+            }
+        } else {
+            self.windows = self.windows.saturating_sub(1);
+            let alone = task::num_online_cpus() == 1;
+            self.helps &= !alone;
+            self.trial = self.windows == 0 && !alone;
+        }
+        self.before = took;
+    }
+
+    /// A trial came to this quotient.
+    fn learn(&mut self, quotient: u64) {
+        self.quotient = (self.quotient * 7 + quotient) / 8;
+        if self.quotient < BETTER {
+            self.helps = true;
+        } else if self.quotient > WORSE {
+            self.helps = false;
+        }
+    }
+}
+
+#[kunit_tests(loop_rs_spread)]
+mod tests {
+    use super::*;
+
+    /// Has windows end until one is a trial; returns how many that took.
+    fn to_trial(spread: &mut Spread, took: u64) -> u32 {
+        for n in 1..=2 * SELDOM {
+            spread.window_ends(took);
+            if spread.trial {
+                return n;
+            }
+        }
+        0
+    }
+
+    /// Who has one request at a time waits for the worker hardly ever.
+    #[test]
+    fn one_at_a_time() {
+        let mut spread = Spread::new();
+        let mut worker = 0;
+        for _ in 0..10 * SELDOM * WINDOW {
+            if spread.next(None) == By::Worker {
+                worker += 1;
+            }
+        }
+        assert!(!spread.helps);
+        // Two in each trial, of which there are eight until they are as seldom as can be.
+        assert!(worker <= ALONE * (8 + 10));
+        assert!(worker > 0 || task::num_online_cpus() == 1);
+    }
+
+    /// What waits already comes first, unless the worker helps and has enough to do.
+    #[test]
+    fn enough_to_do() {
+        let mut spread = Spread::new();
+        assert!(spread.next(Some(1000)) == By::Worker);
+        spread.helps = true;
+        assert!(spread.next(Some(0)) == By::Worker);
+        assert!(spread.next(Some(BACKLOG - 1)) == By::Worker);
+        assert!(spread.next(Some(BACKLOG)) == By::Submitter);
+        spread.missed();
+        assert!(!spread.helps);
+        assert!(spread.next(None) == By::Submitter);
+    }
+
+    #[test]
+    fn what_is_faster_is_kept() {
+        if task::num_online_cpus() == 1 {
+            return;
+        }
+        let mut spread = Spread::new();
+        assert_eq!(to_trial(&mut spread, 1000), FIRST);
+        spread.window_ends(600);
+        assert!(spread.helps && !spread.trial);
+        for _ in 0..100 {
+            assert_eq!(to_trial(&mut spread, 600), CHECK);
+            assert!(!spread.is_on());
+            spread.window_ends(1000);
+            assert!(spread.is_on());
+        }
+        // One that is out of line changes nothing.
+        to_trial(&mut spread, 600);
+        spread.window_ends(1);
+        assert!(spread.is_on());
+    }
+
+    #[test]
+    fn what_is_slower_is_not() {
+        if task::num_online_cpus() == 1 {
+            return;
+        }
+        let mut spread = Spread::new();
+        let mut trials = 0;
+        spread.helps = true;
+        while spread.helps && trials < 100 {
+            to_trial(&mut spread, 1300);
+            spread.window_ends(1000);
+            trials += 1;
+        }
+        assert!(!spread.is_on());
+        assert!(trials > 2 && trials < 20);
+        for _ in 0..100 {
+            to_trial(&mut spread, 1000);
+            assert!(spread.is_on());
+            spread.window_ends(1300);
+            assert!(!spread.is_on());
+        }
+    }
+
+    #[test]
+    fn times_out_of_range() {
+        let mut spread = Spread::new();
+        for took in [0, 1, u64::MAX, 0, u64::MAX, 1] {
+            for _ in 0..2 * CHECK {
+                spread.window_ends(took);
+            }
+        }
+        assert!(spread.quotient >= LEAST && spread.quotient <= MOST);
+    }
+}
