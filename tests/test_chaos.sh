@@ -1,0 +1,145 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Everything at once, at random: verified I/O by tasks in cgroups with limits, which come and
+# go, to devices that are attached, detached, reconfigured and removed, on file systems that
+# are frozen now and then. No I/O fails, what was acknowledged is there, nobody gets stuck,
+# and nothing stays behind. What it consists of is in loop_chaos.c.
+#
+#   CHAOS_SECONDS  for how long (default 45, or 120 on slow kernels); longer when it takes that
+#                  for each operation to be done a few times
+#   CHAOS_SEED     choose the operations as the test printed (default: by chance); which of
+#                  them meet is not the same each time
+#
+# tier: long
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+CHAOS_SECONDS=${CHAOS_SECONDS:-$((SLOW > 1 ? 120 : 45))}
+CHAOS_SEED=${CHAOS_SEED:-$((SRANDOM % 32768))}
+PARENT=$CGROOT/loop_rs-chaos
+CHAOS=$LIB_DIR/loop_chaos
+
+# Waiting for RCU is most of what a device takes to come and go.
+EXPEDITED=/sys/kernel/rcu_expedited
+
+dying() {
+	cg_stat "$PARENT" cgroup.stat nr_dying_subsys_io
+}
+
+# The second file system is another one, if there is a disk for it.
+mount_other() {
+	[ -b "${SCRATCH_DEV2:-}" ] || return 0
+	mount -t xfs -o noatime "$SCRATCH_DEV2" "$T/other"
+}
+
+set_up() {
+	need_scratch
+	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
+	scratch_fs ext4 "$T/fs"
+	mkdir "$T/other" "$T/mem"
+	if [ -b "${SCRATCH_DEV2:-}" ]; then
+		scratch_fs xfs "$T/other" "$SCRATCH_DEV2"
+	else
+		mkdir "$T/fs/other"
+		rmdir "$T/other"
+		ln -s fs/other "$T/other"
+	fi
+	scratch_fs tmpfs "$T/mem" none 256M
+	mkdir "$PARENT"
+	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
+	# Few requests in flight, so that more of them are parked.
+	if [ "$DRIVER" = loop ]; then
+		driver_load max_loop=1 hw_queue_depth=32
+	else
+		driver_load max_loop=1 hw_queue_depth=32 idle_worker_timeout_ms=1000
+	fi
+	[ ! -w $EXPEDITED ] || echo 1 >$EXPEDITED
+}
+
+# In the end there is no device attached, and no cgroup.
+chaos() {
+	local other
+
+	set_up
+	other=$(readlink -f "$T/other")
+	"$CHAOS" run "$DRIVER" "$T/fs" "$other" "$T/mem" "$PARENT" "$T/model" \
+		"$CHAOS_SECONDS" "$CHAOS_SEED" "$SLOW" >"$T/out" 2>&1 || {
+		cat "$T/out"
+		: >"$T/failed"
+		find "$PARENT" -mindepth 1 -depth -type d -exec rmdir {} \;
+		fail "loop_chaos, with CHAOS_SEED=$CHAOS_SEED"
+	}
+	cat "$T/out"
+	want "loop devices attached" "$(lib_bound)" ""
+	want "cgroups" "$(cd "$PARENT" && echo */)" "*/"
+	: >"$T/ran"
+}
+
+# In a case: the first one has to have been passed.
+need_run() {
+	[ ! -e "$T/failed" ] || fail "it failed"
+	[ -e "$T/ran" ] || skip "it did not run"
+}
+
+often() {
+	need_run
+	! grep "^too few" "$T/out" || fail "this shows nothing"
+}
+
+# The timer of the reaper is deferrable: an idle CPU needn't fire it. Keep each awake.
+reaped() {
+	local cpu
+
+	for cpu in $(seq 0 $(($(nproc) - 1))); do
+		taskset -c "$cpu" true
+	done
+	! grep -q /loop_rs-chaos /sys/kernel/debug/loop_rs/*/workers
+}
+
+workers() {
+	need_run
+	skip_on_c "it doesn't tell"
+	[ -d /sys/kernel/debug/loop_rs ] || skip "no debugfs"
+	wait_for 10 reaped ||
+		fail "$(grep /loop_rs-chaos /sys/kernel/debug/loop_rs/*/workers)"
+}
+
+# With no driver, and nothing in the page cache but what is in memory.
+files() {
+	need_run
+	driver_unload
+	umount "$T/fs" "$T/other"
+	mount -o noatime "$SCRATCH_DEV" "$T/fs"
+	mount_other
+	"$CHAOS" verify "$T/model" "$T/fs" "$(readlink -f "$T/other")" "$T/mem" || fail "not there"
+	umount "$T/fs" "$T/other" "$T/mem"
+}
+
+none_dying() {
+	[ "$(dying)" -eq 0 ]
+}
+
+# Nothing refers to their io css any more.
+released() {
+	need_run
+	grep -q nr_dying_subsys_io "$PARENT/cgroup.stat" ||
+		skip "no nr_dying_subsys_io in cgroup.stat"
+	wait_for 20 none_dying || fail "still $(dying)"
+	cg_remove "$PARENT"
+}
+
+test_begin 5
+LIB_CGROUPS+=("$PARENT")
+
+lib_diag "CHAOS_SEED=$CHAOS_SEED"
+check "verified I/O while everything changes" chaos
+check "each operation was done a few times" often
+check "all workers of cgroups are reaped" workers
+check "what was acknowledged is in the files, after unloading" files
+check "the removed cgroups are gone" released
+
+[ ! -w $EXPEDITED ] || echo 0 >$EXPEDITED
+test_end
