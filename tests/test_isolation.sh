@@ -152,6 +152,36 @@ frozen() {
 	tear_down
 }
 
+# However many are stuck, they keep no tags from one that is not: what it does is not parked.
+crowd() {
+	local i done parked
+
+	skip_on_c "it parks nothing"
+	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
+	set_up
+	attach --direct-io=on "$T/fs/file"
+	# The first direct I/O sets up what the next ones need.
+	victim
+	fsfreeze -f "$T/fs"
+	for ((i = 0; i < 8; i++)); do
+		mkdir "$PARENT/n$i"
+		neighbour "$PARENT/n$i" $((4 * MIB + i * 64 * 4096)) 64
+	done
+	wait_for 60 in_flight $((4 * 64))
+	done=$(worker_stat "$L" /victim "done")
+	parked=$(worker_stat "$L" /victim parked)
+	cg_run "$PARENT/victim" "$LIB_DIR/loop_io" deep "$LOOP" $((4 * MIB)) 7 16 1000
+	in_flight $((4 * 64)) || fail "they were not stuck: this shows nothing"
+	done=$(($(worker_stat "$L" /victim "done") - done))
+	parked=$(($(worker_stat "$L" /victim parked) - parked))
+	want "the victim's requests" "$done" 1000
+	[ "$parked" -le 250 ] || fail "$parked of them parked: $(<"/sys/kernel/debug/loop_rs/$L/workers")"
+	fsfreeze -u "$T/fs"
+	neighbours_end
+	detach
+	tear_down
+}
+
 # Who waits for all I/O to end waits for what is parked, too. It's counted once.
 waited_for() {
 	local before i
@@ -198,13 +228,14 @@ alone() {
 	tear_down
 }
 
-test_begin 6
+test_begin 7
 LIB_CGROUPS+=("$PARENT")
 need_driver
 
 check "one neighbour throttled, backing I/O direct" throttled 1 on
 check "six neighbours throttled, backing I/O direct" throttled 6 on
 check "the root stuck on a frozen file system" frozen
+check "many stuck, and one that is not" crowd
 check "I/O without a tag is waited for, and counted once" waited_for
 check "one alone at depth, verified, backing I/O direct" alone on
 check "one alone at depth, verified, backing I/O buffered" alone off

@@ -28,7 +28,7 @@ use kernel::{
     time::Jiffies,
 };
 use kernel_ext::{
-    block::mq::{Parked, Request, Transfer, TransferList},
+    block::mq::{Op, Parked, Request, Transfer, TransferList},
     time::JiffiesInstant,
     timer::Callback,
     workqueue::OwnedQueue,
@@ -134,8 +134,23 @@ impl Slot {
             }
         }
         parked.data_mut().kept = Some(self.parking.keep(&mut shared.parking));
-        self.parked.push_back(parked);
+        match past {
+            // It came before what is parked.
+            Past::Moved => self.parked.push_front(parked),
+            _ => self.parked.push_back(parked),
+        }
         self.received = self.received.wrapping_add(1);
+    }
+
+    /// Gives up a request that only waits, with its tag, when there are more than `enough` of them.
+    fn give_up(&mut self, enough: u32) -> Option<Request<LoopOps>> {
+        if self.tags.get() <= enough {
+            return None;
+        }
+        let mut rq = self.pending.pop_front()?;
+        self.received = self.received.wrapping_sub(1);
+        drop(rq.data_mut().kept.take());
+        Some(rq)
     }
 
     /// Counts I/O that is handed to the worker.
@@ -144,21 +159,40 @@ impl Slot {
             match past {
                 Past::New => counts.ask(io),
                 Past::Missed => counts.missed = counts.missed.wrapping_add(1),
-                Past::Again => (),
+                Past::Again | Past::Moved => (),
             }
         }
     }
 
-    /// Takes what waits; `None` when there is nothing.
-    pub(crate) fn take(&mut self) -> Option<Waiting> {
+    /// Takes some of what waits; `None` when there is nothing. What the worker has taken, others can't
+    /// [take from it](Inner::take_from_another): not much of what may turn out to be stuck, but as many
+    /// reads as can wait together if they do not hold it up, as `reads_together` says.
+    pub(crate) fn take(&mut self, reads_together: bool) -> Option<Waiting> {
         if self.is_empty() {
             return None;
         }
-        self.taken = self.received;
-        Some(Waiting {
-            requests: self.pending.take(),
-            parked: self.parked.take(),
-        })
+        let mut requests = TransferList::new();
+        let mut n: u32 = 0;
+        while let Some(rq) = self.pending.pop_front() {
+            n += 1;
+            let more = match rq.op() {
+                Op::Read if reads_together => n < READS_AT_A_TIME,
+                _ => n < AT_A_TIME,
+            };
+            requests.push_back(rq);
+            if !more {
+                break;
+            }
+        }
+        self.taken = self.taken.wrapping_add(n.into());
+        let parked = match self.pending.is_empty() {
+            true => self.parked.take(),
+            false => TransferList::new(),
+        };
+        if self.is_empty() {
+            self.taken = self.received;
+        }
+        Some(Waiting { requests, parked })
     }
 
     /// Sees to it that the worker looks at what waits.
@@ -171,6 +205,13 @@ impl Slot {
     }
 }
 
+/// How many requests a worker takes at a time, and how many reads that can wait together.
+const AT_A_TIME: u32 = 4;
+pub(crate) const READS_AT_A_TIME: u32 = 32;
+
+/// How many slots are looked at for tags that another one needs more.
+const LOOKED_AT: usize = 4;
+
 /// What became of I/O before it is handed to a worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Past {
@@ -180,6 +221,8 @@ pub(crate) enum Past {
     Missed,
     /// Some of it was done.
     Again,
+    /// It waited with a tag that another cgroup needs more.
+    Moved,
 }
 
 /// What a device's slots share.
@@ -218,6 +261,8 @@ pub(crate) struct Inner {
     pub(crate) idle: List<Worker>,
     /// A slot that got requests and is to be scheduled with the last one of the batch.
     pub(crate) batch: Option<SlotId>,
+    /// The css id from which on it is looked for tags that others need more.
+    ample: usize,
     pub(crate) shared: Shared,
 }
 
@@ -248,6 +293,7 @@ impl Slots {
                         tree: RBTree::new(),
                         idle: List::new(),
                         batch: None,
+                        ample: 0,
                         shared,
                     },
                     "lo_work_lock"
@@ -430,6 +476,35 @@ impl Inner {
         }
         slot.push(rq, shared, past);
         Ok(())
+    }
+
+    /// Takes from another slot a request that only waits there, if that slot holds more than twice as
+    /// many tags as this one; not for one that has something parked, which would not keep the tag.
+    /// Looks at a few slots, at others the next time.
+    pub(crate) fn take_from_another(&mut self, id: SlotId) -> Option<Request<LoopOps>> {
+        let (slot, _) = self.slot(id).filter(|(slot, _)| slot.parked.is_empty())?;
+        let enough = slot.tags.get().saturating_mul(2).saturating_add(1);
+        if let Some(root) = &mut self.root {
+            if let Some(rq) = root.give_up(enough) {
+                return Some(rq);
+            }
+        }
+        for _ in 0..LOOKED_AT {
+            let mut cursor = match self.tree.cursor_lower_bound_mut(&self.ample) {
+                Some(cursor) => cursor,
+                None => {
+                    self.ample = 0;
+                    return None;
+                }
+            };
+            let (css, other) = cursor.current_mut();
+            let css = *css;
+            if let Some(rq) = other.give_up(enough) {
+                return Some(rq);
+            }
+            self.ample = css.checked_add(1)?;
+        }
+        None
     }
 
     /// Adds parked I/O to a slot.

@@ -15,6 +15,10 @@
 //! so on; when next to none but the reserve are left, every request is parked. That adapts to how
 //! many cgroups are stuck without knowing which of them are, and costs one comparison.
 //!
+//! Who has none left to keep, but less than half of what another cgroup holds, has that one's requests
+//! parked that only wait for their worker. So those that are stuck hold next to nothing in the end,
+//! however many they are, and nobody else is parked because of them.
+//!
 //! # Why nobody waits for a tag that somebody stuck sits on
 //!
 //! - After each decision at least the reserve is not kept: a tag is kept only while that many others

@@ -14,7 +14,7 @@ use crate::{
     dispatch::{self, Work as _},
     errors::Told,
     idle_worker_timeout_ms,
-    slots::{Inner, Past, Reaper, Slot, SlotId, Slots, Waiting},
+    slots::{self, Inner, Past, Reaper, Slot, SlotId, Slots, Waiting},
     stats::{Report, SlotReport},
 };
 use kernel::{
@@ -214,21 +214,22 @@ impl Pool {
             return rq.finish(Status::IOERR);
         }
         if let Err(rq) = inner.offer(id, rq, depth, past) {
-            // To end a request may take all kinds of locks.
-            drop(inner);
-            let parked = rq.park(GFP_NOWAIT);
-            inner = self.slots.inner.lock();
-            match parked {
-                Ok(parked) => {
-                    id = self.find_slot(&mut inner, &parked);
-                    inner.push_parked(id, parked, past);
-                }
-                Err(rq) => {
+            // Others may hold many tags of what only waits: one of them is free when it is parked.
+            let rq = match inner.take_from_another(id) {
+                Some(theirs) => {
+                    drop(inner);
+                    let other = self.park(theirs, Past::Moved);
+                    inner = self.slots.inner.lock();
+                    inner.schedule(other, workqueue);
                     id = self.find_slot(&mut inner, &rq);
-                    if let Some((slot, shared)) = inner.slot(id) {
-                        slot.push(rq, shared, past);
-                    }
+                    inner.offer(id, rq, depth, past).err()
                 }
+                None => Some(rq),
+            };
+            if let Some(rq) = rq {
+                drop(inner);
+                id = self.park(rq, past);
+                inner = self.slots.inner.lock();
             }
         }
         let before = core::mem::replace(&mut inner.batch, (!last).then_some(id));
@@ -237,6 +238,27 @@ impl Pool {
         }
         if last {
             inner.schedule(id, workqueue);
+        }
+    }
+
+    /// Parks a request, or puts it in its slot as it is when that is impossible; returns the slot. To
+    /// end a request may take all kinds of locks: none is held.
+    fn park(self: ArcBorrow<'_, Self>, rq: Request<LoopOps>, past: Past) -> SlotId {
+        let parked = rq.park(GFP_NOWAIT);
+        let mut inner = self.slots.inner.lock();
+        match parked {
+            Ok(parked) => {
+                let id = self.find_slot(&mut inner, &parked);
+                inner.push_parked(id, parked, past);
+                id
+            }
+            Err(rq) => {
+                let id = self.find_slot(&mut inner, &rq);
+                if let Some((slot, shared)) = inner.slot(id) {
+                    slot.push(rq, shared, past);
+                }
+                id
+            }
         }
     }
 
@@ -422,8 +444,9 @@ impl Worker {
     /// the slot is idle from then on.
     fn take(self: &Arc<Self>) -> Option<Batch> {
         let mut inner = self.pool.slots.inner.lock();
+        let reads_together = inner.binding.as_ref().is_some_and(|b| b.attempts());
         let (slot, _) = inner.slot(self.id)?;
-        if let Some(waiting) = slot.take() {
+        if let Some(waiting) = slot.take(reads_together) {
             return Some(Batch {
                 waiting,
                 binding: inner.binding.clone(),
@@ -445,7 +468,7 @@ impl Worker {
 
 /// How many reads, of how many bytes, wait for the disk together: what they read ahead must still be
 /// there when their turn comes, in a small cgroup too.
-const TOGETHER: usize = 32;
+const TOGETHER: u32 = slots::READS_AT_A_TIME;
 const TOGETHER_BYTES: usize = 4 << 20;
 
 /// What a worker takes at a time.

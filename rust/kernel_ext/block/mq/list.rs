@@ -68,6 +68,20 @@ impl<I: Transfer> TransferList<I> {
         self.tail = last;
     }
 
+    /// Adds I/O at the front.
+    pub fn push_front(&mut self, io: I) {
+        let first = io.io();
+        io.forget();
+        // SAFETY: The I/O is the list's now, and its link for its owner to use.
+        unsafe { (*first).next = self.head };
+        // INVARIANT: The new first one links to the one that was, or is the last one, with a null
+        // link.
+        if self.tail.is_null() {
+            self.tail = first;
+        }
+        self.head = first;
+    }
+
     /// Takes the I/O at the front.
     pub fn pop_front(&mut self) -> Option<I> {
         if self.head.is_null() {
