@@ -5,7 +5,9 @@
 
 ifneq ($(KERNELRELEASE),)
 
-include $(src)/scripts/Makefile.module
+# A module, whatever the configuration of the kernel has to say of it.
+export CONFIG_BLK_DEV_LOOP_RS := m
+obj-m += drivers/block/loop_rs/
 
 else
 

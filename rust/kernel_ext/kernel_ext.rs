@@ -24,8 +24,7 @@ pub mod timer;
 pub mod uapi;
 pub mod workqueue;
 
-/// Bindings: the `kernel` crate's, and over them what `rust/bindings/bindings_helper.h` and
-/// `rust/helpers/helpers.c` add.
+/// Bindings: the `kernel` crate's, and over them what `bindings_helper.h` and `helpers.c` add.
 #[allow(
     clippy::all,
     dead_code,

@@ -24,8 +24,8 @@ pub mod loop_ {
     /// Minor number of `/dev/loop-control` (`LOOP_CTRL_MINOR`).
     pub const LOOP_CTRL_MINOR: u32 = bindings::LOOP_CTRL_MINOR;
 
-    /// How many devices there are at first (`CONFIG_BLK_DEV_LOOP_MIN_COUNT`).
-    pub const DEFAULT_COUNT: i32 = bindings::CONFIG_BLK_DEV_LOOP_MIN_COUNT as i32;
+    /// How many devices there are at first, as the kernel is configured.
+    pub const DEFAULT_COUNT: i32 = bindings::LOOP_MIN_COUNT;
 
     macro_rules! plain_data {
         ($($(#[$meta:meta])* $name:ident: $c:ident, $size:expr;)*) => {$(
