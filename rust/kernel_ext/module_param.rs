@@ -121,11 +121,16 @@ unsafe impl Sync for RawParam {}
 
 impl RawParam {
     /// Makes one, shown in sysfs and readable by all.
+    ///
+    /// The name is [`qualified`], with its null byte.
     #[doc(hidden)]
     pub const fn new<M: kernel::ModuleMetadata>(
-        name: &'static CStr,
+        name: &'static [u8],
         param: &'static IntParam,
     ) -> Self {
+        let Ok(name) = core::ffi::CStr::from_bytes_with_nul(name) else {
+            panic!("not the name of a parameter");
+        };
         Self(bindings::kernel_param {
             name: kernel::str::as_char_ptr_in_const_context(name),
             mod_: kernel::module::this_module::<M>().as_ptr(),
@@ -159,37 +164,60 @@ macro_rules! module_params {
             $crate::module_param::IntParam::new($default, $min);
 
         const _: () = {
+            use $crate::module_param::{qualified, qualified_len, RawParam};
+
+            const MODULE: &::kernel::str::CStr = <$module as ::kernel::ModuleMetadata>::NAME;
+            const NAME: &str = concat!(stringify!($name), "\0");
+            const TYPE: &str = concat!("parmtype=", stringify!($name), ":int\0");
+            const TEXT: &str = concat!("parm=", stringify!($name), ":", $description, "\0");
+
             #[link_section = "__param"]
             #[used(compiler)]
-            static PARAM: $crate::module_param::RawParam =
-                $crate::module_param::RawParam::new::<$module>(
-                    ::kernel::c_str!(stringify!($name)),
-                    &$name,
-                );
+            static PARAM: RawParam = {
+                const QUALIFIED: [u8; qualified_len(MODULE, NAME)] = qualified(MODULE, NAME);
+                RawParam::new::<$module>(&QUALIFIED, &$name)
+            };
 
             #[link_section = ".modinfo"]
             #[used(compiler)]
-            static TYPE: [u8; concat!("parmtype=", stringify!($name), ":int\0").len()] =
-                $crate::module_param::bytes(concat!("parmtype=", stringify!($name), ":int\0"));
+            static MODINFO_TYPE: [u8; qualified_len(MODULE, TYPE)] = qualified(MODULE, TYPE);
 
             #[link_section = ".modinfo"]
             #[used(compiler)]
-            static DESCRIPTION: [u8; concat!("parm=", stringify!($name), ":", $description, "\0").len()] =
-                $crate::module_param::bytes(concat!(
-                    "parm=", stringify!($name), ":", $description, "\0"
-                ));
+            static MODINFO_TEXT: [u8; qualified_len(MODULE, TEXT)] = qualified(MODULE, TEXT);
         };
     )*};
 }
 
-/// The bytes of a string whose length is `N`.
+/// The length of what [`qualified`] returns.
 #[doc(hidden)]
-pub const fn bytes<const N: usize>(s: &str) -> [u8; N] {
+pub const fn qualified_len(module: &CStr, s: &str) -> usize {
+    if cfg!(MODULE) {
+        s.len()
+    } else {
+        module.count_bytes() + 1 + s.len()
+    }
+}
+
+/// The bytes of a string; of a driver that is built in, with the name of the module and a dot in
+/// front, since the parameters and the `.modinfo` of all of them are side by side.
+#[doc(hidden)]
+pub const fn qualified<const N: usize>(module: &CStr, s: &str) -> [u8; N] {
     let mut out = [0; N];
+    let mut at = 0;
+    if !cfg!(MODULE) {
+        let module = module.to_bytes();
+        while at < module.len() {
+            out[at] = module[at];
+            at += 1;
+        }
+        out[at] = b'.';
+        at += 1;
+    }
     let s = s.as_bytes();
     let mut i = 0;
-    while i < N && i < s.len() {
-        out[i] = s[i];
+    while i < s.len() {
+        out[at + i] = s[i];
         i += 1;
     }
     out
