@@ -17,6 +17,7 @@
 
 use crate::bindings;
 use kernel::{
+    error::to_result,
     ffi::{c_char, c_int},
     fmt::{self, Write},
     prelude::*,
@@ -54,6 +55,32 @@ impl IntParam {
     pub fn is_given(&self) -> bool {
         self.given.load(Relaxed) != 0
     }
+
+    /// # Safety
+    ///
+    /// `val` is a string.
+    unsafe fn parse(&self, val: *const c_char) -> Result {
+        let mut value = 0;
+        // SAFETY: By the requirements of this function.
+        to_result(unsafe { bindings::kstrtoint(val, 0, &mut value) })?;
+        if value < self.min {
+            return Err(EINVAL);
+        }
+        self.value.store(value, Relaxed);
+        self.given.store(1, Relaxed);
+        Ok(())
+    }
+
+    /// Sets it from what follows its name on the kernel's command line; 1 when it could be.
+    ///
+    /// # Safety
+    ///
+    /// `val` is a string.
+    #[doc(hidden)]
+    pub unsafe fn set_up(&self, val: *const c_char) -> c_int {
+        // SAFETY: By the requirements of this function.
+        unsafe { self.parse(val) }.is_ok().into()
+    }
 }
 
 /// # Safety
@@ -62,18 +89,11 @@ impl IntParam {
 unsafe extern "C" fn set(val: *const c_char, param: *const bindings::kernel_param) -> c_int {
     // SAFETY: `arg` of such a parameter points to a static `IntParam`.
     let this = unsafe { &*(*param).__bindgen_anon_1.arg.cast::<IntParam>() };
-    let mut value = 0;
     // SAFETY: `val` is a string; without `KERNEL_PARAM_OPS_FL_NOARG` it is not null.
-    let ret = unsafe { bindings::kstrtoint(val, 0, &mut value) };
-    if ret < 0 {
-        return ret;
+    match unsafe { this.parse(val) } {
+        Ok(()) => 0,
+        Err(e) => e.to_errno(),
     }
-    if value < this.min {
-        return EINVAL.to_errno();
-    }
-    this.value.store(value, Relaxed);
-    this.given.store(1, Relaxed);
-    0
 }
 
 /// # Safety
@@ -187,6 +207,71 @@ macro_rules! module_params {
             static MODINFO_TEXT: [u8; qualified_len(MODULE, TEXT)] = qualified(MODULE, TEXT);
         };
     )*};
+}
+
+/// A `struct obs_kernel_param`, which C hides from modules, and so from bindgen.
+#[doc(hidden)]
+#[repr(C)]
+pub struct RawSetup {
+    str: *const c_char,
+    set_up: unsafe extern "C" fn(*mut c_char) -> c_int,
+    early: c_int,
+}
+
+// SAFETY: It is only read.
+unsafe impl Sync for RawSetup {}
+
+impl RawSetup {
+    /// Makes one for what begins with `str`.
+    ///
+    /// # Safety
+    ///
+    /// `set_up` may be called with any string.
+    #[doc(hidden)]
+    pub const unsafe fn new(
+        str: &'static CStr,
+        set_up: unsafe extern "C" fn(*mut c_char) -> c_int,
+    ) -> Self {
+        Self {
+            str: kernel::str::as_char_ptr_in_const_context(str),
+            set_up,
+            early: 0,
+        }
+    }
+}
+
+/// Has `NAME=` on the kernel's command line, without the name of the module, set an [`IntParam`],
+/// when the driver is built in.
+///
+/// Wraps the C macro `__setup`.
+#[macro_export]
+macro_rules! setup_param {
+    ($name:ident) => {
+        #[cfg(not(MODULE))]
+        const _: () = {
+            use ::kernel::ffi::{c_char, c_int};
+
+            /// # Safety
+            ///
+            /// Called by the kernel only, with what follows the name.
+            unsafe extern "C" fn set_up(val: *mut c_char) -> c_int {
+                // SAFETY: `val` is a string.
+                unsafe { $name.set_up(val) }
+            }
+
+            #[link_section = ".init.setup"]
+            #[used(compiler)]
+            static SETUP: $crate::module_param::RawSetup = {
+                // SAFETY: By its requirements.
+                unsafe {
+                    $crate::module_param::RawSetup::new(
+                        ::kernel::c_str!(concat!(stringify!($name), "=")),
+                        set_up,
+                    )
+                }
+            };
+        };
+    };
 }
 
 /// The length of what [`qualified`] returns.

@@ -50,7 +50,7 @@ use kernel::{prelude::*, sync::Arc};
 use kernel_ext::{
     block::major::Major,
     miscdevice::ControlRegistration,
-    module_params,
+    module_params, setup_param,
     uapi::loop_::{DEFAULT_COUNT, LOOP_CTRL_MINOR, LOOP_MAJOR},
 };
 
@@ -75,6 +75,9 @@ module_params! {
     idle_worker_timeout_ms: int = 60000, min 1,
         "How long an idle worker of a cgroup is kept, in milliseconds. Default: 60000";
 }
+
+// As the C driver has it.
+setup_param!(max_loop);
 
 /// The loaded module. Its fields are dropped, in this order, when it is unloaded: first nobody can
 /// ask for devices any more, then the devices go. They are made in the reverse order, so that the
