@@ -20,9 +20,15 @@ PATH=$PATH:/usr/sbin:/sbin
 # A test's own directory, on tmpfs where /tmp or /dev/shm is one.
 T=
 LIB_FINISHED=
+LIB_BUILTIN=
 LIB_CGROUPS=()
 LIB_DMS=()
 MKFS_OPTIONS=
+
+# Asked once: a module that is being loaded looks like it for a moment.
+if [ -d "/sys/module/$DRIVER" ] && [ ! -e "/sys/module/$DRIVER/initstate" ]; then
+	LIB_BUILTIN=1
+fi
 
 lib_ktap() {
 	local d
@@ -223,8 +229,55 @@ lib_cleanup() {
 # The driver
 #
 
+# Built in, the driver is there from the start: to load it is to make the devices it
+# would have then, to unload it is to remove all of them.
+driver_builtin() {
+	[ -n "$LIB_BUILTIN" ]
+}
+
+# In a case, or for a whole test, that is about loading and unloading.
+skip_builtin() {
+	! driver_builtin || skip "built in: it is neither loaded nor unloaded"
+}
+need_module() {
+	driver_builtin || return 0
+	lib_ktap
+	ktap_print_header
+	ktap_skip_all "built in: it is neither loaded nor unloaded"
+	exit "$KSFT_SKIP"
+}
+
+# What it was not given on the command line it can't be given now.
+builtin_load() {
+	local p n value
+
+	n=$(<"/sys/module/$DRIVER/parameters/max_loop")
+	for p in "$@"; do
+		value=$(<"/sys/module/$DRIVER/parameters/${p%%=*}")
+		if [ "${p%%=*}" = max_loop ]; then
+			n=${p#*=}
+		elif [ "$value" != "${p#*=}" ]; then
+			skip "built in: ${p%%=*} is $value"
+		fi
+	done
+	while [ "$n" -gt 0 ]; do
+		n=$((n - 1))
+		[ -e "/sys/block/loop$n" ] || "$LIB_DIR/loop_io" add "$n"
+	done
+}
+
+builtin_unload() {
+	local d
+
+	for d in /sys/block/loop*; do
+		[ ! -e "$d" ] || "$LIB_DIR/loop_io" remove "${d#/sys/block/loop}" || return
+	done
+}
+
 driver_load() {
-	if [ -n "${MODULE:-}" ] && [ "$DRIVER" != loop ]; then
+	if driver_builtin; then
+		builtin_load "$@"
+	elif [ -n "${MODULE:-}" ] && [ "$DRIVER" != loop ]; then
 		insmod "$MODULE" "$@"
 	else
 		modprobe "$DRIVER" "$@"
@@ -232,16 +285,21 @@ driver_load() {
 }
 
 driver_loaded() {
-	[ -d "/sys/module/$DRIVER" ]
+	if driver_builtin; then
+		compgen -G "/sys/block/loop*" >/dev/null
+	else
+		[ -d "/sys/module/$DRIVER" ]
+	fi
 }
 
 # A device is released from a work or an RCU callback now and then, and holds
 # the module for a moment longer than the command that closed it.
 driver_unload() {
-	local i out
+	local i out unload=(rmmod "$DRIVER")
 
+	! driver_builtin || unload=(builtin_unload)
 	for ((i = 0; i < 20 * SLOW; i++)); do
-		if out=$(rmmod "$DRIVER" 2>&1); then
+		if out=$("${unload[@]}" 2>&1); then
 			return 0
 		fi
 		sleep 0.1
@@ -255,6 +313,8 @@ driver_unload() {
 need_driver() {
 	local out
 
+	# With as many devices as are asked for, here too.
+	! driver_builtin || driver_unload
 	driver_loaded && return
 	[ $# -gt 0 ] || set -- max_loop=1
 	if ! out=$(driver_load "$@" 2>&1); then

@@ -12,6 +12,8 @@
  *   loop_io deep DEV SIZE SEED DEPTH COUNT
  *	COUNT direct reads of a block at random, DEPTH of them in flight, submitted one
  *	by one; DEV must have what pattern wrote
+ *   loop_io add N, loop_io remove N
+ *	make the loop device of that number, or remove it
  *   loop_io memory MIB READY GO
  *	have that much memory, make the file READY, wait for the file GO; the memory
  *	must hold what was written
@@ -20,6 +22,7 @@
 #include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <linux/fs.h>
+#include <linux/loop.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -435,8 +438,22 @@ static int deep(const char *dev, uint64_t size, uint64_t seed, int depth, int co
 	return 0;
 }
 
+static int control(unsigned long cmd, int number)
+{
+	int fd = open("/dev/loop-control", O_RDWR);
+
+	if (fd < 0 || ioctl(fd, cmd, number) < 0)
+		die("loop-control, device %d: %m", number);
+	close(fd);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 3 && !strcmp(argv[1], "add"))
+		return control(LOOP_CTL_ADD, atoi(argv[2]));
+	if (argc == 3 && !strcmp(argv[1], "remove"))
+		return control(LOOP_CTL_REMOVE, atoi(argv[2]));
 	if (argc == 5 && !strcmp(argv[1], "pattern"))
 		return pattern(argv[2], strtoull(argv[3], NULL, 0),
 			       strtoull(argv[4], NULL, 0));
@@ -454,6 +471,7 @@ int main(int argc, char **argv)
 	fprintf(stderr, "usage: loop_io pattern FILE SIZE SEED\n"
 			"       loop_io shape DEV BACKING OFFSET SEED ROUNDS\n"
 			"       loop_io deep DEV SIZE SEED DEPTH COUNT\n"
+			"       loop_io add|remove N\n"
 			"       loop_io memory MIB READY GO\n"
 			"       loop_io zeroed DEV OFFSET SIZE\n");
 	return 2;

@@ -99,6 +99,7 @@ compare() {
 	KTAP_TESTNO=$((KTAP_TESTNO + passed + failed + skipped))
 }
 
+need_module
 test_begin $((2 + GROUPS_OF_CASES + 1))
 prepare
 

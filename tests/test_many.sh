@@ -34,7 +34,7 @@ devices() {
 }
 
 unused() {
-	[ "$(<"$MOD/refcnt")" -eq 0 ]
+	driver_builtin || [ "$(<"$MOD/refcnt")" -eq 0 ]
 }
 
 # The driver lets go of the files, too: their file system can be unmounted.

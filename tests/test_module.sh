@@ -218,6 +218,7 @@ with_driver() {
 	"$@"
 }
 
+need_module
 test_begin 8
 pattern 1048576 "$T/file" 9
 truncate -s 16M "$T/img"

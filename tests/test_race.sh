@@ -19,7 +19,7 @@ MOD=/sys/module/$DRIVER
 EXPEDITED=/sys/kernel/rcu_expedited
 
 unused() {
-	[ "$(<"$MOD/refcnt")" -eq 0 ]
+	driver_builtin || [ "$(<"$MOD/refcnt")" -eq 0 ]
 }
 
 set_up() {
@@ -184,6 +184,7 @@ ask() {
 unload() {
 	local n=0 refused=0 pids=() pid c
 
+	skip_builtin
 	set_up
 	"$RACE" fill "$T/fs/file" 1 1
 	truncate -s 4M "$T/fs/img"

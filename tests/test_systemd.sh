@@ -335,6 +335,7 @@ with_driver() {
 	"$@"
 }
 
+need_module
 test_begin 15
 [ "$(cat /proc/1/comm)" = systemd ] || ktap_exit_fail_msg "systemd does not run: scripts/vm --systemd"
 check "installing the module" install_modules

@@ -1,0 +1,57 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Built in, with parameters on the kernel's command line, one of them nonsense.
+#
+# tier: built in
+# vm: --append loop_rs.hw-queue-depth=32 --append loop_rs.max_part=5 --append loop_rs.idle_worker_timeout_ms=0 --append max_loop=3
+#
+# shellcheck disable=SC2119,SC2153,SC2317
+
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+MOD=/sys/module/$DRIVER
+
+# max_part is rounded up; what can't be is told, and the default stays.
+parameters() {
+	want "parameters" "$(cd "$MOD/parameters" && grep . * | xargs)" \
+		"hw_queue_depth:32 idle_worker_timeout_ms:60000 max_loop:3 max_part:7"
+	dmesg | grep -q "\`0' invalid for parameter \`$DRIVER.idle_worker_timeout_ms'" ||
+		fail "nothing in the log: $(dmesg | grep "$DRIVER")"
+	want "given to init" "$(tr '\0' '\n' </proc/1/environ | grep -E "^(max_loop|$DRIVER\.)" || true)" ""
+}
+
+devices() {
+	want "devices" "$(cd /sys/block && echo loop*)" "loop0 loop1 loop2"
+	want "loop2" "$(<"/sys/block/loop2/dev")" 7:16
+	want_le "nr_requests" "$(</sys/block/loop0/queue/nr_requests)" 32
+}
+
+# A limit that was given is one.
+dead_node() {
+	mknod /dev/loop_rs-node b 7 24
+	want_error "No such device" blockdev --getsize64 /dev/loop_rs-node
+	[ ! -e /sys/block/loop3 ] || fail "loop3 is there"
+	# loop-control isn't held to it.
+	"$LIB_DIR/loop_io" add 3
+	blockdev --getsize64 /dev/loop_rs-node
+	rm /dev/loop_rs-node
+}
+
+# Looked for without being asked.
+partitions() {
+	truncate -s 8M "$T/file"
+	echo "size=2M" | sfdisk -q "$T/file"
+	attach "$T/file"
+	want "partitions" "$(cd "/sys/block/$L" && echo "$L"p*)" "${L}p1"
+	detach
+}
+
+test_begin 4
+
+check "parameters" parameters
+check "devices" devices
+check "a limit for dead nodes" dead_node
+check "partitions in the device's own minors" partitions
+
+test_end
