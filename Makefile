@@ -45,6 +45,10 @@ isolation:
 test-debug:
 	@scripts/test --debug $(TESTS)
 
+.PHONY: in-tree
+in-tree:
+	@scripts/in-tree $(TESTS)
+
 .PHONY: bench
 bench:
 	@scripts/bench
