@@ -143,11 +143,65 @@ race_losetup() {
 	let_go
 }
 
-test_begin 4
+WORKERS=/sys/kernel/debug/loop_rs
+CGROUPS=$((SLOW > 1 ? 200 : 1000))
+PARENT=$CGROOT/loop_rs-many
+# Longer than it takes for all of them to do an I/O.
+TIMEOUT=$((20 * (SLOW > 1 ? 2 : 1)))
+
+none_dying() {
+	[ "$(cg_stat "$PARENT" cgroup.stat nr_dying_descendants)" -eq 0 ]
+}
+
+no_worker() {
+	! grep -q loop_rs-many "$WORKERS/$L/workers"
+}
+
+# As many cgroups have a worker each, at the same time; in time all of them are gone, and what
+# they had of the cgroups with them.
+cgroups() {
+	local i cgs
+
+	skip_on_c "it shows no workers"
+	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
+	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
+	driver_unload
+	driver_load max_loop=1 idle_worker_timeout_ms=$((TIMEOUT * 1000))
+	mount -t tmpfs none "$T/fs"
+	pattern 65536 "$T/fs/file" 1
+	attach "$T/fs/file"
+	mkdir "$PARENT"
+	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
+	eval "cgs=({1..$CGROUPS})"
+	(
+		cd "$PARENT"
+		mkdir "${cgs[@]}"
+		for i in "${cgs[@]}"; do
+			echo "$BASHPID" >"$i/cgroup.procs"
+			dd if="$LOOP" of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null
+		done
+	)
+	want "workers" "$(grep -c loop_rs-many "$WORKERS/$L/workers")" "$CGROUPS"
+	want "I/O of theirs" "$(awk '/loop_rs-many/ { n += substr($6, 6) } END { print n }' \
+		"$WORKERS/$L/workers")" "$CGROUPS"
+	(cd "$PARENT" && wait_for 30 rmdir "${cgs[@]}")
+	wait_for $((TIMEOUT + 20)) no_worker || fail "$(wc -l <"$WORKERS/$L/workers") lines of workers"
+	wait_for 20 none_dying || fail "$(<"$PARENT/cgroup.stat")"
+	rmdir "$PARENT"
+	detach
+	let_go
+	driver_unload
+	driver_load max_loop=1
+}
+
+test_begin 5
+LIB_CGROUPS+=("$PARENT")
 mkdir "$T/fs"
 need_driver
 
 check "$COUNT devices at once" thousand
+check "$CGROUPS cgroups on one device" cgroups
+driver_loaded || need_driver
 check "unloaded with many" unload_with_many
 check "racing to attach, detach and remove" race
 check "racing with losetup" race_losetup

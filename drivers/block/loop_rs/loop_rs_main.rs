@@ -16,7 +16,7 @@
 //! | `loop_queue_work`, `loop_worker`, `loop_process_work` | [`worker`] |
 //! | `worker_tree`, `idle_worker_list`, the idle timer | [`slots`] |
 //! | `/sys/block/loopN/loop/` | [`sysfs`] |
-//! | (nothing like it) | [`tags`], [`stats`], [`errors`] |
+//! | (nothing like it) | [`tags`], [`spread`], [`stats`], [`errors`] |
 //!
 //! # Who owns what
 //!
