@@ -92,7 +92,8 @@ pub trait FileExt {
     fn can_direct(&self) -> bool;
     /// Whether the file knows `IOCB_NOWAIT`.
     fn can_nowait(&self) -> bool;
-    /// Whether the file knows `IOCB_NOWAIT` of a write through the page cache, too.
+    /// Whether the file knows `IOCB_NOWAIT` of a write through the page cache, too, and does not have
+    /// each of them wait for the disk.
     fn can_write_nowait(&self) -> bool;
     /// Whether direct I/O needs nothing to be made that its file system has one of: the workqueue
     /// for what goes on after it, which the first direct I/O makes, under locks that those hold who
@@ -194,7 +195,10 @@ impl FileExt for File {
     fn can_write_nowait(&self) -> bool {
         // SAFETY: As in `is_writable`; a file has operations.
         let flags = unsafe { (*(*self.as_ptr()).f_op).fop_flags };
-        self.can_nowait() && flags & bindings::FOP_BUFFER_WASYNC != 0
+        self.can_nowait()
+            && flags & bindings::FOP_BUFFER_WASYNC != 0
+            // SAFETY: An open file has an inode.
+            && !unsafe { bindings::IS_SYNC(host(self)) }
     }
 
     fn direct_is_set_up(&self) -> bool {

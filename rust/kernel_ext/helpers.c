@@ -16,6 +16,7 @@
 #include <linux/percpu-refcount.h>
 #include <linux/preempt.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 
 void rust_helper_css_get(struct cgroup_subsys_state *css)
 {
@@ -176,4 +177,14 @@ int rust_helper_mutex_lock_killable(struct mutex *lock)
 unsigned int rust_helper_num_online_cpus(void)
 {
 	return num_online_cpus();
+}
+
+unsigned long rust_helper_rlimit(unsigned int limit)
+{
+	return rlimit(limit);
+}
+
+bool rust_helper_IS_SYNC(const struct inode *inode)
+{
+	return IS_SYNC(inode);
 }

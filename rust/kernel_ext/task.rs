@@ -17,6 +17,7 @@
 
 use crate::bindings;
 use kernel::{
+    ffi::c_ulong,
     task::Task,
     types::NotThreadSafe, //
 };
@@ -170,6 +171,13 @@ pub(crate) fn has_bios_put_off() -> bool {
 pub(crate) fn is_kthread() -> bool {
     // SAFETY: The flag does not change in the life of a task.
     unsafe { (*Task::current_raw()).flags & bindings::PF_KTHREAD != 0 }
+}
+
+/// Whether the size of the files that the current task writes is limited: a file system sends a signal
+/// to who writes past it.
+pub(crate) fn has_file_size_limit() -> bool {
+    // SAFETY: No requirements.
+    unsafe { bindings::rlimit(bindings::RLIMIT_FSIZE) != c_ulong::MAX }
 }
 
 /// How many CPUs are online, as of now.

@@ -39,7 +39,13 @@ pub(crate) struct Backing {
     told: Arc<Told>,
     /// Not 0 when direct I/O was found to be unable not to wait.
     waits: Atomic<i32>,
+    /// How many writes to the page cache in a row turned out to have to wait.
+    missed: Atomic<i32>,
 }
+
+/// So many of them, and no more are tried: a file system may know how not to wait, and never do, as
+/// btrfs when it copies on write.
+const MISSED: i32 = 64;
 
 impl Backing {
     /// Takes a file into use. May sleep.
@@ -59,6 +65,7 @@ impl Backing {
                 dio_mem_mask,
                 told,
                 waits: Atomic::new(0),
+                missed: Atomic::new(0),
             },
             GFP_KERNEL,
         )?)
@@ -220,7 +227,8 @@ impl Binding {
     /// cache, few file systems know how not to wait.
     pub(crate) fn serves_writes_here(&self) -> bool {
         !self.flags.has(Flag::READ_ONLY)
-            && (self.flags.has(Flag::DIRECT_IO) || self.file().can_write_nowait())
+            && (self.flags.has(Flag::DIRECT_IO)
+                || self.file().can_write_nowait() && self.backing.missed.load(Relaxed) < MISSED)
     }
 
     /// Whether I/O can be [served where it is submitted](Self::serve_here).
@@ -252,10 +260,18 @@ impl Binding {
                 Op::Read => IoFlags::CACHED,
                 _ => IoFlags::BUFFERED.with_nowait(),
             };
-            return match rq.transfer(self.file(), pos, flags) {
-                Ok(n) if n >= rq.len() => Attempt::Done(rq, Ok(())),
-                // What there was memory for is written once more, with the rest.
-                _ => Attempt::Later(rq),
+            let done = rq.transfer(self.file(), pos, flags);
+            let missed = !matches!(done, Ok(n) if n >= rq.len());
+            if rq.op() == Op::Write {
+                let before = self.backing.missed.load(Relaxed);
+                self.backing
+                    .missed
+                    .store(if missed { before.saturating_add(1) } else { 0 }, Relaxed);
+            }
+            // What there was memory for is written once more, with the rest.
+            return match missed {
+                false => Attempt::Done(rq, Ok(())),
+                true => Attempt::Later(rq),
             };
         }
         let file = self.file().clone();

@@ -135,7 +135,7 @@ impl Slot {
         }
         parked.data_mut().kept = Some(self.parking.keep(&mut shared.parking));
         match past {
-            // It came before what is parked.
+            // It came before what was parked.
             Past::Moved => self.parked.push_front(parked),
             _ => self.parked.push_back(parked),
         }
@@ -144,7 +144,7 @@ impl Slot {
 
     /// Gives up a request that only waits, with its tag, when there are more than `enough` of them.
     fn give_up(&mut self, enough: u32) -> Option<Request<LoopOps>> {
-        if self.tags.get() <= enough {
+        if self.tags.get() <= enough || self.parking.get() >= tags::MAX_PARKED {
             return None;
         }
         let mut rq = self.pending.pop_front()?;
@@ -184,11 +184,21 @@ impl Slot {
                 break;
             }
         }
-        self.taken = self.taken.wrapping_add(n.into());
-        let parked = match self.pending.is_empty() {
-            true => self.parked.take(),
-            false => TransferList::new(),
+        let parked = if self.pending.is_empty() {
+            self.parked.take()
+        } else {
+            // What can't be parked comes before what is, but not for ever.
+            let mut some = TransferList::new();
+            for _ in 0..AT_A_TIME {
+                let Some(parked) = self.parked.pop_front() else {
+                    break;
+                };
+                some.push_back(parked);
+                n += 1;
+            }
+            some
         };
+        self.taken = self.taken.wrapping_add(n.into());
         if self.is_empty() {
             self.taken = self.received;
         }
@@ -481,8 +491,12 @@ impl Inner {
     /// Takes from another slot a request that only waits there, if that slot holds more than twice as
     /// many tags as this one; not for one that has something parked, which would not keep the tag.
     /// Looks at a few slots, at others the next time.
-    pub(crate) fn take_from_another(&mut self, id: SlotId) -> Option<Request<LoopOps>> {
-        let (slot, _) = self.slot(id).filter(|(slot, _)| slot.parked.is_empty())?;
+    pub(crate) fn take_from_another(&mut self, id: SlotId, depth: u32) -> Option<Request<LoopOps>> {
+        let (slot, shared) = self.slot(id).filter(|(slot, _)| slot.parked.is_empty())?;
+        // It must be of use.
+        if !tags::may_keep(slot.tags.get(), shared.tags.get().saturating_sub(1), depth) {
+            return None;
+        }
         let enough = slot.tags.get().saturating_mul(2).saturating_add(1);
         if let Some(root) = &mut self.root {
             if let Some(rq) = root.give_up(enough) {

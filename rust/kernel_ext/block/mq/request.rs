@@ -192,6 +192,7 @@ impl<T: Operations> Request<T> {
     /// - it is the task that asked for it, so that it waits for its own I/O only, and is charged for
     ///   it as the request is: the request did not come through a scheduler, and the task's blkcg
     ///   is the request's;
+    /// - the size of the files that it writes, which is not that of the backing file, is not limited;
     /// - it holds nothing that serving the request could wait for or be confused by: it does not
     ///   reclaim memory, has no transaction open, and does not read metadata, which file systems do
     ///   with all kinds of locks held; and the request is not a part that was split from a bio of
@@ -208,6 +209,7 @@ impl<T: Operations> Request<T> {
             || rq_flags & (bindings::RQF_USE_SCHED | bindings::RQF_FLUSH_SEQ) != 0
             || cmd_flags & (bindings::REQ_META | bindings::REQ_PRIO) != 0
             || task::is_kthread()
+            || (self.op() == Op::Write && task::has_file_size_limit())
             || task::in_fs_or_reclaim(readahead)
             || (!readahead && self.is_of_device_cache())
             || task::has_bios_put_off()
