@@ -271,7 +271,7 @@ written_here() {
 
 # Who asks for much at once is helped by the worker; who asks for one thing after the other is not.
 helped() {
-	local done here dio
+	local done here dio least=64
 
 	skip_on_c "it has a worker do everything"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
@@ -280,6 +280,9 @@ helped() {
 	scratch_fs ext4 "$T/fs"
 	pattern $((1 << 20)) "$T/fs/file" 3
 	sync -f "$T/fs/file"
+	# There a worker that is woken runs in place of the submitter, and is done when the next
+	# request comes: it is tried, and found to be no help.
+	[[ " $(uname -v) " != *" PREEMPT "* ]] || least=1
 	for dio in off on; do
 		load_with_timeout 60000
 		attach --direct-io="$dio" "$T/fs/file"
@@ -291,7 +294,7 @@ helped() {
 			"$here" $((done - done / 16))
 		"$LIB_DIR/loop_io" deep "$LOOP" $((1 << 20)) 3 32 20000
 		want_ge "requests that the worker served, many at a time, direct I/O $dio" \
-			$(($(worker_stat "$L" / "done") - done - ($(worker_stat "$L" / here) - here))) 64
+			$(($(worker_stat "$L" / "done") - done - ($(worker_stat "$L" / here) - here))) "$least"
 		detach
 	done
 }
