@@ -181,9 +181,10 @@ cgroups() {
 			dd if="$LOOP" of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null
 		done
 	)
-	want "workers" "$(grep -c loop_rs-many "$WORKERS/$L/workers")" "$CGROUPS"
-	want "I/O of theirs" "$(awk '/loop_rs-many/ { n += substr($6, 6) } END { print n }' \
-		"$WORKERS/$L/workers")" "$CGROUPS"
+	# On a slow machine the first ones are gone by now.
+	want_ge "workers at once" "$(grep -c loop_rs-many "$WORKERS/$L/workers")" $((CGROUPS / 4))
+	want_ge "I/O of theirs" "$(grep -o 'done=[0-9]*' "/sys/block/$L/loop/stat" | cut -d= -f2)" \
+		"$CGROUPS"
 	(cd "$PARENT" && wait_for 30 rmdir "${cgs[@]}")
 	wait_for $((TIMEOUT + 20)) no_worker || fail "$(wc -l <"$WORKERS/$L/workers") lines of workers"
 	wait_for 20 none_dying || fail "$(<"$PARENT/cgroup.stat")"

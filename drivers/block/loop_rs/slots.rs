@@ -491,12 +491,8 @@ impl Inner {
     /// Takes from another slot a request that only waits there, if that slot holds more than twice as
     /// many tags as this one; not for one that has something parked, which would not keep the tag.
     /// Looks at a few slots, at others the next time.
-    pub(crate) fn take_from_another(&mut self, id: SlotId, depth: u32) -> Option<Request<LoopOps>> {
-        let (slot, shared) = self.slot(id).filter(|(slot, _)| slot.parked.is_empty())?;
-        // It must be of use.
-        if !tags::may_keep(slot.tags.get(), shared.tags.get().saturating_sub(1), depth) {
-            return None;
-        }
+    pub(crate) fn take_from_another(&mut self, id: SlotId) -> Option<Request<LoopOps>> {
+        let (slot, _) = self.slot(id).filter(|(slot, _)| slot.parked.is_empty())?;
         let enough = slot.tags.get().saturating_mul(2).saturating_add(1);
         if let Some(root) = &mut self.root {
             if let Some(rq) = root.give_up(enough) {

@@ -215,7 +215,7 @@ impl Pool {
         }
         if let Err(rq) = inner.offer(id, rq, depth, past) {
             // Others may hold many tags of what only waits: one of them is free when it is parked.
-            let rq = match inner.take_from_another(id, depth) {
+            let rq = match inner.take_from_another(id) {
                 Some(theirs) => {
                     drop(inner);
                     let other = self.park(theirs, Past::Moved);
