@@ -190,11 +190,7 @@ listed() {
 	tear_down
 }
 
-# What takes no waiting is done by the task that submits it: its worker takes next to
-# nothing. Its cgroup is charged for it all the same.
-served_here() {
-	local back dio done here n=0 disk=/sys/class/block/${SCRATCH_DEV#/dev/}/dev
-
+here_set_up() {
 	skip_on_c "it has a worker do everything"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
 	need_scratch
@@ -202,6 +198,14 @@ served_here() {
 	load_with_timeout 60000
 	[ -d "$PARENT" ] || mkdir "$PARENT"
 	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
+}
+
+# What takes no waiting is done by the task that submits it: its worker takes next to
+# nothing. Its cgroup is charged for it all the same.
+served_here() {
+	local back dio done here n=0 disk=/sys/class/block/${SCRATCH_DEV#/dev/}/dev
+
+	here_set_up
 	scratch_fs ext4 "$T/fs"
 	pattern $((1 << 20)) "$T/fs/file" 3
 	sync -f "$T/fs/file"
@@ -236,14 +240,8 @@ served_here() {
 written_here() {
 	local done here charged
 
-	skip_on_c "it has a worker do everything"
-	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
-	need_scratch
 	command -v mkfs.xfs >/dev/null || skip "no mkfs.xfs"
-	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
-	load_with_timeout 60000
-	[ -d "$PARENT" ] || mkdir "$PARENT"
-	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
+	here_set_up
 	scratch_fs xfs "$T/xfs"
 	pattern $((1 << 20)) "$T/xfs/file" 3
 	pattern $((1 << 20)) "$T/in" 4

@@ -149,7 +149,7 @@ impl RawParam {
         param: &'static IntParam,
     ) -> Self {
         let Ok(name) = core::ffi::CStr::from_bytes_with_nul(name) else {
-            panic!("not the name of a parameter");
+            build_error!("not the name of a parameter");
         };
         Self(bindings::kernel_param {
             name: kernel::str::as_char_ptr_in_const_context(name),

@@ -43,9 +43,10 @@ pub(crate) struct Backing {
     missed: Atomic<i32>,
 }
 
-/// So many of them, and no more are tried: a file system may know how not to wait, and never do, as
-/// btrfs when it copies on write.
+/// After so many of them no more are tried, but for one in [`PAUSE`]: a file system may know how not
+/// to wait, and never do, as btrfs when it copies on write; or be short of something for a while.
 const MISSED: i32 = 64;
+const PAUSE: i32 = 1024;
 
 impl Backing {
     /// Takes a file into use. May sleep.
@@ -84,6 +85,28 @@ impl Backing {
     /// device of dm-crypt for instance, does not take it. In any context.
     pub(crate) fn note_waits(&self) {
         self.waits.store(1, Relaxed);
+    }
+
+    /// Notes whether a write to the page cache that was to take no waiting did.
+    fn note_write(&self, missed: bool) {
+        let before = self.missed.load(Relaxed);
+        if missed {
+            self.missed.store(before.saturating_add(1), Relaxed);
+        } else if before != 0 {
+            self.missed.store(0, Relaxed);
+        }
+    }
+
+    /// Notes that a write to the page cache was not tried without waiting.
+    fn note_untried(&self) {
+        let before = self.missed.load(Relaxed);
+        if before >= MISSED {
+            let after = match before.saturating_sub(MISSED) < PAUSE {
+                true => before.saturating_add(1),
+                false => MISSED - 1,
+            };
+            self.missed.store(after, Relaxed);
+        }
     }
 
     pub(crate) fn dio_offset_align(&self) -> u32 {
@@ -178,7 +201,11 @@ impl Lent<'_> {
                 drop(self);
                 direct(file, offset, rq)
             }
-            Op::Read | Op::Write => buffered(file, offset, rq),
+            Op::Read => buffered(file, offset, rq),
+            Op::Write => {
+                self.backing.note_untried();
+                buffered(file, offset, rq)
+            }
             // As for the data of a file: its times are nothing to wait for.
             Op::Flush => {
                 let result = file.fdatasync();
@@ -227,8 +254,7 @@ impl Binding {
     /// cache, few file systems know how not to wait.
     pub(crate) fn serves_writes_here(&self) -> bool {
         !self.flags.has(Flag::READ_ONLY)
-            && (self.flags.has(Flag::DIRECT_IO)
-                || self.file().can_write_nowait() && self.backing.missed.load(Relaxed) < MISSED)
+            && (self.flags.has(Flag::DIRECT_IO) || self.file().can_write_nowait())
     }
 
     /// Whether I/O can be [served where it is submitted](Self::serve_here).
@@ -239,7 +265,11 @@ impl Binding {
             && match rq.op() {
                 Op::Read => true,
                 // One with FUA waits for the disk.
-                Op::Write => !rq.is_fua() && self.serves_writes_here(),
+                Op::Write => {
+                    !rq.is_fua()
+                        && self.serves_writes_here()
+                        && (direct || self.backing.missed.load(Relaxed) < MISSED)
+                }
                 _ => false,
             }
     }
@@ -263,10 +293,7 @@ impl Binding {
             let done = rq.transfer(self.file(), pos, flags);
             let missed = !matches!(done, Ok(n) if n >= rq.len());
             if rq.op() == Op::Write {
-                let before = self.backing.missed.load(Relaxed);
-                self.backing
-                    .missed
-                    .store(if missed { before.saturating_add(1) } else { 0 }, Relaxed);
+                self.backing.note_write(missed);
             }
             // What there was memory for is written once more, with the rest.
             return match missed {

@@ -135,7 +135,8 @@ impl Slot {
         }
         parked.data_mut().kept = Some(self.parking.keep(&mut shared.parking));
         match past {
-            // It came before what was parked.
+            // It came before what was parked. Of several the first to go is the last to be served,
+            // for which the list would have to be walked: they wait for their cgroup's limit anyway.
             Past::Moved => self.parked.push_front(parked),
             _ => self.parked.push_back(parked),
         }
