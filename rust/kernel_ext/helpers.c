@@ -140,20 +140,6 @@ void rust_helper_percpu_ref_put(struct percpu_ref *ref)
 	percpu_ref_put(ref);
 }
 
-#ifdef CONFIG_BLK_WBT
-/* Exported, but declared in a header of block/ only. */
-void wbt_disable_default(struct gendisk *disk);
-
-void rust_helper_wbt_disable_default(struct gendisk *disk)
-{
-	wbt_disable_default(disk);
-}
-#else
-void rust_helper_wbt_disable_default(struct gendisk *disk)
-{
-}
-#endif
-
 struct folio *rust_helper_page_folio(struct page *page)
 {
 	return page_folio(page);

@@ -169,7 +169,7 @@ impl Driver {
         )?;
         let mut limits = QueueLimits::new();
         limits.set_max_hw_sectors(MAX_HW_SECTORS);
-        let disk = Disk::add(
+        Disk::add(
             fmt!("loop{number}"),
             DiskOptions {
                 major: LOOP_MAJOR,
@@ -177,14 +177,13 @@ impl Driver {
                 minors: 1 << self.part_shift,
                 suppress_partition_scan: !self.scans_partitions(),
                 media_change_events: true,
+                // One cgroup's writeback would wait for another's.
+                throttle_writeback: false,
             },
             limits,
             tag_set,
             device,
-        )?;
-        // One cgroup's writeback would wait for another's.
-        disk.disable_default_wbt();
-        Ok(disk)
+        )
     }
 
     /// Removes a device that is neither bound nor open. May sleep.

@@ -12,7 +12,6 @@
 //! | Use the disk's data after the disk | It is borrowed; it goes with the last reference |
 //! | Remove a disk twice | Only dropping a [`Disk`] does, which is no `Clone` |
 //! | Free the tags before the requests end | The tag set goes after `del_gendisk`, which waits |
-//! | Change policies that are gone | `disable_default_wbt` is for a [`Disk`], not yet removed |
 //! | Read partitions without `open_mutex` | It is taken; [`Closing`] is lent where it is held |
 //! | Take `open_mutex` where it is held | Nothing; it deadlocks, as lockdep tells |
 //! | Take files of another task | [`IoctlContext`] is neither `Send` nor `Sync` |
@@ -321,6 +320,9 @@ pub struct DiskOptions {
     pub suppress_partition_scan: bool,
     /// Whether changes of the medium are told to user space.
     pub media_change_events: bool,
+    /// Whether writeback is throttled by default, where the kernel is built so. It has one budget for
+    /// all of the disk's submitters: a disk that passes its I/O on leaves that to the disks below.
+    pub throttle_writeback: bool,
 }
 
 /// A disk that is in use, held by the driver that provides it; removed when dropped.
@@ -394,18 +396,6 @@ impl<T: Operations> Disk<T> {
         })
     }
 
-    /// Turns the throttling of writeback off, where it is on by default only. May sleep.
-    ///
-    /// It has one budget for all of the disk's submitters. A disk that passes its I/O on leaves
-    /// that to the disks below.
-    ///
-    /// Wraps the C function `wbt_disable_default`.
-    pub fn disable_default_wbt(&self) {
-        // SAFETY: By the type invariant the disk was added and not yet deleted, which is when the
-        // queue's policies go.
-        unsafe { bindings::wbt_disable_default(self.as_raw()) };
-    }
-
     /// # Safety
     ///
     /// `disk` is an allocated disk that was not added yet.
@@ -431,6 +421,12 @@ impl<T: Operations> Disk<T> {
         }
         if options.suppress_partition_scan {
             disk.state |= 1 << bindings::GD_SUPPRESS_PART_SCAN;
+        }
+        if !options.throttle_writeback {
+            // SAFETY: An allocated disk has its queue.
+            unsafe {
+                bindings::blk_queue_flag_set(bindings::QUEUE_FLAG_DISABLE_WBT_DEF, disk.queue)
+            };
         }
         let mut writer = NullTerminatedFormatter::new(&mut disk.disk_name).ok_or(EINVAL)?;
         fmt::Write::write_fmt(&mut writer, name)?;
