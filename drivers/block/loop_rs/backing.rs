@@ -250,64 +250,95 @@ impl Binding {
 }
 
 impl Binding {
-    /// Whether writes can be [served where they are submitted](Self::serve_here): through the page
+    /// Whether writes can be [served where they are submitted](Here::serve): through the page
     /// cache, few file systems know how not to wait.
     pub(crate) fn serves_writes_here(&self) -> bool {
         !self.flags.has(Flag::READ_ONLY)
             && (self.flags.has(Flag::DIRECT_IO) || self.file().can_write_nowait())
     }
 
-    /// Whether I/O can be [served where it is submitted](Self::serve_here).
-    pub(crate) fn serves_here<I: Transfer>(&self, rq: &I) -> bool {
+    /// Whether I/O can be served where it is submitted, and from what.
+    pub(crate) fn serves_here<I: Transfer>(&self, rq: &I) -> Option<Source> {
         let direct = self.flags.has(Flag::DIRECT_IO);
-        self.file().can_nowait()
-            && (!direct || self.backing.waits.load(Relaxed) == 0 && self.file().direct_is_set_up())
-            && match rq.op() {
-                Op::Read => true,
-                // One with FUA waits for the disk.
-                Op::Write => {
-                    !rq.is_fua()
-                        && self.serves_writes_here()
-                        && (direct || self.backing.missed.load(Relaxed) < MISSED)
-                }
-                _ => false,
-            }
-    }
-
-    /// Whether I/O that is served where it is submitted can be in flight after that.
-    pub(crate) fn is_asynchronous(&self) -> bool {
-        self.flags.has(Flag::DIRECT_IO)
-    }
-
-    /// Serves I/O as far as that takes no waiting: a read from what is in memory, a write to it, or
-    /// direct I/O, which the file may go on with by itself. Takes the binding along: as for [`Lent`].
-    pub(crate) fn serve_here<I: Transfer>(self: Arc<Self>, mut rq: I) -> Attempt<I> {
-        let Ok(pos) = position(self.range.offset, &rq) else {
-            return Attempt::Later(rq);
-        };
-        if !self.flags.has(Flag::DIRECT_IO) {
-            let flags = match rq.op() {
-                Op::Read => IoFlags::CACHED,
-                _ => IoFlags::BUFFERED.with_nowait(),
-            };
-            let done = rq.transfer(self.file(), pos, flags);
-            let missed = !matches!(done, Ok(n) if n >= rq.len());
-            if rq.op() == Op::Write {
-                self.backing.note_write(missed);
-            }
-            // What there was memory for is written once more, with the rest.
-            return match missed {
-                false => Attempt::Done(rq, Ok(())),
-                true => Attempt::Later(rq),
-            };
+        if !self.file().can_nowait()
+            || direct && (self.backing.waits.load(Relaxed) != 0 || !self.file().direct_is_set_up())
+        {
+            return None;
         }
-        let file = self.file().clone();
-        drop(self);
-        match rq.submit(file, pos, IoFlags::DIRECT.with_nowait()) {
-            Submitted::Queued => Attempt::Queued,
-            Submitted::Done(rq, Ok(n), _) if n >= rq.len() => Attempt::Done(rq, Ok(())),
-            // Whatever it is, it is found again.
-            Submitted::Done(rq, ..) => Attempt::Later(rq),
+        let serves = match rq.op() {
+            Op::Read => true,
+            // One with FUA waits for the disk.
+            Op::Write => {
+                !rq.is_fua()
+                    && self.serves_writes_here()
+                    && (direct || self.backing.missed.load(Relaxed) < MISSED)
+            }
+            _ => false,
+        };
+        serves.then_some(match direct {
+            true => Source::File,
+            false => Source::Cache,
+        })
+    }
+
+    /// Lends what to serve I/O from where it is submitted.
+    pub(crate) fn lend_here(self: &Arc<Self>, source: Source) -> Here {
+        match source {
+            Source::Cache => Here::Cache(self.clone()),
+            Source::File => Here::File(self.file().clone(), self.range.offset),
+        }
+    }
+}
+
+/// What I/O is served from where it is submitted: memory, or the file itself, which may go on with it
+/// after that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Cache,
+    File,
+}
+
+/// The same, with a reference to it; of the file, and where in it the device starts, what is taken along
+/// must be all there is when the I/O ends: as for [`Lent`].
+pub(crate) enum Here {
+    Cache(Arc<Binding>),
+    File(ARef<File>, i64),
+}
+
+impl Here {
+    /// Serves I/O as far as that takes no waiting.
+    pub(crate) fn serve<I: Transfer>(self, mut rq: I) -> Attempt<I> {
+        match self {
+            Self::Cache(binding) => {
+                let Ok(pos) = position(binding.range.offset, &rq) else {
+                    return Attempt::Later(rq);
+                };
+                let flags = match rq.op() {
+                    Op::Read => IoFlags::CACHED,
+                    _ => IoFlags::BUFFERED.with_nowait(),
+                };
+                let done = rq.transfer(binding.file(), pos, flags);
+                let missed = !matches!(done, Ok(n) if n >= rq.len());
+                if rq.op() == Op::Write {
+                    binding.backing.note_write(missed);
+                }
+                // What there was memory for is written once more, with the rest.
+                match missed {
+                    false => Attempt::Done(rq, Ok(())),
+                    true => Attempt::Later(rq),
+                }
+            }
+            Self::File(file, offset) => {
+                let Ok(pos) = position(offset, &rq) else {
+                    return Attempt::Later(rq);
+                };
+                match rq.submit(file, pos, IoFlags::DIRECT.with_nowait()) {
+                    Submitted::Queued => Attempt::Queued,
+                    Submitted::Done(rq, Ok(n), _) if n >= rq.len() => Attempt::Done(rq, Ok(())),
+                    // Whatever it is, it is found again.
+                    Submitted::Done(rq, ..) => Attempt::Later(rq),
+                }
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Requests, from the block layer to the backing file and back.
 
 use crate::{
-    backing::{self, Attempt, Binding, Lent},
+    backing::{self, Attempt, Binding, Here, Lent},
     device::{Device, LoopOps},
     errors::Failure,
     tags::Kept,
@@ -198,13 +198,10 @@ pub(crate) fn attempt<W: Work>(
 
 /// Serves a request of the current task's right here, as far as that takes no waiting; gives it back
 /// when it does. May sleep.
-pub(crate) fn serve_here(
-    binding: Arc<Binding>,
-    mut rq: Request<LoopOps>,
-) -> Option<Request<LoopOps>> {
+pub(crate) fn serve_here(here: Here, mut rq: Request<LoopOps>) -> Option<Request<LoopOps>> {
     rq.data_mut().tried = true;
     let scope = WritebackScope::enter();
-    let outcome = task::submit_nested(|| binding.serve_here(rq));
+    let outcome = task::submit_nested(|| here.serve(rq));
     drop(scope);
     match outcome {
         Attempt::Done(rq, result) => end(rq, result),

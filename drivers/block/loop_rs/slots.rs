@@ -13,7 +13,7 @@
 //! what is queued holds its worker on its own, not even a mistake in that would use freed memory.
 
 use crate::{
-    backing::Binding,
+    backing::{Binding, Here, Source},
     device::LoopOps,
     spread::{By, Spread},
     stats::{Counts, Report, SlotReport},
@@ -442,9 +442,8 @@ impl Inner {
         id: SlotId,
         rq: &mut Request<LoopOps>,
         depth: u32,
-    ) -> Option<Arc<Binding>> {
-        let binding = self.binding.as_ref().filter(|b| b.serves_here(rq))?;
-        let asynchronous = binding.is_asynchronous();
+    ) -> Option<Here> {
+        let source = self.binding.as_ref()?.serves_here(rq)?;
         let (slot, shared) = self.slot(id)?;
         if !slot.parked.is_empty() {
             return None;
@@ -453,7 +452,7 @@ impl Inner {
         if slot.spread.next(waiting) == By::Worker {
             return None;
         }
-        if asynchronous {
+        if source == Source::File {
             if !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
                 return None;
             }
@@ -464,7 +463,7 @@ impl Inner {
             counts.here = counts.here.wrapping_add(1);
         }
         slot.idle_since = JiffiesInstant::now();
-        self.binding.clone()
+        Some(self.binding.as_ref()?.lend_here(source))
     }
 
     /// Adds a request to a slot, if the slot may keep another tag of the `depth` that the device

@@ -189,13 +189,13 @@ impl Pool {
         let mut inner = self.slots.inner.lock();
         let mut id = self.find_slot(&mut inner, &rq);
         if may_be_here {
-            if let Some(binding) = inner.begin_here(id, &mut rq, depth) {
+            if let Some(here) = inner.begin_here(id, &mut rq, depth) {
                 // What came before does not wait for what is done now.
                 if let Some(id) = inner.batch.take() {
                     inner.schedule(id, workqueue);
                 }
                 drop(inner);
-                rq = match dispatch::serve_here(binding, rq) {
+                rq = match dispatch::serve_here(here, rq) {
                     Some(rq) => rq,
                     None => return,
                 };
