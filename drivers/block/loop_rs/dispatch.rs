@@ -50,9 +50,9 @@ impl Work for Request<LoopOps> {
     }
 
     fn finish(mut self, status: Status) {
-        let kept = self.data_mut().kept.take();
+        // The tag is free without waiting from here on.
+        self.data_mut().kept.give_back();
         self.end(status);
-        drop(kept);
     }
 }
 
@@ -62,9 +62,8 @@ impl Work for Parked<LoopOps> {
     }
 
     fn finish(mut self, status: Status) {
-        let parked = self.data_mut().kept.take();
+        self.data_mut().kept.give_back();
         self.end(status);
-        drop(parked);
     }
 }
 
@@ -76,7 +75,7 @@ pub(crate) struct RequestData {
     pub(crate) tried: bool,
     /// The request's tag, from when the driver decides that it may keep it; or, when it is parked,
     /// that it is.
-    pub(crate) kept: Option<Kept>,
+    pub(crate) kept: Kept,
 }
 
 impl Default for RequestData {
@@ -84,7 +83,7 @@ impl Default for RequestData {
         Self {
             result: Ok(0),
             tried: false,
-            kept: None,
+            kept: Kept::none(),
         }
     }
 }
@@ -147,7 +146,7 @@ fn conclude(mut rq: Request<LoopOps>, result: Result<usize>) {
         }
     }
     // Not a context to do I/O in. It comes back in one where it is for the worker.
-    rq.data_mut().kept = None;
+    rq.data_mut().kept.give_back();
     rq.requeue();
 }
 

@@ -47,25 +47,28 @@ pub(crate) enum SlotId {
 }
 
 /// Requests that wait for a worker.
+///
+/// What each request changes, also when it does not have to wait, is in two cache lines.
+#[repr(C, align(64))]
 pub(crate) struct Slot {
-    pub(crate) worker: Arc<Worker>,
     pending: TransferList<Request<LoopOps>>,
     /// What waits behind `pending`, without tags.
     parked: TransferList<Parked<LoopOps>>,
     /// The tags of what was put in `pending`.
     pub(crate) tags: Held,
-    /// What was put in `parked` and has not ended.
-    parking: Held,
+    /// Whether the worker helps with what could be served where it is submitted.
+    spread: Spread,
+    /// When the worker last had nothing to do.
+    pub(crate) idle_since: JiffiesInstant,
+    /// The worker is queued, or running and going to look at `pending` again.
+    pub(crate) scheduled: bool,
     counts: Counts,
     /// How many requests were put in `pending` or `parked`, and how many of them the worker took.
     received: u64,
     taken: u64,
-    /// Whether the worker helps with what could be served where it is submitted.
-    spread: Spread,
-    /// The worker is queued, or running and going to look at `pending` again.
-    pub(crate) scheduled: bool,
-    /// When the worker last had nothing to do.
-    pub(crate) idle_since: JiffiesInstant,
+    /// What was put in `parked` and has not ended.
+    parking: Held,
+    pub(crate) worker: Arc<Worker>,
     /// `idle_since` of when the worker was put on the idle list.
     pub(crate) listed_since: JiffiesInstant,
 }
@@ -115,7 +118,7 @@ impl Slot {
         if past == Past::Missed {
             self.spread.missed();
         }
-        rq.data_mut().kept = Some(self.tags.keep(&mut shared.tags));
+        self.tags.keep(&mut shared.tags, &mut rq.data_mut().kept);
         self.pending.push_back(rq);
         self.received = self.received.wrapping_add(1);
     }
@@ -133,7 +136,8 @@ impl Slot {
                 counts.parked = counts.parked.wrapping_add(1);
             }
         }
-        parked.data_mut().kept = Some(self.parking.keep(&mut shared.parking));
+        self.parking
+            .keep(&mut shared.parking, &mut parked.data_mut().kept);
         match past {
             // It came before what was parked. Of several the first to go is the last to be served,
             // for which the list would have to be walked: they wait for their cgroup's limit anyway.
@@ -150,17 +154,18 @@ impl Slot {
         }
         let mut rq = self.pending.pop_front()?;
         self.received = self.received.wrapping_sub(1);
-        drop(rq.data_mut().kept.take());
+        rq.data_mut().kept.give_back();
         Some(rq)
     }
 
     /// Counts I/O that is handed to the worker.
     fn count<I: Transfer>(&mut self, io: &I, shared: &mut Shared, past: Past) {
         for counts in [&mut self.counts, &mut shared.counts] {
-            match past {
-                Past::New => counts.ask(io),
-                Past::Missed => counts.missed = counts.missed.wrapping_add(1),
-                Past::Again | Past::Moved => (),
+            if past == Past::New {
+                counts.ask(io);
+            }
+            if matches!(past, Past::New | Past::Missed) {
+                counts.worker = counts.worker.wrapping_add(1);
             }
         }
     }
@@ -237,11 +242,13 @@ pub(crate) enum Past {
 }
 
 /// What a device's slots share.
+#[repr(C)]
 pub(crate) struct Shared {
-    /// The tags that are held, and what is parked.
+    /// The tags that are held.
     pub(crate) tags: Held,
-    parking: Held,
     counts: Counts,
+    /// What is parked.
+    parking: Held,
     /// How many requests went to the root's slot because there was no memory for one.
     pub(crate) fallbacks: u64,
 }
@@ -257,24 +264,25 @@ impl Shared {
     }
 }
 
-/// What the lock protects.
+/// What the lock protects. What each request changes comes first, next to the lock.
+#[repr(C)]
 pub(crate) struct Inner {
+    /// A slot that got requests and is to be scheduled with the last one of the batch.
+    pub(crate) batch: Option<SlotId>,
     /// What requests are served from.
     pub(crate) binding: Option<Arc<Binding>>,
-    /// How many times that was replaced.
-    pub(crate) binds: u32,
+    pub(crate) shared: Shared,
     /// The root cgroup's slot; there from when the device is first bound.
-    pub(crate) root: Option<Slot>,
+    pub(crate) root: Option<KBox<Slot>>,
     /// That of flushes; there as the root's.
-    pub(crate) flush: Option<Slot>,
+    pub(crate) flush: Option<KBox<Slot>>,
     pub(crate) tree: RBTree<usize, Slot>,
     /// The workers of slots in the tree that have been idle, the longest first.
     pub(crate) idle: List<Worker>,
-    /// A slot that got requests and is to be scheduled with the last one of the batch.
-    pub(crate) batch: Option<SlotId>,
+    /// How many times `binding` was replaced.
+    pub(crate) binds: u32,
     /// The css id from which on it is looked for tags that others need more.
     ample: usize,
-    pub(crate) shared: Shared,
 }
 
 /// The slots, apart from what the reaper does not need: it must not keep the timer from going.
@@ -398,8 +406,8 @@ impl Inner {
     /// first of all.
     pub(crate) fn report_slot(&self, after: Option<SlotId>) -> Option<SlotReport> {
         let slot = match after {
-            None => self.root.as_ref()?,
-            Some(SlotId::Root) => self.flush.as_ref()?,
+            None => self.root.as_deref()?,
+            Some(SlotId::Root) => self.flush.as_deref()?,
             Some(after) => {
                 let next = match after {
                     SlotId::Css(css) => css.checked_add(1)?,
@@ -428,8 +436,8 @@ impl Inner {
     pub(crate) fn slot(&mut self, id: SlotId) -> Option<(&mut Slot, &mut Shared)> {
         let slot = match id {
             SlotId::Css(css) => self.tree.get_mut(&css),
-            SlotId::Root => self.root.as_mut(),
-            SlotId::Flush => self.flush.as_mut(),
+            SlotId::Root => self.root.as_deref_mut(),
+            SlotId::Flush => self.flush.as_deref_mut(),
         };
         slot.map(|slot| (slot, &mut self.shared))
     }
@@ -456,12 +464,10 @@ impl Inner {
             if !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
                 return None;
             }
-            rq.data_mut().kept = Some(slot.tags.keep(&mut shared.tags));
+            slot.tags.keep(&mut shared.tags, &mut rq.data_mut().kept);
         }
-        for counts in [&mut slot.counts, &mut shared.counts] {
-            counts.ask(rq);
-            counts.here = counts.here.wrapping_add(1);
-        }
+        slot.counts.ask(rq);
+        shared.counts.ask(rq);
         slot.idle_since = JiffiesInstant::now();
         Some(self.binding.as_ref()?.lend_here(source))
     }

@@ -26,28 +26,28 @@ const WINDOW: u32 = 128;
 const BACKLOG: u64 = 16;
 
 /// How many requests in a row can find the worker with nothing to do.
-const ALONE: u32 = 2;
+const ALONE: u8 = 2;
 
 /// How many windows there are to the first trial, and from one to the next.
-const FIRST: u32 = 2;
-const CHECK: u32 = 32;
+const FIRST: u16 = 2;
+const CHECK: u16 = 32;
 /// How many there are after tasks that had one request at a time, at most.
-const SELDOM: u32 = 512;
+const SELDOM: u16 = 512;
 
 /// A quotient of 1.
-const ONE: u64 = 256;
+const ONE: u32 = 256;
 
 /// The quotient of windows with and without the worker's help below which it starts to help, and
 /// above which it ends.
-const BETTER: u64 = ONE - ONE / 16;
-const WORSE: u64 = ONE + ONE / 16;
+const BETTER: u32 = ONE - ONE / 16;
+const WORSE: u32 = ONE + ONE / 16;
 
 /// What is supposed before anything was measured.
-const SUPPOSED: u64 = ONE - ONE / 8;
+const SUPPOSED: u32 = ONE - ONE / 8;
 
 /// One trial is not to decide all: the machine may have had something else to do.
-const LEAST: u64 = ONE / 4;
-const MOST: u64 = ONE * 2;
+const LEAST: u32 = ONE / 4;
+const MOST: u32 = ONE * 2;
 
 /// Who serves a request that could be served where it is submitted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,25 +56,26 @@ pub(crate) enum By {
     Worker,
 }
 
-/// What is known of a slot.
+/// What is known of a slot. What each request looks at comes first.
+#[repr(C)]
 pub(crate) struct Spread {
+    /// How many requests the window still has.
+    left: u32,
+    /// How many requests in a row found the worker with nothing to do.
+    alone: u8,
     /// The worker helps.
     helps: bool,
     /// In this window it is the other way round.
     trial: bool,
-    /// How many requests the window still has.
-    left: u32,
     /// How many windows until the next trial, and how many there are from one to the next.
-    windows: u32,
-    pause: u32,
+    windows: u16,
+    pause: u16,
+    /// The quotient, in parts of [`ONE`]; less is better.
+    quotient: u32,
     /// When the window began.
     since: Instant<Monotonic>,
     /// How long the one before took, in nanoseconds.
     before: u64,
-    /// The quotient, in parts of [`ONE`]; less is better.
-    quotient: u64,
-    /// How many requests in a row found the worker with nothing to do.
-    alone: u32,
 }
 
 impl Spread {
@@ -163,7 +164,8 @@ impl Spread {
             self.windows = CHECK;
             self.pause = FIRST;
             if with > 0 && without > 0 {
-                self.learn((with.saturating_mul(ONE) / without).clamp(LEAST, MOST));
+                let quotient = with.saturating_mul(ONE.into()) / without;
+                self.learn(u32::try_from(quotient).map_or(MOST, |q| q.clamp(LEAST, MOST)));
             }
         } else {
             self.windows = self.windows.saturating_sub(1);
@@ -175,7 +177,7 @@ impl Spread {
     }
 
     /// A trial came to this quotient.
-    fn learn(&mut self, quotient: u64) {
+    fn learn(&mut self, quotient: u32) {
         self.quotient = (self.quotient * 7 + quotient) / 8;
         if self.quotient < BETTER {
             self.helps = true;
@@ -190,7 +192,7 @@ mod tests {
     use super::*;
 
     /// Has windows end until one is a trial; returns how many that took.
-    fn to_trial(spread: &mut Spread, took: u64) -> u32 {
+    fn to_trial(spread: &mut Spread, took: u64) -> u16 {
         for n in 1..=2 * SELDOM {
             spread.window_ends(took);
             if spread.trial {
@@ -205,14 +207,14 @@ mod tests {
     fn one_at_a_time() {
         let mut spread = Spread::new();
         let mut worker = 0;
-        for _ in 0..10 * SELDOM * WINDOW {
+        for _ in 0..10 * u32::from(SELDOM) * WINDOW {
             if spread.next(None) == By::Worker {
                 worker += 1;
             }
         }
         assert!(!spread.helps);
         // Two in each trial, of which there are eight until they are as seldom as can be.
-        assert!(worker <= ALONE * (8 + 10));
+        assert!(worker <= u32::from(ALONE) * (8 + 10));
         assert!(worker > 0 || task::num_online_cpus() == 1);
     }
 

@@ -44,14 +44,14 @@ struct Volume {
 
 /// What was asked for, and how it was served. Changed under the lock of the slots.
 #[derive(Clone, Copy, Default)]
+#[repr(C)]
 pub(crate) struct Counts {
     read: Volume,
     write: Volume,
     discard: Volume,
     flushes: u64,
-    /// How many were to be served where they were submitted, and how many of them could not be.
-    pub(crate) here: u64,
-    pub(crate) missed: u64,
+    /// How many were handed to the worker; the others were served where they were submitted.
+    pub(crate) worker: u64,
     /// How many were parked.
     pub(crate) parked: u64,
 }
@@ -70,6 +70,11 @@ impl Counts {
         };
         volume.ios = volume.ios.wrapping_add(1);
         volume.bytes = volume.bytes.wrapping_add(io.len() as u64);
+    }
+
+    /// How many were served where they were submitted, or are going to be.
+    fn here(&self) -> u64 {
+        self.asked().saturating_sub(self.worker)
     }
 
     fn asked(&self) -> u64 {
@@ -100,7 +105,7 @@ impl fmt::Display for Report {
             "tags={tags} parking={parking} done={} here={} parked={} rbytes={} wbytes={} dbytes={} \
              rios={} wios={} dios={} flushes={}",
             counts.asked().saturating_sub(in_flight),
-            counts.here.saturating_sub(counts.missed),
+            counts.here(),
             counts.parked,
             counts.read.bytes,
             counts.write.bytes,

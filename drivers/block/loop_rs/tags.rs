@@ -111,23 +111,54 @@ impl Held {
         self.kept.wrapping_sub(self.tally.returned.load(Relaxed))
     }
 
-    /// Counts another one of a cgroup and its device.
-    pub(crate) fn keep(&mut self, device: &mut Held) -> Kept {
+    /// Counts another one of a cgroup and its device, until `kept` is [given
+    /// back](Kept::give_back).
+    pub(crate) fn keep(&mut self, device: &mut Held, kept: &mut Kept) {
+        kept.give_back();
         device.kept = device.kept.wrapping_add(1);
         self.kept = self.kept.wrapping_add(1);
-        Kept(self.tally.clone())
+        match &kept.tally {
+            Some(tally) if Arc::ptr_eq(tally, &self.tally) => (),
+            _ => kept.tally = Some(self.tally.clone()),
+        }
+        kept.counted = true;
     }
 }
 
-/// A tag that a cgroup holds, or something that it has parked, until this is dropped.
-pub(crate) struct Kept(Arc<Tally>);
+/// A tag that a cgroup may hold, or something that it may have parked.
+pub(crate) struct Kept {
+    /// Where it is counted, or was: the next request with this tag is mostly the same cgroup's, and
+    /// spares two atomic operations.
+    tally: Option<Arc<Tally>>,
+    counted: bool,
+}
+
+impl Kept {
+    /// Nothing is kept yet.
+    pub(crate) const fn none() -> Self {
+        Self {
+            tally: None,
+            counted: false,
+        }
+    }
+
+    /// Ends it, if it was kept. In any context.
+    pub(crate) fn give_back(&mut self) {
+        if !core::mem::replace(&mut self.counted, false) {
+            return;
+        }
+        if let Some(tally) = &self.tally {
+            tally.count();
+            if let Some(device) = &tally.device {
+                device.count();
+            }
+        }
+    }
+}
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.0.count();
-        if let Some(device) = &self.0.device {
-            device.count();
-        }
+        self.give_back();
     }
 }
 
@@ -205,10 +236,19 @@ mod tests {
         let mut device = Held::new(None, GFP_KERNEL)?;
         let mut one = Held::new(Some(&device), GFP_KERNEL)?;
         let mut other = Held::new(Some(&device), GFP_KERNEL)?;
-        let first = one.keep(&mut device);
-        let second = one.keep(&mut device);
-        let third = other.keep(&mut device);
+        let [mut first, mut second, mut third] = [const { Kept::none() }; 3];
+        one.keep(&mut device, &mut first);
+        one.keep(&mut device, &mut second);
+        other.keep(&mut device, &mut third);
         assert_eq!((one.get(), other.get(), device.get()), (2, 1, 3));
+        first.give_back();
+        first.give_back();
+        assert_eq!((one.get(), other.get(), device.get()), (1, 1, 2));
+        // The tag's next request is another cgroup's, and the one after that the same's.
+        for _ in 0..2 {
+            other.keep(&mut device, &mut first);
+            assert_eq!((one.get(), other.get(), device.get()), (1, 2, 3));
+        }
         drop(first);
         assert_eq!((one.get(), other.get(), device.get()), (1, 1, 2));
         // What is in flight may outlive what counts it.
@@ -226,7 +266,8 @@ mod tests {
         let mut one = Held::new(Some(&device), GFP_KERNEL)?;
         one.kept = u32::MAX;
         one.tally.returned.store(u32::MAX, Relaxed);
-        let kept = one.keep(&mut device);
+        let mut kept = Kept::none();
+        one.keep(&mut device, &mut kept);
         assert_eq!(one.get(), 1);
         drop(kept);
         assert_eq!(one.get(), 0);

@@ -113,8 +113,10 @@ impl Pool {
             let root = Worker::new(self.clone(), SlotId::Root, None, GFP_KERNEL)?;
             let flush = Worker::new(self.clone(), SlotId::Flush, None, GFP_KERNEL)?;
             let mut inner = self.slots.inner.lock();
-            inner.root = Some(Slot::new(root, &inner.shared, GFP_NOWAIT)?);
-            inner.flush = Some(Slot::new(flush, &inner.shared, GFP_NOWAIT)?);
+            let root = Slot::new(root, &inner.shared, GFP_NOWAIT)?;
+            inner.root = Some(KBox::new(root, GFP_NOWAIT)?);
+            let flush = Slot::new(flush, &inner.shared, GFP_NOWAIT)?;
+            inner.flush = Some(KBox::new(flush, GFP_NOWAIT)?);
         }
         if self.workqueue.as_ref().is_none() {
             self.workqueue
@@ -175,7 +177,7 @@ impl Pool {
             return rq.finish(Status::IOERR);
         };
         // One that was begun before starts anew.
-        drop(rq.data_mut().kept.take());
+        rq.data_mut().kept.give_back();
         rq.data_mut().tried = false;
         // A worker may block, whatever the submitter may.
         rq.clear_nowait();
@@ -199,7 +201,7 @@ impl Pool {
                     Some(rq) => rq,
                     None => return,
                 };
-                drop(rq.data_mut().kept.take());
+                rq.data_mut().kept.give_back();
                 rq.data_mut().tried = false;
                 past = Past::Missed;
                 inner = self.slots.inner.lock();
@@ -686,7 +688,8 @@ mod tests {
                     if held.len() < 16 && rng.below(2) == 0 {
                         let mut inner = pool.slots.inner.lock();
                         let (real, shared) = inner.slot(SlotId::Css(id)).ok_or(ENOENT)?;
-                        let kept = real.tags.keep(&mut shared.tags);
+                        let mut kept = Kept::none();
+                        real.tags.keep(&mut shared.tags, &mut kept);
                         drop(inner);
                         held.push((id, kept), GFP_KERNEL)?;
                         slot.tags += 1;
