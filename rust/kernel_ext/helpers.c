@@ -91,6 +91,16 @@ void rust_helper_dev_set_uevent_suppress(struct device *dev, int val)
 	dev_set_uevent_suppress(dev, val);
 }
 
+void rust_helper_device_lock(struct device *dev)
+{
+	device_lock(dev);
+}
+
+void rust_helper_device_unlock(struct device *dev)
+{
+	device_unlock(dev);
+}
+
 unsigned int rust_helper_disk_openers(struct gendisk *disk)
 {
 	return disk_openers(disk);

@@ -12,6 +12,8 @@
 //! | Use the disk's data after the disk | It is borrowed; it goes with the last reference |
 //! | Remove a disk twice | Only dropping a [`Disk`] does, which is no `Clone` |
 //! | Free the tags before the requests end | The tag set goes after `del_gendisk`, which waits |
+//! | Send events of a disk that another task removes | `in_sysfs` is ahead of that, or does nothing |
+//! | Forget a [`UeventsSuppressed`] | Nothing; the disk sends none any more |
 //! | Read partitions without `open_mutex` | It is taken; [`Closing`] is lent where it is held |
 //! | Take `open_mutex` where it is held | Nothing; it deadlocks, as lockdep tells |
 //! | Take files of another task | [`IoctlContext`] is neither `Send` nor `Sync` |
@@ -181,29 +183,50 @@ impl<T: Operations> GenDisk<T> {
         unsafe { bindings::disk_openers(self.as_raw()) }
     }
 
-    /// Sets the capacity in sectors and tells user space; returns whether that was an event. May
-    /// sleep.
+    /// Runs `f` while the disk stays in sysfs; returns `None`, without running it, when the disk is
+    /// being removed. May sleep; must not be called in `f`, or by what `f` waits for.
+    ///
+    /// What is sent or shown as the disk's follows the names and parents of its device, which go
+    /// as the disk is removed. That has marked the disk dead before, and takes the device's lock in
+    /// between: who has the lock and finds the disk alive is ahead of it.
+    pub(super) fn in_sysfs<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        let device = self.device();
+        // SAFETY: By the type invariant the disk's device is valid, and its lock is initialised.
+        unsafe { bindings::device_lock(device) };
+        // SAFETY: By the type invariant the disk is valid. The bits change atomically.
+        let state = unsafe { (&raw const (*self.as_raw()).state).read_volatile() };
+        let result = (state & (1 << bindings::GD_DEAD) == 0).then(f);
+        // SAFETY: The lock was taken above, by this task.
+        unsafe { bindings::device_unlock(device) };
+        result
+    }
+
+    /// Sets the capacity in sectors and tells user space; returns whether that was an event. Does
+    /// nothing when the disk is being removed. May sleep.
     ///
     /// Wraps the C function `set_capacity_and_notify`.
     pub fn set_capacity_and_notify(&self, sectors: u64) -> bool {
-        // SAFETY: By the type invariant the disk is valid.
-        unsafe { bindings::set_capacity_and_notify(self.as_raw(), sectors) }
+        // SAFETY: By the type invariant the disk is valid; it is in sysfs, as an event needs.
+        self.in_sysfs(|| unsafe { bindings::set_capacity_and_notify(self.as_raw(), sectors) })
+            .unwrap_or(false)
     }
 
-    /// Makes the disk read-only or writable. May sleep.
+    /// Makes the disk read-only or writable, and tells user space. Does nothing when the disk is
+    /// being removed. May sleep.
     ///
     /// Wraps the C function `set_disk_ro`.
     pub fn set_read_only(&self, read_only: bool) {
-        // SAFETY: By the type invariant the disk is valid.
-        unsafe { bindings::set_disk_ro(self.as_raw(), read_only) }
+        // SAFETY: By the type invariant the disk is valid; it is in sysfs, as an event needs.
+        self.in_sysfs(|| unsafe { bindings::set_disk_ro(self.as_raw(), read_only) });
     }
 
-    /// Says that the disk has other contents than before. May sleep.
+    /// Says that the disk has other contents than before. Does nothing when the disk is being
+    /// removed, which says the same. May sleep.
     ///
     /// Wraps the C function `disk_force_media_change`.
     pub fn force_media_change(&self) {
-        // SAFETY: By the type invariant the disk is valid.
-        unsafe { bindings::disk_force_media_change(self.as_raw()) }
+        // SAFETY: By the type invariant the disk is valid; it is in sysfs, as an event needs.
+        self.in_sysfs(|| unsafe { bindings::disk_force_media_change(self.as_raw()) });
     }
 
     /// Drops all that is cached of the disk, and its capacity. May sleep.
@@ -214,19 +237,32 @@ impl<T: Operations> GenDisk<T> {
         unsafe { bindings::invalidate_disk(self.as_raw()) }
     }
 
-    /// Sends a `change` uevent for the disk. May sleep.
+    /// Sends a `change` uevent for the disk, unless it is being removed. May sleep.
+    ///
+    /// Wraps the C function `kobject_uevent`.
     pub fn uevent_change(&self) {
-        // SAFETY: By the type invariant the disk is valid. A lost uevent is nothing to handle.
-        unsafe {
-            bindings::kobject_uevent(self.kobject(), bindings::kobject_action_KOBJ_CHANGE);
-        }
+        // A lost uevent is nothing to handle.
+        self.in_sysfs(|| {
+            // SAFETY: By the type invariant the disk is valid; it is in sysfs, as an event needs.
+            unsafe {
+                bindings::kobject_uevent(self.kobject(), bindings::kobject_action_KOBJ_CHANGE)
+            }
+        });
     }
 
-    /// Holds back the disk's uevents for as long as the guard lives. Does not nest.
+    /// Holds back the disk's uevents for as long as the guard lives. Does not nest. May sleep.
+    ///
+    /// Wraps the C function `dev_set_uevent_suppress`.
     pub fn suppress_uevents(&self) -> UeventsSuppressed<'_, T> {
-        // SAFETY: By the type invariant the disk's device is valid.
-        unsafe { bindings::dev_set_uevent_suppress(self.device(), 1) };
+        self.set_uevent_suppress(true);
         UeventsSuppressed { disk: self }
+    }
+
+    fn set_uevent_suppress(&self, on: bool) {
+        // SAFETY: By the type invariant the disk's device is valid. The bit shares a word with those
+        // that say whether the device is in sysfs, which stay as they are meanwhile; all others who
+        // change this bit here have the device's lock, too.
+        self.in_sysfs(|| unsafe { bindings::dev_set_uevent_suppress(self.device(), on.into()) });
     }
 
     /// Keeps the block layer from looking for partitions by itself, or not.
@@ -282,15 +318,14 @@ impl<T: Operations> core::ops::Deref for Closing<'_, T> {
     }
 }
 
-/// While this lives the disk sends no uevents.
+/// While this lives the disk sends no uevents. Dropping it may sleep.
 pub struct UeventsSuppressed<'a, T: Operations> {
     disk: &'a GenDisk<T>,
 }
 
 impl<T: Operations> Drop for UeventsSuppressed<'_, T> {
     fn drop(&mut self) {
-        // SAFETY: By its type invariant the disk's device is valid.
-        unsafe { bindings::dev_set_uevent_suppress(self.disk.device(), 0) };
+        self.disk.set_uevent_suppress(false);
     }
 }
 

@@ -13,8 +13,10 @@
 //! | Show what is for another driver's disks | Disk, group and attribute have one `T` |
 //! | Free or change what sysfs has | Groups are `'static`, and their fields private |
 //! | Leave out the list's end | [`AttributeList::new`] checks, for a static when it is compiled |
-//! | Remove a group that is not there | The C function finds none |
-//! | Remove a group in its own `show` | Nothing; it deadlocks |
+//! | Remove a group that is not there | The C function finds none, and warns |
+//! | Add or remove one as another task removes the disk | It is ahead of that, or does nothing |
+//! | Have `show` called for a disk that is gone | The removal of the disk waits for it |
+//! | Remove a group, or send an event, in `show` | Nothing; it deadlocks |
 
 use crate::{
     bindings,
@@ -64,7 +66,7 @@ pub trait Attribute<T: Operations> {
     const NAME: &'static CStr;
 
     /// Shows the value. Called in process context; may sleep, but not wait for the removal of the
-    /// attribute.
+    /// attribute, nor send events of the disk: who removes the attribute has the lock for that.
     fn show(disk: &GenDisk<T>, page: &mut Page<'_>) -> Result;
 }
 
@@ -165,25 +167,25 @@ macro_rules! disk_attribute_group {
 impl<T: Operations> GenDisk<T> {
     /// Shows a group of attributes in the disk's directory. May sleep.
     ///
+    /// # Errors
+    ///
+    /// `ENODEV` when the disk is being removed, `EEXIST` when it has such a directory.
+    ///
     /// Wraps the C function `sysfs_create_group`.
     pub fn add_group(&self, group: &'static Group<T>) -> Result {
-        // SAFETY: The disk is valid; the group is static, and its attributes take a disk with
-        // operations `T`.
-        to_result(unsafe { bindings::sysfs_create_group(self.kobject(), &group.raw) })
+        // SAFETY: The disk is valid, and has its directory; the group is static, and its attributes
+        // take a disk with operations `T`.
+        self.in_sysfs(|| unsafe { bindings::sysfs_create_group(self.kobject(), &group.raw) })
+            .map_or(Err(ENODEV), to_result)
     }
 
-    /// Takes a group of attributes away, and waits for those who are reading them. May sleep. A
-    /// disk that was removed has none any more.
+    /// Takes a group of attributes away, and waits for those who are reading them. May sleep. When
+    /// the disk is being removed that takes it away.
     ///
     /// Wraps the C function `sysfs_remove_group`.
     pub fn remove_group(&self, group: &'static Group<T>) {
-        let kobject = self.kobject();
-        // SAFETY: The disk is valid, and so is its device's object.
-        if unsafe { (&raw const (*kobject).sd).read_volatile() }.is_null() {
-            return;
-        }
         // SAFETY: As in `add_group`.
-        unsafe { bindings::sysfs_remove_group(kobject, &group.raw) }
+        self.in_sysfs(|| unsafe { bindings::sysfs_remove_group(self.kobject(), &group.raw) });
     }
 }
 
@@ -198,8 +200,8 @@ unsafe extern "C" fn show<T: Operations, A: Attribute<T>>(
 ) -> isize {
     // SAFETY: The device of a disk is that of its whole-disk block device.
     let bdev = unsafe { kernel::container_of!(dev, bindings::block_device, bd_device) };
-    // SAFETY: By the requirements of this function; sysfs keeps the device from being removed
-    // while an attribute is read.
+    // SAFETY: By the requirements of this function. Who removes the attribute, or the device with all
+    // of them, waits for those who read it, and holds a reference to the disk meanwhile.
     let disk = unsafe { GenDisk::<T>::from_raw((*bdev).bd_disk) };
     // SAFETY: Sysfs passes a page, zeroed, that is ours for the call; it takes a value that fills
     // the page for an overrun.
