@@ -10,6 +10,7 @@
 #include <linux/cpumask.h>
 #include <linux/device.h>
 #include <linux/fs.h>
+#include <linux/kref.h>
 #include <linux/memcontrol.h>
 #include <linux/mutex.h>
 #include <linux/pagemap.h>
@@ -99,6 +100,11 @@ void rust_helper_device_lock(struct device *dev)
 void rust_helper_device_unlock(struct device *dev)
 {
 	device_unlock(dev);
+}
+
+unsigned int rust_helper_kref_read(const struct kref *kref)
+{
+	return kref_read(kref);
 }
 
 unsigned int rust_helper_disk_openers(struct gendisk *disk)

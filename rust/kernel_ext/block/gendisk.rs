@@ -10,11 +10,19 @@
 //! | --- | --- |
 //! | Keep a `&GenDisk` after a callback | It is lent for the call; an `ARef` keeps the disk |
 //! | Use the disk's data after the disk | It is borrowed; it goes with the last reference |
+//! | Use it in `queue_rq` when the request has ended | The removal waits for the callback, too |
+//! | Take another type's disk for one's own | Its operations are compared; no two types' are equal |
 //! | Remove a disk twice | Only dropping a [`Disk`] does, which is no `Clone` |
+//! | Remove a disk in its own callback | Nothing; most wait for themselves |
+//! | Keep an `ARef` when the disk is removed | The removal waits for it, unless the disk is open |
+//! | Forget a [`Disk`], and have the module unloaded | Nothing; its operations are gone |
+//! | Remove a disk that is open | It goes with its last close |
+//! | Have the module unloaded in that close | Nothing; the disk goes after the module was let go of |
 //! | Free the tags before the requests end | The tag set goes after `del_gendisk`, which waits |
 //! | Send events of a disk that another task removes | `in_sysfs` is ahead of that, or does nothing |
 //! | Forget a [`UeventsSuppressed`] | Nothing; the disk sends none any more |
 //! | Read partitions without `open_mutex` | It is taken; [`Closing`] is lent where it is held |
+//! | Use a [`Closing`] in another task | It is neither `Send` nor `Sync` |
 //! | Take `open_mutex` where it is held | Nothing; it deadlocks, as lockdep tells |
 //! | Take files of another task | [`IoctlContext`] is neither `Send` nor `Sync` |
 
@@ -27,7 +35,7 @@ use crate::{
     },
     fs::FdTable,
 };
-use core::{marker::PhantomData, ptr::NonNull};
+use core::{any::TypeId, marker::PhantomData, ptr::NonNull};
 use kernel::{
     error::{from_err_ptr, from_result, to_result, VTABLE_DEFAULT_ERROR},
     ffi::{c_int, c_uint, c_ulong, c_void},
@@ -37,7 +45,8 @@ use kernel::{
     static_lock_class,
     str::NullTerminatedFormatter,
     sync::aref::AlwaysRefCounted,
-    types::{ForeignOwnable, Opaque},
+    time::{delay::fsleep, Delta},
+    types::{ForeignOwnable, NotThreadSafe, Opaque},
 };
 
 type Borrowed<'a, T> = <<T as mq::Operations>::Data as ForeignOwnable>::Borrowed<'a>;
@@ -55,7 +64,7 @@ pub trait Operations: mq::Operations {
     fn release(disk: Closing<'_, Self>);
 
     /// The disk was removed: there are no requests any more, and will not be. What still refers to
-    /// it on the driver's behalf ends here at the latest.
+    /// it on the driver's behalf ends here at the latest: the removal waits for that.
     fn removed(_disk: &GenDisk<Self>) {}
 
     /// An ioctl that the block layer does not handle by itself.
@@ -295,9 +304,10 @@ impl<T: Operations> GenDisk<T> {
     }
 }
 
-/// A disk that is being closed: its `open_mutex` is held.
+/// A disk that is being closed: its `open_mutex` is held, by the current task.
 pub struct Closing<'a, T: Operations> {
     disk: &'a GenDisk<T>,
+    _not_send: NotThreadSafe,
 }
 
 impl<T: Operations> Closing<'_, T> {
@@ -338,7 +348,8 @@ impl BlockDevice {
         if unsafe { (*disk).fops } != OperationsVTable::<T>::build() {
             return None;
         }
-        // SAFETY: These operations are set by `Disk::add` only.
+        // SAFETY: These operations are set by `Disk::add` only, and are those of `T` alone: what is
+        // at one address has one value, and no other type's has the same `id`.
         Some(unsafe { GenDisk::from_raw(disk) })
     }
 }
@@ -369,7 +380,7 @@ pub struct DiskOptions {
 pub struct Disk<T: Operations> {
     disk: NonNull<bindings::gendisk>,
     // Requests are part of the tag set, so it goes after the disk.
-    _tag_set: Pin<KBox<TagSet<T>>>,
+    tag_set: Pin<KBox<TagSet<T>>>,
 }
 
 // SAFETY: A disk may be removed by another task than the one that added it.
@@ -416,10 +427,15 @@ impl<T: Operations> Disk<T> {
             })
         });
         if let Err(e) = result {
+            // It can have been seen in sysfs. The disk goes with the last reference, which must be ours:
+            // it still needs the tag set for that.
+            //
+            // SAFETY: We own a reference.
+            unsafe { wait_for_other_references(disk, || true) };
             // SAFETY: We own the disk's reference.
             unsafe { bindings::put_disk(disk) };
-            // SAFETY: A disk that was not added does not call `free_disk`, so that the data is
-            // still ours.
+            // SAFETY: A disk that was not added does not call `free_disk`, nor could it be opened, so
+            // that the data is still ours.
             drop(unsafe { T::Data::from_foreign(data) });
             return Err(e);
         }
@@ -427,7 +443,7 @@ impl<T: Operations> Disk<T> {
         Ok(Self {
             // SAFETY: Checked by `from_err_ptr`; the function does not return null.
             disk: unsafe { NonNull::new_unchecked(disk) },
-            _tag_set: tag_set,
+            tag_set,
         })
     }
 
@@ -479,15 +495,50 @@ impl<T: Operations> core::ops::Deref for Disk<T> {
 }
 
 impl<T: Operations> Drop for Disk<T> {
-    /// Removes the disk: waits for its requests. May sleep.
+    /// Removes the disk: waits for its requests, and, unless it is open, for other references to it.
+    /// May sleep.
     fn drop(&mut self) {
         // SAFETY: By the type invariant the disk was added and not yet deleted.
         unsafe { bindings::del_gendisk(self.disk.as_ptr()) };
+        // All requests have ended, and still somebody can be in the callback that was handed one, with
+        // the disk's data.
+        //
+        // SAFETY: The tag set is ours.
+        unsafe { bindings::blk_mq_wait_quiesce_done(self.tag_set.as_raw()) };
         T::removed(self);
+        // Who has it open holds the module, too. Others look at disks for a moment without that: the
+        // last of them would call `free_disk` when the module is gone, maybe.
+        //
+        // SAFETY: By the type invariant we own a reference.
+        unsafe { wait_for_other_references(self.disk.as_ptr(), || self.openers() == 0) };
         // SAFETY: By the type invariant we own a reference. Whoever else holds one keeps the
         // disk's data until `free_disk`.
         unsafe { bindings::put_disk(self.disk.as_ptr()) };
     }
+}
+
+/// Waits until there is no reference to a disk but the caller's, or `go_on` returns false. May sleep.
+///
+/// # Safety
+///
+/// The caller owns a reference to `disk`.
+unsafe fn wait_for_other_references(disk: *mut bindings::gendisk, go_on: impl Fn() -> bool) {
+    let others = || {
+        // SAFETY: By the requirements of this function the disk is valid, and so is its device. The
+        // count is read atomically.
+        unsafe { bindings::kref_read(&raw const (*(*disk).part0).bd_device.kobj.kref) > 1 }
+    };
+    while go_on() && others() {
+        fsleep(Delta::from_millis(1));
+    }
+}
+
+/// A C vtable that is like no other type's: the compiler may put equal functions at one address, and
+/// then equal constants, but these return different values.
+#[repr(C)]
+struct Identified {
+    ops: bindings::block_device_operations,
+    id: fn() -> TypeId,
 }
 
 /// Makes the C vtable of an [`Operations`] implementation.
@@ -512,7 +563,10 @@ impl<T: Operations> OperationsVTable<T> {
         // SAFETY: By the requirements of this function; the block layer holds the disk, and its
         // `open_mutex`.
         let disk = unsafe { GenDisk::from_raw(disk) };
-        T::release(Closing { disk });
+        T::release(Closing {
+            disk,
+            _not_send: NotThreadSafe,
+        });
     }
 
     /// # Safety
@@ -569,21 +623,25 @@ impl<T: Operations> OperationsVTable<T> {
         drop(unsafe { T::Data::from_foreign((*disk).private_data) });
     }
 
-    const VTABLE: bindings::block_device_operations = bindings::block_device_operations {
-        open: Some(Self::open),
-        release: Some(Self::release),
-        ioctl: Some(Self::ioctl),
-        compat_ioctl: if T::HAS_COMPAT_IOCTL {
-            Some(Self::compat_ioctl)
-        } else {
-            None
+    const VTABLE: Identified = Identified {
+        ops: bindings::block_device_operations {
+            open: Some(Self::open),
+            release: Some(Self::release),
+            ioctl: Some(Self::ioctl),
+            compat_ioctl: if T::HAS_COMPAT_IOCTL {
+                Some(Self::compat_ioctl)
+            } else {
+                None
+            },
+            free_disk: Some(Self::free_disk),
+            owner: this_module::<<T as Operations>::OwnerModule>().as_ptr(),
+            ..pin_init::zeroed()
         },
-        free_disk: Some(Self::free_disk),
-        owner: this_module::<<T as Operations>::OwnerModule>().as_ptr(),
-        ..pin_init::zeroed()
+        id: TypeId::of::<T>,
     };
 
-    const fn build() -> &'static bindings::block_device_operations {
-        &Self::VTABLE
+    const fn build() -> *const bindings::block_device_operations {
+        let this: &'static Identified = &Self::VTABLE;
+        core::ptr::from_ref(this).cast()
     }
 }

@@ -7,6 +7,7 @@
 //! | What safe code could try | What stops it |
 //! | --- | --- |
 //! | Keep the disk's data after a callback | It is lent for the call |
+//! | Go on in a callback when the request has ended | The disk's removal waits for it, then frees the data |
 //! | Refuse a request and keep it | `queue_rq` returns nothing: only its owner ends it |
 //! | Use private data before it is there | `init_request` comes before any request |
 //! | Be handed requests of another type | Tag set, vtable and disk have one `T` |
@@ -81,8 +82,9 @@ impl<T: Operations> OperationsVTable<T> {
         let (queue, rq, last) = unsafe { ((*hctx).queue, (*bd).rq, (*bd).last) };
         // SAFETY: blk-mq hands a request to the driver to start it.
         unsafe { bindings::blk_mq_start_request(rq) };
-        // SAFETY: `queuedata` was set from a `T::Data` when the disk was made, and is dropped only
-        // when the disk is gone, after all requests have ended.
+        // SAFETY: `queuedata` was set from a `T::Data` when the disk was made. It is dropped only when
+        // the disk is gone: after all requests have ended, and after this function has returned, which
+        // blk-mq calls in an (S)RCU read-side section that the removal of the disk waits for.
         let data = unsafe { T::Data::borrow((*queue).queuedata) };
         // SAFETY: The request was started and belongs to the driver from here on; as it is one of
         // a tag set with operations `T`, its private data is a `Pdu<T>`.
