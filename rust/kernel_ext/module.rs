@@ -8,41 +8,47 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Take a reference as the module goes | `ENODEV` |
-//! | Give back one that was not taken | Dropping does, and [`ModuleRef`] is no `Clone` |
-//! | Name a module that is not loaded | Its type is of code that this code is linked with |
-//! | Forget a reference | Nothing; the module stays |
+//! | Take a reference as the module goes | It is taken of who is [held](HoldsModule) already |
+//! | Give back the last one in the module's own code | The same: it is not the last one |
+//! | Give back one that was not taken | `put` takes it by value, and [`ModuleRef`] is no `Clone` |
+//! | Drop or forget a reference | The module stays |
 
 use crate::bindings;
 use core::marker::PhantomData;
-use kernel::{module::this_module, prelude::*, ModuleMetadata};
+use kernel::{module::this_module, ModuleMetadata};
+
+/// Shows that the module `M` is held by somebody else for as long as the current function, and those
+/// that called it, are in its code.
+///
+/// # Safety
+///
+/// A value exists only while code of the module is called by somebody who holds a reference to it, and
+/// gives that up after the call has returned. It cannot be used by another task.
+pub unsafe trait HoldsModule<M: ModuleMetadata> {}
 
 /// Keeps the module `M` from being unloaded.
 ///
-/// A module that drops a reference to itself must be held by something else at that time.
+/// When it is dropped, rather than given [back](Self::put), the module stays for good: the code that
+/// gives back the last reference must not be the module's.
+#[must_use = "the module stays for good when this is dropped"]
 pub struct ModuleRef<M: ModuleMetadata>(PhantomData<M>);
 
 impl<M: ModuleMetadata> ModuleRef<M> {
     /// Takes a reference.
     ///
-    /// # Errors
-    ///
-    /// `ENODEV` when the module is being unloaded.
-    ///
-    /// Wraps the C function `try_module_get`.
-    pub fn get() -> Result<Self> {
-        // SAFETY: The pointer is that of a module that is loaded, as its code calls this.
-        if unsafe { bindings::try_module_get(this_module::<M>().as_ptr()) } {
-            Ok(Self(PhantomData))
-        } else {
-            Err(ENODEV)
-        }
+    /// Wraps the C function `__module_get`.
+    pub fn get(_held: &impl HoldsModule<M>) -> Self {
+        // SAFETY: Somebody holds the module already.
+        unsafe { bindings::__module_get(this_module::<M>().as_ptr()) };
+        Self(PhantomData)
     }
-}
 
-impl<M: ModuleMetadata> Drop for ModuleRef<M> {
-    fn drop(&mut self) {
-        // SAFETY: We own a reference.
+    /// Gives the reference back.
+    ///
+    /// Wraps the C function `module_put`.
+    pub fn put(self, _held: &impl HoldsModule<M>) {
+        // SAFETY: `get` took a reference, which `self` was. Somebody still holds the module until this
+        // code has returned.
         unsafe { bindings::module_put(this_module::<M>().as_ptr()) }
     }
 }

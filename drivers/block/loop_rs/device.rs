@@ -54,7 +54,7 @@ struct Bound {
     binding: Arc<Binding>,
     /// Whether the sysfs attributes are there.
     attributes: bool,
-    _module: ModuleRef<LoopModule>,
+    module: ModuleRef<LoopModule>,
 }
 
 /// The state of a device, called `lo_state` in C.
@@ -222,7 +222,6 @@ impl Device {
     fn configure(&self, cx: &IoctlContext<'_, LoopOps>, config: &LoopConfig) -> Result {
         let file = cx.files.get(config.fd)?;
         backing::check_operations(&file)?;
-        let module = ModuleRef::get()?;
         // Nobody who has the device exclusively is to see it change.
         let _claim = match cx.mode.is_exclusive() {
             true => None,
@@ -247,7 +246,7 @@ impl Device {
                 flags.set(Flag::PARTSCAN, true);
             }
             let binding = Binding::new(Backing::new(&self.driver.mappings, file)?, range, flags)?;
-            self.bind(cx.disk, &mut state, binding, config.block_size, module)?
+            self.bind(cx, &mut state, binding, config.block_size)?
         };
         if partscan {
             self.reread_partitions(cx.disk);
@@ -258,12 +257,12 @@ impl Device {
     /// Binds the device; returns whether it is to be scanned for partitions.
     fn bind(
         &self,
-        disk: &GenDisk<LoopOps>,
+        cx: &IoctlContext<'_, LoopOps>,
         state: &mut KillableGuard<'_, State>,
         binding: Arc<Binding>,
         block_size: u32,
-        module: ModuleRef<LoopModule>,
     ) -> Result<bool> {
+        let disk = cx.disk;
         let name = CString::try_from_fmt(fmt!("loop{}", self.number))?;
         self.pool.start(&name)?;
 
@@ -291,7 +290,7 @@ impl Device {
                 State::Bound(Bound {
                     binding,
                     attributes,
-                    _module: module,
+                    module: ModuleRef::get(cx),
                 }),
             );
             if partscan {
@@ -354,8 +353,10 @@ impl Device {
             disk.suppress_partition_scan(true);
         }
         let old = self.enter(&mut self.state.lock(), State::Unbound);
-        // The file's last reference may go here, and the module's, which the opener still holds.
-        drop(old);
+        // The file's last reference may go here.
+        if let Ok(State::Rundown(bound)) = old {
+            bound.module.put(disk);
+        }
     }
 
     /// `LOOP_CHANGE_FD`: replaces the file of a read-only device by one of the same size.

@@ -34,6 +34,7 @@ use crate::{
         Queue, QueueLimits,
     },
     fs::FdTable,
+    module::HoldsModule,
 };
 use core::{any::TypeId, marker::PhantomData, ptr::NonNull};
 use kernel::{
@@ -327,6 +328,14 @@ impl<T: Operations> core::ops::Deref for Closing<'_, T> {
         self.disk
     }
 }
+
+// SAFETY: The block layer makes one for the call of `release`, and gives up the module, which it holds
+// for who had the disk open, after that. It is neither `Send` nor `Sync`.
+unsafe impl<T: Operations> HoldsModule<<T as Operations>::OwnerModule> for Closing<'_, T> {}
+
+// SAFETY: There is one for the call of `ioctl` or `compat_ioctl` only, during which the disk is open:
+// the block layer holds the module. It is neither `Send` nor `Sync`, as `FdTable` is not.
+unsafe impl<T: Operations> HoldsModule<<T as Operations>::OwnerModule> for IoctlContext<'_, T> {}
 
 /// While this lives the disk sends no uevents. Dropping it may sleep.
 pub struct UeventsSuppressed<'a, T: Operations> {
