@@ -10,10 +10,12 @@
 //! | --- | --- |
 //! | Destroy the workqueue with items on it | Dropping waits for them |
 //! | Have a delayed item come after that | There is no delayed form; the C queue is not lent |
+//! | Set flags that are not a user's, or have items in softirqs | [`QueueFlags`] are those here |
 //! | Free an item that is queued | It is the queue's until it runs ([`RawWorkItem`]) |
 //! | Queue what borrows, or is for one task | Items are `Send` and `'static` |
 //! | Queue an item while it is drained | Nothing; the item is leaked, with a warning |
 //! | Destroy or drain it in one of its items | Nothing; it waits for itself |
+//! | Forget it, and have the module unloaded | Nothing; the items' code is gone |
 
 use crate::bindings;
 use core::ptr::NonNull;
@@ -23,11 +25,23 @@ use kernel::{
     workqueue::{Queue, RawWorkItem},
 };
 
-/// Whether a workqueue's items run anywhere, on whatever CPU has time (`WQ_UNBOUND`).
-pub const WQ_UNBOUND: u32 = bindings::wq_flags_WQ_UNBOUND;
+/// What kind of workqueue one is.
+#[derive(Clone, Copy)]
+pub struct QueueFlags(u32);
 
-/// Whether a workqueue takes part in system suspend (`WQ_FREEZABLE`).
-pub const WQ_FREEZABLE: u32 = bindings::wq_flags_WQ_FREEZABLE;
+/// The workqueue's items run anywhere, on whatever CPU has time.
+pub const WQ_UNBOUND: QueueFlags = QueueFlags(bindings::wq_flags_WQ_UNBOUND);
+
+/// The workqueue takes part in system suspend.
+pub const WQ_FREEZABLE: QueueFlags = QueueFlags(bindings::wq_flags_WQ_FREEZABLE);
+
+impl core::ops::BitOr for QueueFlags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
 
 /// A workqueue; drained and destroyed when dropped.
 ///
@@ -46,11 +60,16 @@ unsafe impl Sync for OwnedQueue {}
 impl OwnedQueue {
     /// Allocates a workqueue with the default limit of items that run at a time. May sleep.
     ///
+    /// # Errors
+    ///
+    /// `ENOMEM` when there is no memory.
+    ///
     /// Wraps the C macro `alloc_workqueue`.
-    pub fn new(name: &CStr, flags: u32) -> Result<Self> {
-        // SAFETY: The format takes one string; the name is copied.
+    pub fn new(name: &CStr, flags: QueueFlags) -> Result<Self> {
+        // SAFETY: The format takes one string; the name is copied. The flags are none of those that
+        // the workqueue's own code sets, nor is it one whose items must not sleep.
         let wq = unsafe {
-            bindings::alloc_workqueue_noprof(c"%s".as_char_ptr(), flags, 0, name.as_char_ptr())
+            bindings::alloc_workqueue_noprof(c"%s".as_char_ptr(), flags.0, 0, name.as_char_ptr())
         };
         Ok(Self {
             wq: NonNull::new(wq).ok_or(ENOMEM)?,
