@@ -11,6 +11,8 @@
 //! | --- | --- |
 //! | Leave a scope in another task | It is not `Send` |
 //! | Leave scopes in the wrong order | Nothing; a flag is cleared early |
+//! | Enter one in an interrupt | Nothing; the task that was interrupted has the flags meanwhile |
+//! | Change the lists of a task that was interrupted | `submit_nested` does not, in an interrupt |
 //! | Forget a scope | Nothing; the task keeps the flags |
 //! | Lose what `submit_nested` put aside | It is restored after the closure |
 //! | Follow the stack or a list of the task | Numbers and answers are returned, no pointers |
@@ -34,7 +36,8 @@ struct FlagScope {
 impl FlagScope {
     fn enter(flags: u32) -> Self {
         let task = Task::current_raw();
-        // SAFETY: Only the task itself changes its flags.
+        // SAFETY: The current task is valid. Only the task itself changes its flags; an interrupt
+        // that does has them as before when it returns, as it leaves its scopes.
         let old = unsafe { (*task).flags };
         // SAFETY: As above.
         unsafe { (*task).flags = old | flags };
@@ -47,7 +50,7 @@ impl FlagScope {
 
 impl Drop for FlagScope {
     fn drop(&mut self) {
-        // SAFETY: Only the task itself changes its flags, and a scope stays with its task.
+        // SAFETY: As in `enter`; a scope stays with its task.
         unsafe { (*Task::current_raw()).flags &= !self.set }
     }
 }
@@ -92,7 +95,13 @@ impl WritebackScope {
 /// the outer one waits forever. Here the inner one goes ahead. It is up to the caller that nothing
 /// was put off yet that the inner one could need, and how deep such nesting gets: see
 /// [`Request::can_be_served_here`](crate::block::mq::Request::can_be_served_here).
+///
+/// For tasks; in an interrupt it changes nothing.
 pub fn submit_nested<R>(f: impl FnOnce() -> R) -> R {
+    // The task that was interrupted may be using them.
+    if !in_task() {
+        return f();
+    }
     let task = Task::current_raw();
     // SAFETY: Only the task itself uses these, and those who set them have them set again before
     // this function returns to them. The flag says that the scheduler is to mark the plug's time as
