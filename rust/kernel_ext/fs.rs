@@ -10,6 +10,7 @@
 //! | What safe code could try | What stops it |
 //! | --- | --- |
 //! | Use what is of a file after it was closed | It is borrowed from the file |
+//! | Keep a device that a file system has moved off | What is known of it is copied |
 //! | Look up files in another task | [`FdTable`] is neither `Send` nor `Sync` |
 //! | Look up files outside of an ioctl | It is lent for the call, and only `unsafe` makes one |
 //! | Take a file with `O_PATH` for an open one | `fget` does not find it |
@@ -28,7 +29,7 @@ use kernel::{
     fs::{File, LocalFile},
     prelude::*,
     rbtree::{Entry, RBTree, RBTreeNodeReservation},
-    sync::{aref::ARef, new_mutex, Arc, Mutex},
+    sync::{aref::ARef, new_mutex, rcu, Arc, Mutex},
     types::NotThreadSafe,
 };
 
@@ -66,6 +67,16 @@ pub struct FileId {
     pub ino: u64,
     /// The device that the file is, if it is one.
     pub rdev: DevT,
+}
+
+/// What is known of the block device that a file system is on.
+pub struct FsDevice {
+    /// Its logical block size in bytes.
+    pub logical_block_size: u32,
+    /// Mask of the address bits that must be clear in memory handed to it.
+    pub dma_alignment: u32,
+    /// Whether seeks cost.
+    pub is_rotational: bool,
 }
 
 /// What the file system says of a file's direct I/O.
@@ -114,8 +125,9 @@ pub trait FileExt {
     fn is_regular(&self) -> bool;
     /// The block device that the file is, if it is one.
     fn as_bdev(&self) -> Option<&BlockDevice>;
-    /// The block device that the file's file system is on, if it is on one.
-    fn fs_bdev(&self) -> Option<&BlockDevice>;
+    /// The block device that the file's file system is on, if it is on one: as of now, as some file
+    /// systems can be moved to another while they are mounted.
+    fn fs_device(&self) -> Option<FsDevice>;
     /// The size in bytes, from the file system rather than from what is cached. May sleep.
     fn size(&self) -> Result<i64>;
     /// What identifies the file to user space. May sleep.
@@ -254,14 +266,22 @@ impl FileExt for File {
         Some(unsafe { BlockDevice::from_raw(bindings::I_BDEV(host(self))) })
     }
 
-    fn fs_bdev(&self) -> Option<&BlockDevice> {
-        // SAFETY: An inode has a super block, which stays mounted while the file is open.
-        let bdev = unsafe { (*(*host(self)).i_sb).s_bdev };
+    fn fs_device(&self) -> Option<FsDevice> {
+        let _rcu = rcu::read_lock();
+        // SAFETY: An inode has a super block, which stays mounted while the file is open. Its device
+        // may be changing: a reader sees either one.
+        let bdev = unsafe { (&raw const (*(*host(self)).i_sb).s_bdev).read_volatile() };
         if bdev.is_null() {
             return None;
         }
-        // SAFETY: The super block holds its device.
-        Some(unsafe { BlockDevice::from_raw(bdev) })
+        // SAFETY: The super block held the device when it was looked up. If another one has taken its
+        // place since, it goes, with its queue, a grace period after that at the earliest.
+        let bdev = unsafe { BlockDevice::from_raw(bdev) };
+        Some(FsDevice {
+            logical_block_size: bdev.logical_block_size(),
+            dma_alignment: bdev.dma_alignment(),
+            is_rotational: bdev.is_rotational(),
+        })
     }
 
     fn size(&self) -> Result<i64> {

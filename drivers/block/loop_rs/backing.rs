@@ -53,8 +53,8 @@ impl Backing {
     pub(crate) fn new(mappings: &Arc<NoioMappings>, file: ARef<File>) -> Result<Arc<Self>> {
         let (dio_offset_align, dio_mem_mask) = if let Some(align) = file.dio_align() {
             (align.offset, align.mem_mask.min(PAGE_SIZE as u32 - 1))
-        } else if let Some(bdev) = file.fs_bdev() {
-            (bdev.logical_block_size(), bdev.dma_alignment())
+        } else if let Some(device) = file.fs_device() {
+            (device.logical_block_size, device.dma_alignment)
         } else {
             (SECTOR_SIZE, SECTOR_SIZE - 1)
         };

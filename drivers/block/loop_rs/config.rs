@@ -158,7 +158,6 @@ pub(crate) fn set_limits(limits: &mut QueueLimits, binding: &Binding, block_size
         0 => SECTOR_SIZE,
         size => size,
     };
-    let below = file.as_bdev().or_else(|| file.fs_bdev());
 
     // A discarded range reads as zeroes, on a device as in a file: both are `fallocate`, which
     // writes zeroes where it must.
@@ -180,7 +179,10 @@ pub(crate) fn set_limits(limits: &mut QueueLimits, binding: &Binding, block_size
         .set_block_size(block_size)
         .set_write_cache(write_cache)
         .set_fua(write_cache && file.honours_dsync())
-        .set_rotational(below.is_some_and(|bdev| bdev.is_rotational()))
+        .set_rotational(match file.as_bdev() {
+            Some(bdev) => bdev.is_rotational(),
+            None => file.fs_device().is_some_and(|device| device.is_rotational),
+        })
         .set_discard(sectors, granularity)
         .set_write_zeroes(sectors);
     set_dma_limit(limits, binding);
