@@ -104,7 +104,8 @@ pub struct IoctlContext<'a, T: Operations> {
 #[repr(transparent)]
 pub struct GenDisk<T: Operations> {
     disk: Opaque<bindings::gendisk>,
-    _p: PhantomData<T>,
+    // A disk of a subtype is none of the type: its data is another.
+    _p: PhantomData<fn(T) -> T>,
 }
 
 // SAFETY: The C functions called on a `struct gendisk` below do their own locking, and `T::Data`

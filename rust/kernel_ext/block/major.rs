@@ -9,7 +9,7 @@
 //! | Give a number back twice | Dropping does, and [`Major`] is no `Clone` |
 //! | Have a driver probed that is gone | It goes after `unregister_blkdev`, which waits |
 //! | Register two for one type | The slot holds one driver: `EBUSY` |
-//! | Have a slot of another type | [`HasDriverSlot`] is `unsafe`, and typed |
+//! | Have a slot of another type, or a sub- or supertype | [`HasDriverSlot`] is `unsafe`, and typed |
 //! | Probe in two tasks what is for one | [`Probe`] is `Send` and `Sync` |
 //! | Give a name that is too long, or goes | `EINVAL`; it is `'static` |
 //! | Give the number back in `probe` | Nothing; it deadlocks |
@@ -43,7 +43,7 @@ pub trait Probe: HasDriverSlot + Send + Sync {
 /// Holds null or a foreign `Arc<T>`.
 pub struct DriverSlot<T> {
     driver: Atomic<*mut c_void>,
-    _p: PhantomData<fn() -> T>,
+    _p: PhantomData<fn(T) -> T>,
 }
 
 impl<T> DriverSlot<T> {
@@ -99,7 +99,7 @@ const NAME_SIZE: usize = 16;
 pub struct Major<T: Probe> {
     major: u32,
     name: &'static CStr,
-    _p: PhantomData<T>,
+    _p: PhantomData<fn(T) -> T>,
 }
 
 impl<T: Probe> Major<T> {

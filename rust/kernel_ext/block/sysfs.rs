@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | Write past the page | [`Page`] keeps to its bounds |
 //! | Keep page or disk after `show` | They are lent for the call |
-//! | Show what is for another driver's disks | Disk, group and attribute have one `T` |
+//! | Show what is for another driver's disks | Disk, group and attribute have one `T`, exactly |
 //! | Free or change what sysfs has | Groups are `'static`, and their fields private |
 //! | Leave out the list's end | [`AttributeList::new`] checks, for a static when it is compiled |
 //! | Remove a group that is not there | The C function finds none, and warns |
@@ -72,7 +72,7 @@ pub trait Attribute<T: Operations> {
 
 /// The C form of an [`Attribute`] of disks with operations `T`.
 #[repr(transparent)]
-pub struct RawAttribute<T>(bindings::device_attribute, PhantomData<fn() -> T>);
+pub struct RawAttribute<T>(bindings::device_attribute, PhantomData<fn(T) -> T>);
 
 // SAFETY: Never changed after it was made.
 unsafe impl<T> Sync for RawAttribute<T> {}
@@ -134,7 +134,7 @@ impl<T: Operations, const N: usize> AttributeList<T, N> {
 /// [`disk_attribute_group!`](crate::disk_attribute_group).
 pub struct Group<T> {
     raw: bindings::attribute_group,
-    _p: PhantomData<fn() -> T>,
+    _p: PhantomData<fn(T) -> T>,
 }
 
 // SAFETY: Never changed after it was made.

@@ -11,7 +11,7 @@
 //! | Forget it | Nothing; the disk's removal waits for it forever |
 //! | Keep its disk, queue, css or data after the end | They are borrowed from it |
 //! | Share it between tasks | It is `Send`, not `Sync` |
-//! | Take its private data for another type | [`Request`] has the `T` of its tag set |
+//! | Take its private data for another type | [`Request`] has the `T` of its tag set, exactly |
 //! | Requeue it with nothing left of it | It ends |
 //! | Remove the disk that it is for | Nothing; the removal waits for it |
 
@@ -111,7 +111,8 @@ impl Op {
 /// `Pdu<T>`.
 pub struct Request<T: Operations> {
     rq: NonNull<bindings::request>,
-    _owns: PhantomData<T>,
+    // Not for subtypes, whose private data is another.
+    _p: PhantomData<fn(T) -> T>,
 }
 
 // SAFETY: A request may be ended by another task than the one that started it, and the private
@@ -129,7 +130,7 @@ impl<T: Operations> Request<T> {
         Self {
             // SAFETY: By the requirements of this function the pointer is not null.
             rq: unsafe { NonNull::new_unchecked(rq) },
-            _owns: PhantomData,
+            _p: PhantomData,
         }
     }
 

@@ -9,7 +9,7 @@
 //! | Free a tag set in use | The disk owns it, and drops it after its removal |
 //! | Use one for two disks | The disk takes it by value |
 //! | Move it | It is pinned |
-//! | Have private data with no room behind a request | Size and alignment are checked |
+//! | Have private data with no room behind a request | Size and alignment are checked, when compiled |
 //! | Ask for no tags, or for too many | blk-mq refuses, or gives fewer |
 
 use super::{operations::OperationsVTable, request::Pdu, Operations};
@@ -45,7 +45,8 @@ pub struct TagSetOptions {
 pub struct TagSet<T: Operations> {
     #[pin]
     inner: Opaque<bindings::blk_mq_tag_set>,
-    _p: PhantomData<T>,
+    // Not for subtypes, whose private data is another.
+    _p: PhantomData<fn(T) -> T>,
 }
 
 // SAFETY: A tag set may be freed by another task than the one that allocated it, and the request
@@ -62,7 +63,8 @@ impl<T: Operations> TagSet<T> {
         // The block layer places private data right behind `struct request`.
         const {
             assert!(core::mem::align_of::<Pdu<T>>() <= core::mem::align_of::<bindings::request>());
-            assert!(core::mem::size_of::<Pdu<T>>() <= u32::MAX as usize);
+            // With the request it must fit in what the block layer allocates at a time: 16 pages.
+            assert!(core::mem::size_of::<Pdu<T>>() <= bindings::PAGE_SIZE);
         };
         let mut flags = 0;
         if options.blocking {
