@@ -9,6 +9,26 @@
 //! The `kernel` crate has block drivers too. Its requests carry no data of the driver's and are
 //! reference counted, its disks have no operations, and their limits cannot change: a driver that
 //! passes requests on needs all of that, so [`block::mq`] starts from the request's owner instead.
+//!
+//! # Soundness
+//!
+//! At the head of each module a table says what safe code could try to go wrong, and what stops it.
+//! Where nothing does, but a deadlock or a leak is all that comes of it, it says so. What nothing stops
+//! and is worse is, here and with the `kernel` crate:
+//!
+//! | What safe code could try | What comes of it |
+//! | --- | --- |
+//! | Sleep under the RCU lock | What it protects goes; a debug kernel tells |
+//! | Forget what is registered, and have the module unloaded | The kernel calls code that is gone |
+//! | Forget a mutex's guard, and end the task | Who waits looks at the task, which is gone |
+//! | Have the module unloaded right after its last I/O | Below |
+//! | Have it unloaded in the last close of a removed disk | The disk goes after the module, maybe |
+//!
+//! When the last I/O of a disk ends nothing keeps the module any more, but a few instructions of the
+//! callback that ended it are still to be run. In an interrupt they are before the module goes: its
+//! memory is freed after a grace period. In a task that can be preempted, where some file systems end
+//! direct I/O, they are so if it is not kept off the CPU for all of the time that the close of the disk
+//! and the unloading take. The C drivers have the same.
 
 pub mod block;
 pub mod cgroup;

@@ -14,6 +14,8 @@
 //! | Unload the module meanwhile | An open file holds it: it is the `owner` |
 //! | Move a registered device | It is pinned |
 //! | Call from two tasks what is for one | [`Control`] is `Send` and `Sync` |
+//! | Take a minor number that is none | The C function checks: `EINVAL`, `EBUSY` |
+//! | Forget a registration, and have the module unloaded | Nothing; its operations are gone ([`crate`]) |
 
 use crate::bindings;
 use core::marker::PhantomData;
@@ -59,7 +61,7 @@ impl<T: Control> ControlRegistration<T> {
     ///
     /// # Errors
     ///
-    /// `EBUSY` when the minor number is taken.
+    /// `EBUSY` when the minor number is taken, `EINVAL` when it is above those of misc devices.
     ///
     /// Wraps the C function `misc_register`.
     pub fn new(minor: u32, name: &'static CStr, control: Arc<T>) -> impl PinInit<Self, Error> {

@@ -31,7 +31,7 @@ pub unsafe trait HoldsModule<M: ModuleMetadata> {}
 /// When it is dropped, rather than given [back](Self::put), the module stays for good: the code that
 /// gives back the last reference must not be the module's.
 #[must_use = "the module stays for good when this is dropped"]
-pub struct ModuleRef<M: ModuleMetadata>(PhantomData<M>);
+pub struct ModuleRef<M: ModuleMetadata>(PhantomData<fn(M) -> M>);
 
 impl<M: ModuleMetadata> ModuleRef<M> {
     /// Takes a reference.

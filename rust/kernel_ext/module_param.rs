@@ -14,6 +14,7 @@
 //! | Read a value as it is set | It is atomic |
 //! | Have a parameter that goes | It is `'static` |
 //! | Take another type for a parameter | `RawParam::new` pairs it with its operations |
+//! | Set a parameter that is not one, at boot | `RawSetup::new` and `IntParam::set_up` are `unsafe` |
 
 use crate::bindings;
 use kernel::{

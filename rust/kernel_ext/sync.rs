@@ -12,7 +12,7 @@
 //! | Lock data that may not change tasks | The mutex is `Send` and `Sync` if the data is `Send` |
 //! | Move the mutex | It is pinned |
 //! | Lock twice | Nothing; it deadlocks, as lockdep tells |
-//! | Forget a guard | Nothing; the next one waits forever |
+//! | Forget a guard | Nothing; the next one waits forever, or worse ([`crate`]) |
 
 use crate::bindings;
 use kernel::{

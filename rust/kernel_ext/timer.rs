@@ -14,6 +14,7 @@
 //! | Have a callback that borrows, or is for one task | It is `'static`, `Send` and `Sync` |
 //! | Change the callback's data as it runs | Both have `&self` |
 //! | Drop it in its callback | Nothing; the callback waits for itself |
+//! | Forget it, and have the module unloaded | Nothing; its callback is gone ([`crate`]) |
 
 use crate::{bindings, time::JiffiesInstant};
 use kernel::{prelude::*, static_lock_class, types::Opaque};

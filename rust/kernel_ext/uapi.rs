@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Interfaces with user space, as in the kernel's `uapi` crate.
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Copy out what is in no field | There is no padding: sizes are checked, when compiled |
+//! | Copy in what is no value | All fields are integers, and arrays of them |
 
 /// [`include/uapi/linux/loop.h`](srctree/include/uapi/linux/loop.h)
 pub mod loop_ {

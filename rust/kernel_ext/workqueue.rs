@@ -15,7 +15,7 @@
 //! | Queue what borrows, or is for one task | Items are `Send` and `'static` |
 //! | Queue an item while it is drained | Nothing; the item is leaked, with a warning |
 //! | Destroy or drain it in one of its items | Nothing; it waits for itself |
-//! | Forget it, and have the module unloaded | Nothing; the items' code is gone |
+//! | Forget it, and have the module unloaded | Nothing; the items' code is gone ([`crate`]) |
 
 use crate::bindings;
 use core::ptr::NonNull;

@@ -15,9 +15,9 @@
 //! | Remove a disk twice | Only dropping a [`Disk`] does, which is no `Clone` |
 //! | Remove a disk in its own callback | Nothing; most wait for themselves |
 //! | Keep an `ARef` when the disk is removed | The removal waits for it, unless the disk is open |
-//! | Forget a [`Disk`], and have the module unloaded | Nothing; its operations are gone |
+//! | Forget a [`Disk`], and have the module unloaded | Nothing; its operations are gone ([`crate`]) |
 //! | Remove a disk that is open | It goes with its last close |
-//! | Have the module unloaded in that close | Nothing; the disk goes after the module was let go of |
+//! | Have the module unloaded in that close | Nothing; the disk goes after that, maybe ([`crate`]) |
 //! | Free the tags before the requests end | The tag set goes after `del_gendisk`, which waits |
 //! | Send events of a disk that another task removes | `in_sysfs` is ahead of that, or does nothing |
 //! | Forget a [`UeventsSuppressed`] | Nothing; the disk sends none any more |

@@ -13,6 +13,7 @@
 //! | Probe in two tasks what is for one | [`Probe`] is `Send` and `Sync` |
 //! | Give a name that is too long, or goes | `EINVAL`; it is `'static` |
 //! | Give the number back in `probe` | Nothing; it deadlocks |
+//! | Forget a [`Major`], and have the module unloaded | Nothing; `probe` is gone ([`crate`]) |
 
 use crate::{bindings, block::bdev::DevT};
 use core::{marker::PhantomData, ptr};

@@ -12,6 +12,7 @@
 //! | Unfreeze twice | Dropping does, and [`Frozen`] is no `Clone` |
 //! | Unfreeze in another task | It is not `Send` |
 //! | Freeze the queue of a removed disk | The disk's reference keeps it; it stays frozen |
+//! | Use its tag set, which is gone then | Only running a queue does, and none is that stays frozen |
 //! | Freeze while one holds a request | Nothing; it waits forever |
 //! | Forget a [`Frozen`] | Nothing; I/O waits forever |
 

@@ -11,9 +11,12 @@
 //! | Free memory that the file uses | The bios end no earlier; the I/O has the array of segments |
 //! | Transfer what has no memory | Only reads and writes are: `EINVAL` |
 //! | Write to a file opened to be read | `EBADF` |
+//! | Read from a file opened to be written | Nothing; it is read, as the file's operations have it |
+//! | Ask a file not to wait that does not know how | Nothing; it may wait, or fail |
 //! | Ask for direct I/O where there is none | `EINVAL` |
 //! | Make I/O of one's own | [`Transfer`] is `unsafe`, and so is its `from_io` |
 //! | Serve I/O from its own device | Nothing; it waits for itself |
+//! | Have the module unloaded as the last I/O ends | Nothing, in a task that is preempted ([`crate`]) |
 
 use super::Op;
 use crate::{
