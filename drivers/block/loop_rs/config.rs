@@ -149,57 +149,109 @@ impl Range {
     }
 }
 
+/// What the limits of a device follow from.
+#[derive(Clone, Copy)]
+struct Below {
+    /// Direct I/O is to be used; what its offsets, and its memory, are aligned to.
+    direct: bool,
+    dio_offset_align: u32,
+    dio_mem_mask: u32,
+    read_only: bool,
+    has_fsync: bool,
+    honours_dsync: bool,
+    rotational: bool,
+    /// How many sectors can be discarded at a time, and in units of how many bytes.
+    discard: (u32, u32),
+}
+
+impl Below {
+    /// Asks the file, and what it is on. May sleep.
+    fn look(binding: &Binding) -> Self {
+        let file = binding.file();
+        // A discarded range reads as zeroes, on a device as in a file: both are `fallocate`, which
+        // writes zeroes where it must.
+        let (rotational, discard) = if let Some(bdev) = file.as_bdev() {
+            let discard = (bdev.write_zeroes_sectors(), bdev.discard_granularity());
+            (bdev.is_rotational(), discard)
+        } else {
+            let rotational = file.fs_device().is_some_and(|device| device.is_rotational);
+            let discard = if file.has_fallocate() {
+                file.fs_block_size()
+                    .map_or((0, 0), |size| (u32::MAX >> SECTOR_SHIFT, size))
+            } else {
+                (0, 0)
+            };
+            (rotational, discard)
+        };
+        Self {
+            direct: binding.flags.has(Flag::DIRECT_IO),
+            dio_offset_align: binding.backing.dio_offset_align(),
+            dio_mem_mask: binding.backing.dio_mem_mask(),
+            read_only: binding.flags.has(Flag::READ_ONLY),
+            has_fsync: file.has_fsync(),
+            honours_dsync: file.honours_dsync(),
+            rotational,
+            discard,
+        }
+    }
+
+    /// The block size, when `asked` is what user space asks for; 0 leaves that to us. The block layer
+    /// refuses what is none.
+    fn block_size(&self, asked: u32) -> u32 {
+        match asked {
+            0 if self.direct => self.dio_offset_align,
+            0 => SECTOR_SIZE,
+            size => size,
+        }
+    }
+
+    /// Whether flushes are to be sent, and writes with FUA: what is written can be made safe as for a
+    /// file that was opened with `O_DSYNC`, where the file system takes it from the kiocb.
+    fn cache(&self) -> (bool, bool) {
+        let cache = self.has_fsync && !self.read_only;
+        (cache, cache && self.honours_dsync)
+    }
+
+    /// Changes the limits to those of this; `asked` as for [`block_size`](Self::block_size).
+    fn limit(&self, limits: &mut QueueLimits, asked: u32) {
+        let (write_cache, fua) = self.cache();
+        let (sectors, granularity) = self.discard;
+        limits
+            .set_block_size(self.block_size(asked))
+            .set_write_cache(write_cache)
+            .set_fua(fua)
+            .set_rotational(self.rotational)
+            .set_discard(sectors, granularity)
+            .set_write_zeroes(sectors)
+            .set_dma_alignment(dma_mask(self.direct, self.dio_mem_mask));
+    }
+}
+
+/// Mask of the address bits that must be clear in memory: direct I/O hands it to the backing file as it
+/// is.
+fn dma_mask(direct: bool, dio_mem_mask: u32) -> u32 {
+    match direct {
+        true => dio_mem_mask.max(SECTOR_SIZE - 1),
+        false => SECTOR_SIZE - 1,
+    }
+}
+
 /// Sets the limits that follow from what a device is bound to. `block_size` 0 leaves that to us. May
 /// sleep.
 pub(crate) fn set_limits(limits: &mut QueueLimits, binding: &Binding, block_size: u32) {
-    let file = binding.file();
-    let block_size = match block_size {
-        0 if binding.flags.has(Flag::DIRECT_IO) => binding.backing.dio_offset_align(),
-        0 => SECTOR_SIZE,
-        size => size,
-    };
-
-    // A discarded range reads as zeroes, on a device as in a file: both are `fallocate`, which
-    // writes zeroes where it must.
-    let (sectors, granularity) = if let Some(bdev) = file.as_bdev() {
-        (bdev.write_zeroes_sectors(), bdev.discard_granularity())
-    } else if file.has_fallocate() {
-        match file.fs_block_size() {
-            Ok(size) => (u32::MAX >> SECTOR_SHIFT, size),
-            Err(_) => (0, 0),
-        }
-    } else {
-        (0, 0)
-    };
-
-    // What is written can be made safe as for a file that was opened with `O_DSYNC`, where the file
-    // system takes it from the kiocb.
-    let write_cache = file.has_fsync() && !binding.flags.has(Flag::READ_ONLY);
-    limits
-        .set_block_size(block_size)
-        .set_write_cache(write_cache)
-        .set_fua(write_cache && file.honours_dsync())
-        .set_rotational(match file.as_bdev() {
-            Some(bdev) => bdev.is_rotational(),
-            None => file.fs_device().is_some_and(|device| device.is_rotational),
-        })
-        .set_discard(sectors, granularity)
-        .set_write_zeroes(sectors);
-    set_dma_limit(limits, binding);
+    Below::look(binding).limit(limits, block_size);
 }
 
-/// Sets the alignment of memory: direct I/O hands it to the backing file as it is.
+/// Sets the alignment of memory alone.
 pub(crate) fn set_dma_limit(limits: &mut QueueLimits, binding: &Binding) {
-    limits.set_dma_alignment(if binding.flags.has(Flag::DIRECT_IO) {
-        binding.backing.dio_mem_mask().max(SECTOR_SIZE - 1)
-    } else {
-        SECTOR_SIZE - 1
-    });
+    let direct = binding.flags.has(Flag::DIRECT_IO);
+    limits.set_dma_alignment(dma_mask(direct, binding.backing.dio_mem_mask()));
 }
 
 #[kunit_tests(loop_rs_config)]
 mod tests {
     use super::*;
+    use kernel::page::PAGE_SIZE;
     use kernel_ext::uapi::loop_::{CompatLoopInfo, LoopInfo, OldInfo};
 
     const ALL: u32 =
@@ -393,5 +445,94 @@ mod tests {
         };
         assert_eq!(round_trip::<LoopInfo>(&device), Some(true));
         assert_eq!(round_trip::<CompatLoopInfo>(&device), None);
+    }
+
+    /// A file on a disk of 4096-byte blocks.
+    const FILE: Below = Below {
+        direct: false,
+        dio_offset_align: 4096,
+        dio_mem_mask: 4095,
+        read_only: false,
+        has_fsync: true,
+        honours_dsync: true,
+        rotational: false,
+        discard: (u32::MAX >> SECTOR_SHIFT, 4096),
+    };
+
+    #[test]
+    fn a_block_size_that_is_asked_for() {
+        let direct = Below {
+            direct: true,
+            ..FILE
+        };
+        // Those that are none reach the block layer, which refuses them.
+        for asked in [
+            1,
+            511,
+            512,
+            513,
+            1000,
+            4096,
+            PAGE_SIZE as u32 * 2,
+            65_536,
+            u32::MAX,
+        ] {
+            for below in [FILE, direct] {
+                let mut limits = QueueLimits::new();
+                below.limit(&mut limits, asked);
+                assert_eq!(limits.logical_block_size(), asked);
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_size_of_our_own() {
+        for (direct, align, size) in [
+            (false, 0, 512),
+            (false, 512, 512),
+            (false, 4096, 512),
+            (true, 512, 512),
+            (true, 4096, 4096),
+            (true, 65_536, 65_536),
+            // The block layer's default.
+            (true, 0, 0),
+        ] {
+            let below = Below {
+                direct,
+                dio_offset_align: align,
+                ..FILE
+            };
+            assert_eq!(below.block_size(0), size);
+        }
+    }
+
+    #[test]
+    fn memory_is_aligned_to_sectors_at_least() {
+        for (mem_mask, mask) in [(0, 511), (3, 511), (511, 511), (1023, 1023), (4095, 4095)] {
+            assert_eq!(dma_mask(true, mem_mask), mask);
+            assert_eq!(dma_mask(false, mem_mask), 511);
+        }
+    }
+
+    #[test]
+    fn what_can_be_made_safe() {
+        for (read_only, has_fsync, honours_dsync, expected) in [
+            (false, true, true, (true, true)),
+            (false, true, false, (true, false)),
+            (false, false, true, (false, false)),
+            (false, false, false, (false, false)),
+            (true, true, true, (false, false)),
+            (true, true, false, (false, false)),
+            (true, false, true, (false, false)),
+            (true, false, false, (false, false)),
+        ] {
+            let below = Below {
+                read_only,
+                has_fsync,
+                honours_dsync,
+                ..FILE
+            };
+            assert_eq!(below.cache(), expected);
+        }
     }
 }

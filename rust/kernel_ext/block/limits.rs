@@ -13,7 +13,7 @@
 //! | Release the lock in another task | [`LimitsUpdate`] is not `Send` |
 //! | Commit limits that contradict one another | The block layer validates them: `EINVAL` |
 //! | Start a second update | Nothing; it deadlocks |
-//! | Forget an update | Nothing; the lock stays taken, and the next update waits forever |
+//! | Forget an update | Nothing; the next one waits forever, or worse ([`crate`]) |
 
 use crate::{
     bindings,
@@ -179,5 +179,63 @@ impl Drop for LimitsUpdate<'_> {
     fn drop(&mut self) {
         // SAFETY: `limits_lock` is held by the type invariant.
         unsafe { bindings::queue_limits_cancel_update(self.queue.as_raw()) }
+    }
+}
+
+#[kunit_tests(kernel_ext_limits)]
+mod tests {
+    use super::*;
+
+    /// A size that is none is left to the block layer to refuse, for all it is the size of.
+    #[test]
+    fn one_block_size_for_all() {
+        for bytes in [0, 512, 513, 4096, bindings::PAGE_SIZE as u32 * 2, u32::MAX] {
+            let mut limits = QueueLimits::new();
+            limits.set_block_size(bytes);
+            assert_eq!(limits.logical_block_size(), bytes);
+            assert_eq!(limits.0.physical_block_size, bytes);
+            assert_eq!(limits.0.io_min, bytes);
+        }
+    }
+
+    #[test]
+    fn no_granularity_without_discard() {
+        for (sectors, granularity, expected) in [
+            (0, 0, 0),
+            (0, 4096, 0),
+            (0, u32::MAX, 0),
+            (1, 512, 512),
+            (u32::MAX, 4096, 4096),
+            // That is for the block layer to fill in.
+            (8, 0, 0),
+        ] {
+            let mut limits = QueueLimits::new();
+            limits.set_discard(sectors, granularity);
+            assert_eq!(limits.0.max_hw_discard_sectors, sectors);
+            assert_eq!(limits.0.discard_granularity, expected);
+            limits.set_discard(0, 0);
+            assert_eq!(limits.0.discard_granularity, 0);
+        }
+    }
+
+    #[test]
+    fn a_feature_is_set_and_cleared_alone() {
+        type Set = fn(&mut QueueLimits, bool) -> &mut QueueLimits;
+        const ALL: [(Set, u32); 3] = [
+            (QueueLimits::set_write_cache, bindings::BLK_FEAT_WRITE_CACHE),
+            (QueueLimits::set_fua, bindings::BLK_FEAT_FUA),
+            (QueueLimits::set_rotational, bindings::BLK_FEAT_ROTATIONAL),
+        ];
+        let all = ALL.iter().fold(0, |all, (_, feature)| all | feature);
+        for (set, feature) in ALL {
+            let mut limits = QueueLimits::new();
+            set(&mut limits, true);
+            assert_eq!(limits.0.features, feature);
+            for (set, _) in ALL {
+                set(&mut limits, true);
+            }
+            set(&mut limits, false);
+            assert_eq!(limits.0.features, all & !feature);
+        }
     }
 }
