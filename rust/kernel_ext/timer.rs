@@ -67,12 +67,17 @@ impl<C: Callback> Timer<C> {
         })
     }
 
+    fn as_raw(&self) -> *mut bindings::timer_list {
+        // By way of a pointer to the whole, as it is to lead back to that.
+        Opaque::cast_into(&raw const self.timer)
+    }
+
     /// Arms the timer for `expires`, unless it is armed for an earlier time already.
     ///
     /// Wraps the C function `timer_reduce`. Any context.
     pub fn reduce(&self, expires: JiffiesInstant) {
         // SAFETY: The timer is initialised by the type invariant.
-        unsafe { bindings::timer_reduce(self.timer.get(), expires.into_raw()) };
+        unsafe { bindings::timer_reduce(self.as_raw(), expires.into_raw()) };
     }
 
     /// Disarms the timer for good, and waits for its callback to return. May sleep. Not for the
@@ -85,7 +90,7 @@ impl<C: Callback> Timer<C> {
     pub fn shutdown(&self) {
         // SAFETY: The timer is initialised by the type invariant. Arming it has no effect from
         // here on.
-        unsafe { bindings::timer_shutdown_sync(self.timer.get()) };
+        unsafe { bindings::timer_shutdown_sync(self.as_raw()) };
     }
 
     /// # Safety
@@ -106,6 +111,6 @@ impl<C: Callback> PinnedDrop for Timer<C> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: The timer is initialised by the type invariant. It cannot be armed again, by
         // its callback either.
-        unsafe { bindings::timer_shutdown_sync(self.timer.get()) };
+        unsafe { bindings::timer_shutdown_sync(self.as_raw()) };
     }
 }

@@ -561,10 +561,15 @@ fn prepare<I: Transfer>(
     flags: IoFlags,
 ) -> *mut bindings::kiocb {
     let (bio, _) = this.bios();
-    // SAFETY: The bios are valid; all of them have the priority of the first.
-    let ioprio = unsafe { bio.as_ref() }.map_or(0, |bio| bio.bi_ioprio);
+    let ioprio = match bio.is_null() {
+        true => 0,
+        // SAFETY: The bios are valid until they end; all of them have the priority of the first.
+        false => unsafe { (*bio).bi_ioprio },
+    };
+    // By way of a pointer to the whole, as it is to lead back to that.
+    //
     // SAFETY: We own the I/O, so nobody else accesses this.
-    let iocb = unsafe { (*this.io()).iocb.get() };
+    let iocb = UnsafeCell::raw_get(unsafe { &raw const (*this.io()).iocb });
     // SAFETY: As above.
     unsafe {
         iocb.write(bindings::kiocb {

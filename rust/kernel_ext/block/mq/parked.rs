@@ -111,7 +111,7 @@ impl<T: Operations> Request<T> {
         // outlive it.
         //
         // SAFETY: As above.
-        let of_another = unsafe { head.as_ref().is_some_and(|bio| bio.bi_bdev != (*rq).part) };
+        let of_another = !head.is_null() && unsafe { (*head).bi_bdev != (*rq).part };
         let account_outlives = rq_flags & bindings::RQF_IO_STAT != 0 && of_another;
         if head.is_null()
             || account_outlives

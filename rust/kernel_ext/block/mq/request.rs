@@ -225,17 +225,16 @@ impl<T: Operations> Request<T> {
     /// it mostly holds a file system's metadata, also when that does not say so.
     fn is_of_device_cache(&self) -> bool {
         let (bio, _) = self.bios();
+        if bio.is_null() || !matches!(self.op(), Op::Read | Op::Write) {
+            return false;
+        }
         // SAFETY: By the type invariant the request's bios are valid, and those of a read or a write
         // have data. A page that is read or written stays one, and its folio's mapping is looked at,
         // not followed.
         unsafe {
-            let bio = match bio.as_ref() {
-                Some(bio) if matches!(self.op(), Op::Read | Op::Write) => bio,
-                _ => return false,
-            };
-            let page = (*bio.bi_io_vec.add(bio.bi_iter.bi_idx as usize)).bv_page;
+            let page = (*(*bio).bi_io_vec.add((*bio).bi_iter.bi_idx as usize)).bv_page;
             let folio = bindings::page_folio(page);
-            (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping == (*bio.bi_bdev).bd_mapping
+            (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping == (*(*bio).bi_bdev).bd_mapping
         }
     }
 
