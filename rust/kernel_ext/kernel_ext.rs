@@ -24,11 +24,12 @@
 //! | Have the module unloaded right after its last I/O | Below |
 //! | Have it unloaded in the last close of a removed disk | The disk goes after the module, maybe |
 //!
-//! When the last I/O of a disk ends nothing keeps the module any more, but a few instructions of the
-//! callback that ended it are still to be run. In an interrupt they are before the module goes: its
-//! memory is freed after a grace period. In a task that can be preempted, where some file systems end
-//! direct I/O, they are so if it is not kept off the CPU for all of the time that the close of the disk
-//! and the unloading take. The C drivers have the same.
+//! When the last I/O of a disk ends nothing keeps the module any more, but the end of the callback that
+//! ended it is still to be run. That is under the RCU lock, or in an interrupt, and the memory of a
+//! module is freed after a grace period. What is left are the instructions by which the callback returns
+//! when it has released the lock: in a task, where some file systems end direct I/O, that is preempted
+//! just there, and not run again until the disk is closed and the module unloaded. C drivers have all
+//! of the callback there.
 
 pub mod block;
 pub mod cgroup;

@@ -16,7 +16,7 @@
 //! | Ask for direct I/O where there is none | `EINVAL` |
 //! | Make I/O of one's own | [`Transfer`] is `unsafe`, and so is its `from_io` |
 //! | Serve I/O from its own device | Nothing; it waits for itself |
-//! | Have the module unloaded as the last I/O ends | Nothing, in a task that is preempted ([`crate`]) |
+//! | Have the module unloaded as the last I/O ends | Its completion holds the RCU lock ([`crate`]) |
 
 use super::Op;
 use crate::{
@@ -35,6 +35,7 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{Atomic, Full, Relaxed},
+        rcu,
     },
 };
 
@@ -646,6 +647,8 @@ unsafe fn call(
 ///
 /// `iocb` is the kiocb of an I/O of type `I` that was submitted.
 unsafe extern "C" fn ki_complete<I: Transfer>(iocb: *mut bindings::kiocb, ret: c_long) {
+    // With the last I/O goes what keeps the module; its memory goes a grace period after that.
+    let _rcu = rcu::read_lock();
     // The kiocb is the first field.
     let io = iocb.cast::<FileIo>();
     // SAFETY: The result is the completion's to write until it has dropped its count.
