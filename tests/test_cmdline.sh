@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Built in, with parameters on the kernel's command line, one of them nonsense.
+# Built in, with parameters on the kernel's command line, two of them nonsense.
 #
 # tier: built in
-# vm: --append loop_rs.hw-queue-depth=32 --append loop_rs.max_part=5 --append loop_rs.idle_worker_timeout_ms=0 --append max_loop=3
+# vm: --append loop_rs.hw-queue-depth=32 --append loop_rs.max_part=5 --append loop_rs.idle_worker_timeout_ms=0 --append max_loop=3 --append max_loop=many
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -12,7 +12,8 @@
 
 MOD=/sys/module/$DRIVER
 
-# max_part is rounded up; what can't be is told, and the default stays.
+# max_part is rounded up; what can't be is told, but for max_loop alone, and nothing changes; init
+# gets none of it.
 parameters() {
 	want "parameters" "$(cd "$MOD/parameters" && grep . * | xargs)" \
 		"hw_queue_depth:32 idle_worker_timeout_ms:60000 max_loop:3 max_part:7"

@@ -72,7 +72,8 @@ impl IntParam {
         Ok(())
     }
 
-    /// Sets it from what follows its name on the kernel's command line; 1 when it could be.
+    /// Sets it from what follows its name on the kernel's command line, if that is a value for it.
+    /// Returns 1 in any case: with 0 the kernel would hand it to init.
     ///
     /// # Safety
     ///
@@ -80,7 +81,8 @@ impl IntParam {
     #[doc(hidden)]
     pub unsafe fn set_up(&self, val: *const c_char) -> c_int {
         // SAFETY: By the requirements of this function.
-        unsafe { self.parse(val) }.is_ok().into()
+        let _ = unsafe { self.parse(val) };
+        1
     }
 }
 
