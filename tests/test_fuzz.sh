@@ -3,8 +3,8 @@
 #
 # Random calls of all kinds, by a crowd of processes and by a user without rights.
 #
-#   FUZZ_CALLS  how many calls in all (default 12000)
-#   FUZZ_SEED   the same calls again as the test printed (default: of the time)
+#   FUZZ_CALLS  about how many calls in all (default 30000)
+#   FUZZ_SEED   the same calls again as the test printed (default: by chance)
 #
 # tier: long
 #
@@ -12,16 +12,15 @@
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
-CALLS=${FUZZ_CALLS:-12000}
-SEED=()
-[ -z "${FUZZ_SEED:-}" ] || SEED=(--seed "$FUZZ_SEED")
+CALLS=${FUZZ_CALLS:-30000}
+SEED=${FUZZ_SEED:-$SRANDOM}
 
 # Waiting for RCU is most of what a device takes to come and go.
 EXPEDITED=/sys/kernel/rcu_expedited
 
 # fuzz WHERE CALLS OPTIONS...: a directory on tmpfs, or on a disk.
 fuzz() {
-	local where=$1 calls=$2 rc=0
+	local where=$1 calls=$2 pid rc=0
 
 	shift 2
 	case $where in
@@ -30,8 +29,14 @@ fuzz() {
 	esac
 	mkdir "$T/fs/d"
 	[ "$DRIVER" != loop ] || set -- --no-nesting "$@"
-	"$LIB_DIR/loop_fuzz" "${SEED[@]}" --calls "$calls" "$@" "$T/fs/d" || rc=$?
+	"$LIB_DIR/loop_fuzz" --seed "$SEED" --calls "$calls" --progress 30 "$@" "$T/fs/d" \
+		>"$T/out" 2>"$T/progress" 3>&- &
+	pid=$!
+	tail -f --pid=$pid "$T/progress" | sed -u 's/^/# progress: /' >&3 &
+	wait $pid || rc=$?
+	cat "$T/out"
 	[ "$rc" -eq 0 ] || fail "loop_fuzz $* ended with $rc"
+	sed -n 's/^# \([0-9]* calls\)/'"$*, $where: "'\1/p' "$T/out" >>"$T/calls"
 	# The driver has let go of the files.
 	wait_for 10 umount "$T/fs"
 	driver_unload
@@ -39,14 +44,24 @@ fuzz() {
 }
 
 test_begin 4
+lib_diag "FUZZ_SEED=$SEED"
+# Past what captures the output of a case.
+exec 3>&1
+: >"$T/calls"
 [ ! -w $EXPEDITED ] || echo 1 >$EXPEDITED
 mkdir "$T/fs"
 need_driver max_loop=2
 
-check "a crowd, files in memory" fuzz tmpfs $((CALLS / 2)) crowd
-check "a crowd, files on a disk" fuzz ext4 $((CALLS / 2)) crowd
-check "a user without rights" fuzz tmpfs $((CALLS / 4)) user
-check "what is copied out" fuzz tmpfs $((CALLS / 10)) copied
+# Several I/Os that are submitted together are one of what it is asked for: a call of the crowd's
+# is two, on average.
+check "a crowd, files in memory" fuzz tmpfs $((CALLS * 21 / 100)) crowd
+check "a crowd, files on a disk" fuzz ext4 $((CALLS * 21 / 100)) crowd
+check "a user without rights" fuzz tmpfs $((CALLS / 10)) user
+check "what is copied out" fuzz tmpfs $((CALLS / 30)) copied
+
+sed 's/^/# progress: /' "$T/calls"
+awk -F ': ' '{ n += $2 } END { print "# progress: " n " calls in all" }' "$T/calls"
+exec 3>&-
 
 [ ! -w $EXPEDITED ] || echo 0 >$EXPEDITED
 test_end

@@ -6,6 +6,7 @@ use crate::{
     acts::KINDS,
     files,
     lane::{Lane, Process, World, LANES},
+    progress::Progress,
     rng::Rng,
     shared::Fault,
     Options, Report,
@@ -96,7 +97,7 @@ fn stacks(pid: Pid) -> Vec<String> {
     text
 }
 
-fn supervise(options: &Options, world: &World) -> Result<End, String> {
+fn supervise(options: &Options, world: &World, progress: &mut Progress) -> Result<End, String> {
     let limit = LIMIT * crate::slow() as u32;
     let mut rng = Rng::new(world.seed, usize::MAX, 0);
     let mut kill_at = Instant::now() + Duration::from_millis(rng.below(800));
@@ -107,6 +108,11 @@ fn supervise(options: &Options, world: &World) -> Result<End, String> {
     }
     while !running.is_empty() {
         sleep(Duration::from_millis(10));
+        progress.look(
+            (0..options.processes)
+                .flat_map(|index| begun(world, index))
+                .sum(),
+        );
         let mut still = Vec::new();
         for mut child in running {
             match waitpid(child.pid, Some(WaitPidFlag::WNOHANG)) {
@@ -162,9 +168,14 @@ fn supervise(options: &Options, world: &World) -> Result<End, String> {
 /// device and allocating a range of it, one in fifty does.
 const ENOUGH: u32 = 500;
 
-pub fn run(options: &Options, world: &World, report: &mut Report) -> Result<(), String> {
+pub fn run(
+    options: &Options,
+    world: &World,
+    progress: &mut Progress,
+    report: &mut Report,
+) -> Result<(), String> {
     let start = Instant::now();
-    let end = supervise(options, world)?;
+    let end = supervise(options, world, progress)?;
     let took = start.elapsed();
     // Whatever else is wrong, the devices should not stay.
     let left = files::clean();

@@ -9,6 +9,7 @@ mod copied;
 mod crowd;
 mod files;
 mod lane;
+mod progress;
 mod quiet;
 mod rng;
 mod shared;
@@ -20,6 +21,7 @@ mod uapi;
 mod user;
 
 use lane::World;
+use progress::Progress;
 use shared::Shared;
 use std::{
     env,
@@ -53,6 +55,7 @@ copied  by one process: each byte that is copied out is the same twice over
 --processes N  (default 4) of the crowd
 --devices N    (default 5) that the crowd uses
 --lane N       only this one's calls; there are two in a process
+--progress N   (default: never) tell on stderr how far it is every N seconds
 --no-kill      let the processes live
 --no-nesting   do not attach partitions of loop devices: the C driver hangs
                when one is attached to its own device
@@ -67,6 +70,7 @@ pub struct Options {
     pub processes: usize,
     pub devices: u64,
     pub lane: Option<usize>,
+    pub progress: Option<u64>,
     pub kill: bool,
     pub nesting: bool,
     pub verbose: bool,
@@ -114,6 +118,7 @@ fn options(args: impl Iterator<Item = String>) -> Result<(Options, Vec<String>),
         processes: 4,
         devices: 5,
         lane: None,
+        progress: None,
         kill: true,
         nesting: true,
         verbose: false,
@@ -126,6 +131,7 @@ fn options(args: impl Iterator<Item = String>) -> Result<(Options, Vec<String>),
             "--processes" => options.processes = parse(&arg, args.next())?,
             "--devices" => options.devices = parse(&arg, args.next())?,
             "--lane" => options.lane = Some(parse(&arg, args.next())?),
+            "--progress" => options.progress = Some(parse(&arg, args.next())?),
             "--no-kill" => options.kill = false,
             "--no-nesting" => options.nesting = false,
             "--verbose" => options.verbose = true,
@@ -170,10 +176,11 @@ fn run(options: &Options, what: &str, dir: &str) -> Result<Report, String> {
         verbose: options.verbose,
     };
     let mut report = Report::default();
+    let mut progress = Progress::new(options, what);
     match what {
-        "crowd" => crowd::run(options, &world, &mut report)?,
-        "user" => user::run(options, &world, &mut report)?,
-        _ => quiet::run(options, &world, &mut report)?,
+        "crowd" => crowd::run(options, &world, &mut progress, &mut report)?,
+        "user" => user::run(options, &world, &mut progress, &mut report)?,
+        _ => quiet::run(options, &world, &mut progress, &mut report)?,
     }
     Ok(report)
 }

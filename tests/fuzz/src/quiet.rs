@@ -5,6 +5,7 @@
 use crate::{
     acts, copied, files, lane,
     lane::World,
+    progress::Progress,
     rng::Rng,
     sys::{self, Abi, Arena},
     uapi::{self, CompatLoopInfo, LoopConfig, LoopInfo, LoopInfo64, Plain},
@@ -113,7 +114,12 @@ fn name(rng: &mut Rng) -> [u8; 64] {
     name
 }
 
-pub fn run(options: &Options, world: &World, report: &mut Report) -> Result<(), String> {
+pub fn run(
+    options: &Options,
+    world: &World,
+    progress: &mut Progress,
+    report: &mut Report,
+) -> Result<(), String> {
     let device = "/dev/loop0";
     let fd = lane::open(device, libc::O_RDWR).map_err(|errno| format!("{device}: {errno}"))?;
     let file = lane::open(world.dir.join("table"), libc::O_RDWR)
@@ -158,12 +164,13 @@ pub fn run(options: &Options, world: &World, report: &mut Report) -> Result<(), 
         let mut name = info.file_name;
         name[63] = 0;
         quiet.all((0, info.offset, info.flags, name));
+        progress.look(quiet.copied);
     }
     drop((fd, file));
     let left = files::clean();
     report.note(&format!(
-        "{} times copied out, of {set} states",
-        quiet.copied
+        "{} calls that copy out, of {set} states, seed {}",
+        quiet.copied, options.seed
     ));
     report.case(
         "what is copied out is what was set, and no more",

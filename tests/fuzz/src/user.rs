@@ -6,19 +6,22 @@ use crate::{
     acts::{self, Act, KINDS},
     files,
     lane::{self, Lane, Process, World},
+    progress::Progress,
     sys::{self, Abi, Arena},
     uapi::{self, LoopConfig, LoopInfo64, Plain},
     Options, Report,
 };
 use nix::{
     errno::Errno::{self, *},
-    sys::wait::{waitpid, WaitStatus},
+    sys::wait::{waitpid, WaitPidFlag, WaitStatus},
     unistd::{fork, setgroups, setresgid, setresuid, ForkResult, Gid, Uid},
 };
 use std::{
     fs,
     os::fd::{AsRawFd, OwnedFd, RawFd},
-    sync::Arc,
+    sync::{atomic::Ordering::Relaxed, Arc},
+    thread::sleep,
+    time::Duration,
 };
 
 const NOBODY: u32 = 65534;
@@ -158,7 +161,12 @@ fn child(options: &Options, world: &World, fds: Vec<OwnedFd>) -> Result<(), Stri
     Ok(())
 }
 
-pub fn run(options: &Options, world: &World, report: &mut Report) -> Result<(), String> {
+pub fn run(
+    options: &Options,
+    world: &World,
+    progress: &mut Progress,
+    report: &mut Report,
+) -> Result<(), String> {
     let control = files::control()?;
     for nr in [BOUND, UNBOUND] {
         let ret = sys::ioctl(
@@ -194,7 +202,18 @@ pub fn run(options: &Options, world: &World, report: &mut Report) -> Result<(), 
     let end = match unsafe { fork() } {
         Ok(ForkResult::Parent { child }) => {
             drop(inherited);
-            waitpid(child, None)
+            loop {
+                match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+                    Ok(WaitStatus::StillAlive) => sleep(Duration::from_millis(10)),
+                    end => break end,
+                }
+                progress.look(
+                    [0, 1]
+                        .map(|lane| world.shared.begun(lane).load(Relaxed))
+                        .iter()
+                        .sum(),
+                );
+            }
         }
         Ok(ForkResult::Child) => {
             let rc = child(options, world, inherited).map_or_else(
