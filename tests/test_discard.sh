@@ -151,6 +151,34 @@ discard_off() {
 	[ "$(<"/sys/block/$L/queue/discard_max_bytes")" -eq 0 ]
 }
 
+# Nothing may free the blocks of a file that is swapped to, which is no reason not to try again.
+swapped_to() {
+	skip_on_c "it frees blocks that are swapped to"
+	prepare ext4
+	chmod 600 "$FILE"
+	mkswap "$FILE"
+	cp "$FILE" "$T/model"
+	trap 'swapoff "$FILE"' EXIT
+	# The last to be used.
+	swapon --priority 0 "$FILE"
+	want_error "ioctl failed: Input/output error" blkdiscard -f -o $MIB -l $MIB "$LOOP"
+	want_error "ioctl failed: Input/output error" \
+		blkdiscard -f --zeroout -o $MIB -l $MIB "$LOOP"
+	want_error "Input/output error" fallocate --punch-hole -o $MIB -l $MIB "$LOOP"
+	dmesg | grep "$L: freeing space of $FILE failed .*errno 26" ||
+		fail "nothing in the log"
+	swapoff "$FILE"
+	trap - EXIT
+	holds
+	! discard_off || fail "it is taken for a file without discard"
+	blkdiscard -f -o $MIB -l $MIB "$LOOP"
+	zero_model $MIB $MIB
+	blkdiscard -f --zeroout -o $((3 * MIB)) -l $MIB "$LOOP"
+	zero_model $((3 * MIB)) $MIB
+	holds
+	finish
+}
+
 # A block device without write-zeroes offers none; its data stays.
 bdev_without() {
 	local conf=/sys/kernel/config/nullb/lrs-nullb dev=/dev/lrs-nullb
@@ -171,7 +199,7 @@ bdev_without() {
 	rmmod null_blk
 }
 
-test_begin 9
+test_begin 10
 LIB_DMS+=(loop_rs-vfat)
 mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
 need_driver
@@ -184,6 +212,7 @@ check "discard of all of a window" discard_offset tmpfs
 check "write-zeroes and punch-hole on ext4" zeroes ext4
 check "fstrim of a file system on it" trim
 check "discard where the file system punches no holes" unsupported
+check "discard of a file that is swapped to" swapped_to
 check "discard over a block device without it" bdev_without
 
 test_end
