@@ -33,7 +33,8 @@ static inline int64_t number(const char *s)
 	return n;
 }
 
-static uint64_t rng;
+/* One for all files of a program. */
+uint64_t rng __attribute__((weak));
 
 static inline uint32_t rnd(uint32_t below)
 {
