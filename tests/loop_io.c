@@ -12,6 +12,9 @@
  *   loop_io deep DEV SIZE SEED DEPTH COUNT
  *	COUNT direct reads of a block at random, DEPTH of them in flight, submitted one
  *	by one; DEV must have what pattern wrote
+ *   loop_io order DEV COUNT
+ *	COUNT direct writes of a block, not side by side, all in flight, submitted one
+ *	by one; prints which they are as they end, a number each, counted from 0
  *   loop_io add N, loop_io remove N
  *	make the loop device of that number, or remove it
  *   loop_io memory MIB READY GO
@@ -438,6 +441,55 @@ static int deep(const char *dev, uint64_t size, uint64_t seed, int depth, int co
 	return 0;
 }
 
+static int order(const char *dev, int count)
+{
+	int fd = open(dev, O_WRONLY | O_DIRECT), i;
+	struct iocb iocbs[BATCH], *ptr;
+	struct io_event events[BATCH];
+	aio_context_t ctx = 0;
+	uint8_t *buf;
+	long n, k;
+
+	if (fd < 0)
+		die("open %s: %m", dev);
+	if (count < 1 || count > BATCH)
+		die("bad count");
+	if (posix_memalign((void **)&buf, PAGE, PAGE))
+		die("no memory");
+	memset(buf, 0, PAGE);
+	if (syscall(SYS_io_setup, count, &ctx))
+		die("io_setup: %m");
+	for (i = 0; i < count; i++) {
+		iocbs[i] = (struct iocb) {
+			.aio_data = i,
+			.aio_lio_opcode = IOCB_CMD_PWRITE,
+			.aio_fildes = fd,
+			.aio_buf = (uintptr_t)buf,
+			.aio_nbytes = PAGE,
+			.aio_offset = 2ull * PAGE * i,
+		};
+		ptr = &iocbs[i];
+		if (syscall(SYS_io_submit, ctx, 1L, &ptr) != 1)
+			die("io_submit: %m");
+	}
+	for (i = 0; i < count; i += n) {
+		n = syscall(SYS_io_getevents, ctx, 1, count - i, events, NULL);
+		if (n < 0 && errno == EINTR) {
+			n = 0;
+			continue;
+		}
+		if (n <= 0)
+			die("io_getevents: %m");
+		for (k = 0; k < n; k++) {
+			if (events[k].res != (__s64)PAGE)
+				die("write %llu: result %lld", (unsigned long long)events[k].data,
+				    (long long)events[k].res);
+			printf("%llu\n", (unsigned long long)events[k].data);
+		}
+	}
+	return 0;
+}
+
 static int control(unsigned long cmd, int number)
 {
 	int fd = open("/dev/loop-control", O_RDWR);
@@ -463,6 +515,8 @@ int main(int argc, char **argv)
 	if (argc == 7 && !strcmp(argv[1], "deep"))
 		return deep(argv[2], strtoull(argv[3], NULL, 0), strtoull(argv[4], NULL, 0),
 			    atoi(argv[5]), atoi(argv[6]));
+	if (argc == 4 && !strcmp(argv[1], "order"))
+		return order(argv[2], atoi(argv[3]));
 	if (argc == 5 && !strcmp(argv[1], "memory"))
 		return memory(strtoull(argv[2], NULL, 0) << 20, argv[3], argv[4]);
 	if (argc == 5 && !strcmp(argv[1], "zeroed"))

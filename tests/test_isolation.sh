@@ -167,16 +167,55 @@ crowd() {
 		mkdir "$PARENT/n$i"
 		neighbour "$PARENT/n$i" $((4 * MIB + i * 64 * 4096)) 64
 	done
-	wait_for 60 in_flight $((4 * 64))
-	done=$(worker_stat "$L" /victim "done")
-	parked=$(worker_stat "$L" /victim parked)
-	cg_run "$PARENT/victim" "$LIB_DIR/loop_io" deep "$LOOP" $((4 * MIB)) 7 16 1000
+	# Nearly all of it: while they come, what they hold changes.
+	wait_for 60 in_flight $((7 * 64))
+	# Not the name of one whose worker can be reaped meanwhile.
+	mkdir "$PARENT/alone"
+	cg_run "$PARENT/alone" "$LIB_DIR/loop_io" deep "$LOOP" $((4 * MIB)) 7 16 1000
 	in_flight $((4 * 64)) || fail "they were not stuck: this shows nothing"
-	done=$(($(worker_stat "$L" /victim "done") - done))
-	parked=$(($(worker_stat "$L" /victim parked) - parked))
+	done=$(worker_stat "$L" /alone "done")
+	parked=$(worker_stat "$L" /alone parked)
 	want "the victim's requests" "$done" 1000
+	echo "$parked of them parked"
 	[ "$parked" -le 250 ] || fail "$parked of them parked: $(<"/sys/kernel/debug/loop_rs/$L/workers")"
 	fsfreeze -u "$T/fs"
+	neighbours_end
+	detach
+	tear_down
+}
+
+# Who has tags taken from it is served in the order in which it asked, nevertheless: no write ends
+# next after the one that came next after it.
+in_order() {
+	local i n=56 pid moved
+
+	skip_on_c "it takes no tags"
+	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
+	# Without the workers of those before, among whom to look for who holds many tags.
+	driver_unload
+	driver_load max_loop=1
+	set_up
+	# Through the page cache a write is over before the worker goes on with the next one.
+	attach --direct-io=off "$T/fs/file"
+	fsfreeze -f "$T/fs"
+	# Fewer than it may keep, so that none of them is parked when it is submitted.
+	mkdir "$PARENT/ordered"
+	cg_run "$PARENT/ordered" "$LIB_DIR/loop_io" order "$LOOP" $n >"$T/order" 2>&1 &
+	pid=$!
+	wait_for 30 in_flight $n
+	want "parked at first" "$(worker_stat "$L" /ordered parked)" 0
+	for ((i = 0; i < 8; i++)); do
+		mkdir "$PARENT/n$i"
+		neighbour "$PARENT/n$i" $((4 * MIB + i * 64 * 4096)) 64
+	done
+	wait_for 60 in_flight $((n + 6 * 64))
+	moved=$(worker_stat "$L" /ordered parked)
+	want_ge "tags taken from it" "$moved" 2
+	fsfreeze -u "$T/fs"
+	wait $pid || fail "$(<"$T/order")"
+	want "writes" "$(wc -l <"$T/order")" $n
+	awk 'NR > 1 && $1 == last - 1 { wrong = 1 } { last = $1 } END { exit wrong }' "$T/order" ||
+		fail "$moved were parked, and they ended in this order: $(xargs <"$T/order")"
 	neighbours_end
 	detach
 	tear_down
@@ -228,7 +267,7 @@ alone() {
 	tear_down
 }
 
-test_begin 7
+test_begin 8
 LIB_CGROUPS+=("$PARENT")
 need_driver
 
@@ -236,6 +275,7 @@ check "one neighbour throttled, backing I/O direct" throttled 1 on
 check "six neighbours throttled, backing I/O direct" throttled 6 on
 check "the root stuck on a frozen file system" frozen
 check "many stuck, and one that is not" crowd
+check "tags taken from one that is stuck" in_order
 check "I/O without a tag is waited for, and counted once" waited_for
 check "one alone at depth, verified, backing I/O direct" alone on
 check "one alone at depth, verified, backing I/O buffered" alone off

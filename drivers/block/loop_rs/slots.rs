@@ -139,20 +139,20 @@ impl Slot {
         self.parking
             .keep(&mut shared.parking, &mut parked.data_mut().kept);
         match past {
-            // It came before what was parked. Of several the first to go is the last to be served,
-            // for which the list would have to be walked: they wait for their cgroup's limit anyway.
+            // It came before what was parked.
             Past::Moved => self.parked.push_front(parked),
             _ => self.parked.push_back(parked),
         }
         self.received = self.received.wrapping_add(1);
     }
 
-    /// Gives up a request that only waits, with its tag, when there are more than `enough` of them.
+    /// Gives up a request that only waits, with its tag, when there are more than `enough` of them: the
+    /// last, so that it's in its place in front of what is parked.
     fn give_up(&mut self, enough: u32) -> Option<Request<LoopOps>> {
         if self.tags.get() <= enough || self.parking.get() >= tags::MAX_PARKED {
             return None;
         }
-        let mut rq = self.pending.pop_front()?;
+        let mut rq = self.pending.pop_back()?;
         self.received = self.received.wrapping_sub(1);
         rq.data_mut().kept.give_back();
         Some(rq)

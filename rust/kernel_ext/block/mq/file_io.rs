@@ -95,8 +95,9 @@ const KEEP_BVECS: usize = 64;
 #[repr(C)]
 pub struct FileIo {
     iocb: UnsafeCell<bindings::kiocb>,
-    /// The link of the list that the I/O is on.
+    /// The links of the list that the I/O is on.
     pub(super) next: *mut FileIo,
+    pub(super) prev: *mut FileIo,
     /// The segments of an I/O of several bios.
     bvecs: KVec<bindings::bio_vec>,
     /// A reference, owned from submission until completion.
@@ -112,6 +113,7 @@ impl FileIo {
         Self {
             iocb: UnsafeCell::new(pin_init::zeroed()),
             next: core::ptr::null_mut(),
+            prev: core::ptr::null_mut(),
             bvecs: KVec::new(),
             file: NonNull::dangling(),
             result: Ok(0),

@@ -17,14 +17,15 @@
 use super::file_io::{FileIo, Transfer};
 use core::{marker::PhantomData, ptr};
 
-/// A first-in, first-out list of requests, or of parked I/O, for which nothing is allocated.
+/// A list of requests, or of parked I/O, open at both ends, for which nothing is allocated.
 ///
 /// What is left on it when it is dropped is dropped, which ends it with an I/O error.
 ///
 /// # Invariants
 ///
 /// `head` and `tail` are both null, or they are the ends of a chain of I/O linked through `next`,
-/// the last of which has a null link, all owned by the list.
+/// the last of which has a null link, all owned by the list. Each but the first has the one before it
+/// in `prev`.
 pub struct TransferList<I: Transfer> {
     head: *mut FileIo,
     tail: *mut FileIo,
@@ -56,15 +57,19 @@ impl<I: Transfer> TransferList<I> {
     pub fn push_back(&mut self, io: I) {
         let last = io.io();
         io.forget();
-        // SAFETY: The I/O is the list's now, and its link for its owner to use.
-        unsafe { (*last).next = ptr::null_mut() };
+        // SAFETY: The I/O is the list's now, and its links for its owner to use.
+        unsafe {
+            (*last).next = ptr::null_mut();
+            (*last).prev = self.tail;
+        }
         if self.tail.is_null() {
             self.head = last;
         } else {
             // SAFETY: By the type invariant the tail belongs to I/O that the list owns.
             unsafe { (*self.tail).next = last };
         }
-        // INVARIANT: The new last one has a null link, and the one before it, if any, links to it.
+        // INVARIANT: The new last one has a null link, and the one before it, if any, links to it and
+        // is in its `prev`.
         self.tail = last;
     }
 
@@ -72,13 +77,16 @@ impl<I: Transfer> TransferList<I> {
     pub fn push_front(&mut self, io: I) {
         let first = io.io();
         io.forget();
-        // SAFETY: The I/O is the list's now, and its link for its owner to use.
+        // SAFETY: The I/O is the list's now, and its links for its owner to use.
         unsafe { (*first).next = self.head };
-        // INVARIANT: The new first one links to the one that was, or is the last one, with a null
-        // link.
-        if self.tail.is_null() {
+        if self.head.is_null() {
             self.tail = first;
+        } else {
+            // SAFETY: By the type invariant the head belongs to I/O that the list owns.
+            unsafe { (*self.head).prev = first };
         }
+        // INVARIANT: The new first one links to the one that was, which has it in its `prev`, or is
+        // the last one, with a null link.
         self.head = first;
     }
 
@@ -88,6 +96,8 @@ impl<I: Transfer> TransferList<I> {
             return None;
         }
         let first = self.head;
+        // INVARIANT: The next one, if any, is the first, of which `prev` does not matter.
+        //
         // SAFETY: By the type invariant the head belongs to I/O that the list owns, and its link is
         // set.
         self.head = unsafe { (*first).next };
@@ -97,6 +107,31 @@ impl<I: Transfer> TransferList<I> {
         // SAFETY: The list owned the I/O, which was given up when it was added, and no longer links
         // to it.
         Some(unsafe { I::from_io(first) })
+    }
+
+    /// Takes the I/O at the end.
+    pub fn pop_back(&mut self) -> Option<I> {
+        if self.tail.is_null() {
+            return None;
+        }
+        let last = self.tail;
+        if self.head == last {
+            // INVARIANT: It was the only one.
+            self.head = ptr::null_mut();
+            self.tail = ptr::null_mut();
+        } else {
+            // SAFETY: By the type invariant all I/O on the list is owned by it, and the last one,
+            // which is not the first, has the one before it in `prev`.
+            //
+            // INVARIANT: That one is the last then, with a null link.
+            unsafe {
+                self.tail = (*last).prev;
+                (*self.tail).next = ptr::null_mut();
+            }
+        }
+        // SAFETY: The list owned the I/O, which was given up when it was added, and no longer links
+        // to it.
+        Some(unsafe { I::from_io(last) })
     }
 
     /// Takes all, leaving the list empty.
