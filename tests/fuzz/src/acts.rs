@@ -388,8 +388,9 @@ pub const KINDS: &[Kind] = &[
         name: "read, write, fsync",
         weights: [90, 550],
         make: io,
+        // EFAULT is for direct I/O of less than a block, when the block was shorter at first.
         errors: &[
-            EBADF, EINVAL, EIO, ENXIO, ENOSPC, EPERM, EAGAIN, EFBIG, EOPNOTSUPP, ENODATA,
+            EBADF, EINVAL, EIO, ENXIO, ENOSPC, EPERM, EAGAIN, EFBIG, EOPNOTSUPP, ENODATA, EFAULT,
         ],
         succeeds: true,
     },
