@@ -77,15 +77,25 @@ want_error() {
 # set -e, so each command in it that fails fails the case; hence never call
 # check where errexit is ignored (in a condition, after || or &&).
 check() {
-	local desc=$1 out rc before d start
+	local desc=$1 out rc before d start fd reader
 
 	shift
 	[ ! -e "$T/.skip" ] || rm "$T/.skip"
 	before=" $(lib_bound) $(lib_mounts) "
 	before=${before//$'\n'/ }
 	[ -z "${VERBOSE:-}" ] || start=$(now_ms)
-	out=$( (set -e; "$@") 2>&1 </dev/null)
+	# Until all that it has started is gone, but not for ever.
+	exec {fd}> >(exec cat >"$T/.out")
+	reader=$!
+	(set -e; "$@") >&"$fd" 2>&1 </dev/null {fd}>&-
 	rc=$?
+	exec {fd}>&-
+	if ! lib_ended 60 $reader; then
+		kill $reader
+		lib_stuck "$desc" >>"$T/.out"
+		[ "$rc" -ne 0 ] || rc=124
+	fi
+	out=$(<"$T/.out")
 	if [ "$rc" -eq 0 ]; then
 		ktap_test_pass "$desc"
 		[ -z "${VERBOSE:-}" ] || lib_diag "$(($(now_ms) - start)) ms" "$out"
@@ -97,13 +107,66 @@ check() {
 		lib_diag "rc=$rc" "$out"
 		# What it has left behind is not the next one's concern.
 		for d in $(lib_bound); do
-			[[ $before == *" $d "* ]] || lib_drop "$d"
+			[[ $before == *" $d "* ]] || lib_limited lib_drop "$d"
 		done
 		for d in $(lib_mounts); do
-			[[ $before == *" $d "* ]] || lib_umount "$d"
+			[[ $before == *" $d "* ]] || lib_limited lib_umount "$d"
 		done
-		lib_drop_dm
+		lib_limited lib_drop_dm
 	fi
+}
+
+# lib_ended SECONDS PID: wait for it, for that long.
+lib_ended() {
+	local end=$((SECONDS + $1 * SLOW))
+
+	while kill -0 "$2" 2>/dev/null; do
+		[ "$SECONDS" -lt "$end" ] || return 1
+		sleep 0.02
+	done
+}
+
+# limited SECONDS COMMAND...: the command, for that long at most: what is stuck in the kernel
+# can be neither killed nor waited for. It is told where that is, the first time, and nothing else
+# is given so long.
+limited() {
+	local seconds=$1 pid out="$T/.limited.$BASHPID"
+
+	shift
+	[ ! -e "$T/.stuck" ] || seconds=1
+	"$@" >"$out" 2>&1 </dev/null &
+	pid=$!
+	if lib_ended "$seconds" $pid; then
+		cat "$out"
+		wait $pid
+		return
+	fi
+	kill -9 $pid
+	cat "$out"
+	lib_stuck "$*"
+	return 124
+}
+
+# What is stuck, and where. The kernel log has the kernel's own tasks, too.
+lib_stuck() {
+	local d stat
+
+	echo "not over in time: $1"
+	[ ! -e "$T/.stuck" ] || return 0
+	: >"$T/.stuck"
+	for d in /proc/[0-9]*/task/*; do
+		stat=$(cat "$d/stat" 2>/dev/null) || continue
+		[[ ${stat##*) } == D* ]] || continue
+		stat=${stat%)*}
+		echo "${stat#*(}[${d##*/}] is stuck:"
+		cat "$d/stack"
+	done
+	echo w >/proc/sysrq-trigger
+} 2>/dev/null
+
+# For what cleans up.
+lib_limited() {
+	limited 20 "$@" 2>&1 | sed 's/^/# /'
 }
 
 # Unmount and detach, whatever is in the way.
@@ -165,6 +228,8 @@ test_begin() {
 	if [ -n "$(lib_bound)" ]; then
 		ktap_exit_fail_msg "loop devices are in use: $(lib_bound)"
 	fi
+	# Of the runner, which would wait for what is stuck and has them open.
+	exec 3>&- 4>&-
 	T=$(mktemp -d "${TMPDIR:-/tmp}/loop_rs.XXXXXX")
 	trap lib_exit EXIT
 	trap 'exit 143' TERM INT HUP
@@ -203,10 +268,10 @@ lib_cleanup_devices() {
 	local c d
 
 	for c in "${LIB_CGROUPS[@]}"; do
-		cg_remove "$c" >/dev/null 2>&1
+		lib_limited cg_remove "$c"
 	done
 	for d in $(lib_bound); do
-		lib_drop "$d"
+		lib_limited lib_drop "$d"
 	done
 }
 
@@ -218,10 +283,10 @@ lib_cleanup() {
 	done
 	lib_cleanup_devices
 	for m in $(lib_mounts); do
-		lib_umount "$m"
+		lib_limited lib_umount "$m"
 	done
-	lib_drop_dm
-	! driver_loaded || driver_unload >/dev/null
+	lib_limited lib_drop_dm
+	! driver_loaded || driver_unload | sed 's/^/# /'
 	[ -z "$T" ] || rm -rf --one-file-system "$T"
 }
 
@@ -299,9 +364,10 @@ driver_unload() {
 
 	! driver_builtin || unload=(builtin_unload)
 	for ((i = 0; i < 20 * SLOW; i++)); do
-		if out=$("${unload[@]}" 2>&1); then
+		if out=$(limited 60 "${unload[@]}" 2>&1); then
 			return 0
 		fi
+		[ ! -e "$T/.stuck" ] || break
 		sleep 0.1
 	done
 	echo "$out"

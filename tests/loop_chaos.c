@@ -161,8 +161,24 @@ static void start(unsigned int nr)
 	exit(0);
 }
 
+static void show(const char *name)
+{
+	static char buf[1 << 16];
+
+	if (look(name, buf, sizeof(buf)))
+		printf("%s:\n%s\n", name, buf);
+}
+
+static void show_stack(pid_t pid)
+{
+	char name[64];
+
+	sprintf(name, "/proc/%d/stack", pid);
+	show(name);
+}
+
 /* One to run, and another that does not wait for it long: for what may hang. */
-static void try(void (*what)(void))
+static void try(const char *name, void (*what)(void))
 {
 	int i;
 	pid_t pid = fork();
@@ -171,8 +187,16 @@ static void try(void (*what)(void))
 		what();
 		_exit(0);
 	}
-	for (i = 0; pid > 0 && i < 50 && !waitpid(pid, NULL, WNOHANG); i++)
+	for (i = 0; pid > 0 && i < 50; i++) {
+		if (waitpid(pid, NULL, WNOHANG))
+			return;
 		usleep(100000);
+	}
+	if (pid > 0) {
+		printf("%s is stuck, too\n", name);
+		show_stack(pid);
+		kill(pid, SIGKILL);
+	}
 }
 
 static void thaw(void)
@@ -183,19 +207,10 @@ static void thaw(void)
 		ioctl(dir_fds[i], FITHAW, 0);
 }
 
-static void show(const char *name)
-{
-	static char buf[1 << 16];
-
-	if (look(name, buf, sizeof(buf)))
-		printf("%s:\n%s\n", name, buf);
-}
-
-static void show_task(unsigned int nr)
+static void show_task(unsigned int nr, unsigned int least_ms)
 {
 	struct task *task = &sh->tasks[nr];
 	uint64_t since = load(task->since);
-	char name[64];
 
 	if (!task->pid)
 		return;
@@ -209,9 +224,21 @@ static void show_task(unsigned int nr)
 		printf(", file %d, loop%d%s", task->slot, sh->slots[task->slot].number,
 		       task->open >= 0 ? ", open" : "");
 	printf("\n");
-	sprintf(name, "/proc/%d/stack", task->pid);
-	if (since && now_ms() - since > 1000)
-		show(name);
+	if (!least_ms || (since && now_ms() - since >= least_ms))
+		show_stack(task->pid);
+}
+
+/* Takes note of who is gone. False when nobody is left. */
+static bool reap(void)
+{
+	unsigned int i;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+		for (i = 0; i < TASKS; i++)
+			if (sh->tasks[i].pid == pid)
+				sh->tasks[i].pid = 0;
+	return !pid;
 }
 
 /* With the reason told: shows what is where, and lets go of everything. */
@@ -223,7 +250,7 @@ static int give_up(bool stuck)
 	store(sh->stop, 1);
 	if (stuck) {
 		for (i = 0; i < TASKS; i++)
-			show_task(i);
+			show_task(i, 1000);
 		for (i = 0; i < NUMBERS; i++) {
 			sprintf(name, "/sys/kernel/debug/loop_rs/loop%u/workers", i);
 			show(name);
@@ -232,17 +259,20 @@ static int give_up(bool stuck)
 		put("/proc", "sysrq-trigger", "w");
 	}
 	fflush(stdout);
-	try(thaw);
-	try(lift_limits);
+	try("to thaw", thaw);
+	try("to lift limits", lift_limits);
 	for (i = 0; i < TASKS; i++)
 		if (sh->tasks[i].pid)
 			kill(sh->tasks[i].pid, SIGKILL);
 	for (i = 0; i < 200 * slow; i++) {
-		if (waitpid(-1, NULL, WNOHANG) < 0)
+		if (!reap())
 			return 1;
 		usleep(100000);
 	}
-	printf("not all tasks could be killed\n");
+	printf("these could not be killed:\n");
+	for (i = 0; i < TASKS; i++)
+		show_task(i, 0);
+	put("/proc", "sysrq-trigger", "w");
 	return 1;
 }
 
