@@ -115,6 +115,9 @@ impl From<Error> for Failure {
     }
 }
 
+/// Room for most paths, for which a page takes long to be had, and to be cleared.
+const SHORT_PATH: usize = 128;
+
 /// What was told of a file.
 pub(crate) struct Told {
     /// Where the file was when it was attached: to look it up may take locks that the end of a
@@ -127,9 +130,14 @@ impl Told {
     /// Nothing so far. May sleep.
     pub(crate) fn new(file: &File) -> Result<Arc<Self>> {
         let mut path = KVec::new();
-        let mut buf = KVec::from_elem(0u8, PAGE_SIZE, GFP_KERNEL)?;
-        // One that is too long is no reason not to use the file.
-        path.extend_from_slice(file.path(&mut buf).unwrap_or(b"?"), GFP_KERNEL)?;
+        let mut short = [0u8; SHORT_PATH];
+        if let Ok(found) = file.path(&mut short) {
+            path.extend_from_slice(found, GFP_KERNEL)?;
+        } else {
+            let mut buf = KVec::from_elem(0u8, PAGE_SIZE, GFP_KERNEL)?;
+            // One that is too long is no reason not to use the file.
+            path.extend_from_slice(file.path(&mut buf).unwrap_or(b"?"), GFP_KERNEL)?;
+        }
         Ok(Arc::new(
             Self {
                 path,
