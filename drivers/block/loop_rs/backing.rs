@@ -15,7 +15,7 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{Atomic, Relaxed},
-        Arc,
+        Arc, SetOnce,
     },
 };
 use kernel_ext::{
@@ -26,16 +26,45 @@ use kernel_ext::{
     fs::{FileExt, NoioMapping, NoioMappings, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
 };
 
+/// What direct I/O must be aligned to.
+#[derive(Clone, Copy)]
+pub(crate) struct Alignment {
+    /// What offsets and lengths must be a multiple of.
+    pub(crate) offset: u32,
+    /// Mask of the address bits that must be clear in memory.
+    pub(crate) mem_mask: u32,
+}
+
+impl Alignment {
+    /// That of a file. May sleep.
+    fn of(file: &File) -> Self {
+        if let Some(align) = file.dio_align() {
+            Self {
+                offset: align.offset,
+                mem_mask: align.mem_mask.min(PAGE_SIZE as u32 - 1),
+            }
+        } else if let Some(device) = file.fs_device() {
+            Self {
+                offset: device.logical_block_size,
+                mem_mask: device.dma_alignment,
+            }
+        } else {
+            Self {
+                offset: SECTOR_SIZE,
+                mem_mask: SECTOR_SIZE - 1,
+            }
+        }
+    }
+}
+
 /// A file that a device is bound to.
 ///
 /// For as long as it exists, memory allocated for the file's page cache neither starts I/O nor
 /// enters a file system: it could be the one on this very device.
 pub(crate) struct Backing {
     mapping: NoioMapping,
-    /// What offsets and lengths of direct I/O must be a multiple of.
-    dio_offset_align: u32,
-    /// Mask of the address bits that must be clear in memory for direct I/O.
-    dio_mem_mask: u32,
+    /// There from when direct I/O is first asked for.
+    alignment: SetOnce<Alignment>,
     told: Arc<Told>,
     /// Not 0 when direct I/O was found to be unable not to wait.
     waits: Atomic<i32>,
@@ -51,19 +80,11 @@ const PAUSE: i32 = 1024;
 impl Backing {
     /// Takes a file into use. May sleep.
     pub(crate) fn new(mappings: &Arc<NoioMappings>, file: ARef<File>) -> Result<Arc<Self>> {
-        let (dio_offset_align, dio_mem_mask) = if let Some(align) = file.dio_align() {
-            (align.offset, align.mem_mask.min(PAGE_SIZE as u32 - 1))
-        } else if let Some(device) = file.fs_device() {
-            (device.logical_block_size, device.dma_alignment)
-        } else {
-            (SECTOR_SIZE, SECTOR_SIZE - 1)
-        };
         let told = Told::new(&file)?;
         Ok(Arc::new(
             Self {
                 mapping: mappings.add(file)?,
-                dio_offset_align,
-                dio_mem_mask,
+                alignment: SetOnce::new(),
                 told,
                 waits: Atomic::new(0),
                 missed: Atomic::new(0),
@@ -109,12 +130,14 @@ impl Backing {
         }
     }
 
-    pub(crate) fn dio_offset_align(&self) -> u32 {
-        self.dio_offset_align
-    }
-
-    pub(crate) fn dio_mem_mask(&self) -> u32 {
-        self.dio_mem_mask
+    /// What direct I/O must be aligned to. May sleep.
+    pub(crate) fn alignment(&self) -> Alignment {
+        self.alignment.copy().unwrap_or_else(|| {
+            let alignment = Alignment::of(self.file());
+            // Somebody else may have found it out meanwhile.
+            self.alignment.populate(alignment);
+            alignment
+        })
     }
 }
 
@@ -130,6 +153,10 @@ impl Binding {
     pub(crate) fn new(backing: Arc<Backing>, range: Range, flags: Flags) -> Result<Arc<Self>> {
         if backing.file().is_direct() {
             flags.set(Flag::DIRECT_IO, true);
+        }
+        if flags.has(Flag::DIRECT_IO) {
+            // The file system is not to be asked when the queue is frozen.
+            backing.alignment();
         }
         Ok(Arc::new(
             Self {
@@ -150,9 +177,15 @@ impl Binding {
         self.range.sectors(self.file())
     }
 
-    /// Whether direct I/O works with this offset when the device has the given block size.
+    /// What direct I/O must be aligned to, if it is to be used. May sleep.
+    pub(crate) fn direct_alignment(&self) -> Option<Alignment> {
+        let direct = self.flags.has(Flag::DIRECT_IO);
+        direct.then(|| self.backing.alignment())
+    }
+
+    /// Whether direct I/O works with this offset when the device has the given block size. May sleep.
     pub(crate) fn can_direct(&self, block_size: u32) -> bool {
-        let align = self.backing.dio_offset_align;
+        let align = self.backing.alignment().offset;
         self.file().can_direct()
             && block_size >= align
             && self.range.offset & i64::from(align.saturating_sub(1)) == 0

@@ -2,7 +2,7 @@
 
 //! How a device is configured: flags, `loop_info64`, and the queue limits that follow.
 
-use crate::backing::Binding;
+use crate::backing::{Alignment, Binding};
 use kernel::{
     fs::File,
     prelude::*,
@@ -152,10 +152,8 @@ impl Range {
 /// What the limits of a device follow from.
 #[derive(Clone, Copy)]
 struct Below {
-    /// Direct I/O is to be used; what its offsets, and its memory, are aligned to.
-    direct: bool,
-    dio_offset_align: u32,
-    dio_mem_mask: u32,
+    /// What direct I/O is aligned to, if it is to be used.
+    direct: Option<Alignment>,
     read_only: bool,
     has_fsync: bool,
     honours_dsync: bool,
@@ -184,9 +182,7 @@ impl Below {
             (rotational, discard)
         };
         Self {
-            direct: binding.flags.has(Flag::DIRECT_IO),
-            dio_offset_align: binding.backing.dio_offset_align(),
-            dio_mem_mask: binding.backing.dio_mem_mask(),
+            direct: binding.direct_alignment(),
             read_only: binding.flags.has(Flag::READ_ONLY),
             has_fsync: file.has_fsync(),
             honours_dsync: file.honours_dsync(),
@@ -199,8 +195,7 @@ impl Below {
     /// refuses what is none.
     fn block_size(&self, asked: u32) -> u32 {
         match asked {
-            0 if self.direct => self.dio_offset_align,
-            0 => SECTOR_SIZE,
+            0 => self.direct.map_or(SECTOR_SIZE, |align| align.offset),
             size => size,
         }
     }
@@ -223,17 +218,16 @@ impl Below {
             .set_rotational(self.rotational)
             .set_discard(sectors, granularity)
             .set_write_zeroes(sectors)
-            .set_dma_alignment(dma_mask(self.direct, self.dio_mem_mask));
+            .set_dma_alignment(dma_mask(self.direct));
     }
 }
 
 /// Mask of the address bits that must be clear in memory: direct I/O hands it to the backing file as it
 /// is.
-fn dma_mask(direct: bool, dio_mem_mask: u32) -> u32 {
-    match direct {
-        true => dio_mem_mask.max(SECTOR_SIZE - 1),
-        false => SECTOR_SIZE - 1,
-    }
+fn dma_mask(direct: Option<Alignment>) -> u32 {
+    direct
+        .map_or(0, |align| align.mem_mask)
+        .max(SECTOR_SIZE - 1)
 }
 
 /// Sets the limits that follow from what a device is bound to. `block_size` 0 leaves that to us. May
@@ -244,8 +238,7 @@ pub(crate) fn set_limits(limits: &mut QueueLimits, binding: &Binding, block_size
 
 /// Sets the alignment of memory alone.
 pub(crate) fn set_dma_limit(limits: &mut QueueLimits, binding: &Binding) {
-    let direct = binding.flags.has(Flag::DIRECT_IO);
-    limits.set_dma_alignment(dma_mask(direct, binding.backing.dio_mem_mask()));
+    limits.set_dma_alignment(dma_mask(binding.direct_alignment()));
 }
 
 #[kunit_tests(loop_rs_config)]
@@ -449,9 +442,7 @@ mod tests {
 
     /// A file on a disk of 4096-byte blocks.
     const FILE: Below = Below {
-        direct: false,
-        dio_offset_align: 4096,
-        dio_mem_mask: 4095,
+        direct: None,
         read_only: false,
         has_fsync: true,
         honours_dsync: true,
@@ -462,7 +453,10 @@ mod tests {
     #[test]
     fn a_block_size_that_is_asked_for() {
         let direct = Below {
-            direct: true,
+            direct: Some(Alignment {
+                offset: 4096,
+                mem_mask: 4095,
+            }),
             ..FILE
         };
         // Those that are none reach the block layer, which refuses them.
@@ -487,19 +481,19 @@ mod tests {
 
     #[test]
     fn a_block_size_of_our_own() {
-        for (direct, align, size) in [
-            (false, 0, 512),
-            (false, 512, 512),
-            (false, 4096, 512),
-            (true, 512, 512),
-            (true, 4096, 4096),
-            (true, 65_536, 65_536),
+        for (align, size) in [
+            (None, 512),
+            (Some(512), 512),
+            (Some(4096), 4096),
+            (Some(65_536), 65_536),
             // The block layer's default.
-            (true, 0, 0),
+            (Some(0), 0),
         ] {
             let below = Below {
-                direct,
-                dio_offset_align: align,
+                direct: align.map(|offset| Alignment {
+                    offset,
+                    mem_mask: 0,
+                }),
                 ..FILE
             };
             assert_eq!(below.block_size(0), size);
@@ -509,8 +503,12 @@ mod tests {
     #[test]
     fn memory_is_aligned_to_sectors_at_least() {
         for (mem_mask, mask) in [(0, 511), (3, 511), (511, 511), (1023, 1023), (4095, 4095)] {
-            assert_eq!(dma_mask(true, mem_mask), mask);
-            assert_eq!(dma_mask(false, mem_mask), 511);
+            let direct = Alignment {
+                offset: 4096,
+                mem_mask,
+            };
+            assert_eq!(dma_mask(Some(direct)), mask);
+            assert_eq!(dma_mask(None), 511);
         }
     }
 
