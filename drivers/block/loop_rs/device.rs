@@ -282,7 +282,9 @@ impl Device {
             binding.write_back_for_direct();
             self.pool.bind(Some(binding.clone()));
             let attributes = disk.add_group(&sysfs::GROUP).is_ok();
-            Self::set_size(disk, binding.sectors());
+            // That it is no longer empty is no event, and not worth a line in the kernel log, which
+            // can take longer than all of this.
+            disk.set_capacity(binding.sectors());
             // It was found unbound under this lock.
             let _ = self.enter(
                 state,

@@ -212,6 +212,14 @@ impl<T: Operations> GenDisk<T> {
         result
     }
 
+    /// Sets the capacity in sectors, and tells nobody. In any context.
+    ///
+    /// Wraps the C function `set_capacity`.
+    pub fn set_capacity(&self, sectors: u64) {
+        // SAFETY: By the type invariant the disk is valid.
+        unsafe { bindings::set_capacity(self.as_raw(), sectors) }
+    }
+
     /// Sets the capacity in sectors and tells user space; returns whether that was an event. Does
     /// nothing when the disk is being removed. May sleep.
     ///
