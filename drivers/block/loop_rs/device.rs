@@ -27,7 +27,7 @@ use kernel::{
     str::CString,
     sync::{
         atomic::{Atomic, Relaxed},
-        Arc, ArcBorrow,
+        Arc, ArcBorrow, SetOnce,
     },
     uaccess::{UserPtr, UserSlice},
 };
@@ -118,8 +118,9 @@ impl State {
 #[pin_data]
 pub(crate) struct Device {
     number: u32,
-    // Looks at the pool, so it goes first.
-    _stats: Pin<KBox<Stats>>,
+    /// There from when the device is first bound: before that there are no workers. Looks at the
+    /// pool, so it goes first.
+    stats: SetOnce<Pin<KBox<Stats>>>,
     driver: Arc<Driver>,
     pool: PoolOwner,
     /// Corresponds to the C driver's `lo_mutex`.
@@ -132,12 +133,10 @@ pub(crate) struct Device {
 impl Device {
     pub(crate) fn new(driver: Arc<Driver>, number: u32) -> Result<Arc<Self>> {
         let pool = PoolOwner::new()?;
-        let name = CString::try_from_fmt(fmt!("loop{number}"))?;
-        let stats = Stats::new(&driver.debugfs, &name, pool.clone())?;
         Arc::pin_init(
             pin_init!(Self {
                 number,
-                _stats: stats,
+                stats: SetOnce::new(),
                 driver,
                 pool,
                 state <- new_killable_mutex!(State::Unbound, "lo_mutex"),
@@ -254,6 +253,18 @@ impl Device {
         Ok(())
     }
 
+    /// Makes what a bound device needs, if it is not there yet. `state` is held.
+    fn start(&self) -> Result {
+        if self.stats.as_ref().is_some() {
+            return Ok(());
+        }
+        let name = CString::try_from_fmt(fmt!("loop{}", self.number))?;
+        self.pool.start(&name)?;
+        let stats = Stats::new(&self.driver.debugfs, &name, self.pool.clone())?;
+        self.stats.populate(stats);
+        Ok(())
+    }
+
     /// Binds the device; returns whether it is to be scanned for partitions.
     fn bind(
         &self,
@@ -263,8 +274,7 @@ impl Device {
         block_size: u32,
     ) -> Result<bool> {
         let disk = cx.disk;
-        let name = CString::try_from_fmt(fmt!("loop{}", self.number))?;
-        self.pool.start(&name)?;
+        self.start()?;
 
         // All that can fail comes first. The queue needs not be frozen: there is nothing to serve
         // requests from yet.
