@@ -15,7 +15,7 @@ MOD=/sys/module/$DRIVER
 # max_part is rounded up; what can't be is told, but for max_loop alone, and nothing changes; init
 # gets none of it.
 parameters() {
-	want "parameters" "$(cd "$MOD/parameters" && grep . * | xargs)" \
+	want "parameters" "$(cd "$MOD/parameters" && grep . -- * | xargs)" \
 		"hw_queue_depth:32 idle_worker_timeout_ms:60000 max_loop:3 max_part:7"
 	dmesg | grep -q "\`0' invalid for parameter \`$DRIVER.idle_worker_timeout_ms'" ||
 		fail "nothing in the log: $(dmesg | grep "$DRIVER")"

@@ -117,7 +117,8 @@ throttled() {
 	attach --direct-io="$2" "$T/fs/file"
 	for ((i = 0; i < n; i++)); do
 		mkdir "$PARENT/n$i"
-		limit "$PARENT/n$i" wbps=$((8192 / SLOW))
+		# All together a few I/Os in a second: they must not be through before the victims.
+		limit "$PARENT/n$i" wbps=$((8192 / n / SLOW))
 		neighbour "$PARENT/n$i" $((4 * MIB + i * each * 4096)) $each
 	done
 	wait_for 60 in_flight $((DEPTH * 3 / 4))
@@ -154,7 +155,7 @@ frozen() {
 
 # However many are stuck, they keep no tags from one that is not: what it does is not parked.
 crowd() {
-	local i done parked
+	local i served parked
 
 	skip_on_c "it parks nothing"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
@@ -173,9 +174,9 @@ crowd() {
 	mkdir "$PARENT/alone"
 	cg_run "$PARENT/alone" "$LIB_DIR/loop_io" deep "$LOOP" $((4 * MIB)) 7 16 1000
 	in_flight $((4 * 64)) || fail "they were not stuck: this shows nothing"
-	done=$(worker_stat "$L" /alone "done")
+	served=$(worker_stat "$L" /alone "done")
 	parked=$(worker_stat "$L" /alone parked)
-	want "the victim's requests" "$done" 1000
+	want "the victim's requests" "$served" 1000
 	echo "$parked of them parked"
 	[ "$parked" -le 250 ] || fail "$parked of them parked: $(<"/sys/kernel/debug/loop_rs/$L/workers")"
 	fsfreeze -u "$T/fs"
@@ -184,10 +185,10 @@ crowd() {
 	tear_down
 }
 
-# Who has tags taken from it is served in the order in which it asked, nevertheless: no write ends
-# next after the one that came next after it.
+# Who has tags taken from it is served in the order in which it asked, nevertheless, but for two that
+# may have changed places when both CPUs took some.
 in_order() {
-	local i n=56 pid moved
+	local i n=56 pid moved wrong
 
 	skip_on_c "it takes no tags"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
@@ -214,7 +215,9 @@ in_order() {
 	fsfreeze -u "$T/fs"
 	wait $pid || fail "$(<"$T/order")"
 	want "writes" "$(wc -l <"$T/order")" $n
-	awk 'NR > 1 && $1 == last - 1 { wrong = 1 } { last = $1 } END { exit wrong }' "$T/order" ||
+	wrong=$(awk '$1 < last { n++ } { last = $1 } END { print n + 0 }' "$T/order")
+	echo "$moved of them parked"
+	[ "$wrong" -le 1 ] ||
 		fail "$moved were parked, and they ended in this order: $(xargs <"$T/order")"
 	neighbours_end
 	detach

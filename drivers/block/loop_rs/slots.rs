@@ -62,6 +62,8 @@ pub(crate) struct Slot {
     pub(crate) idle_since: JiffiesInstant,
     /// The worker is queued, or running and going to look at `pending` again.
     pub(crate) scheduled: bool,
+    /// Something may have been put in `pending` after what is in `parked`.
+    overtaken: bool,
     counts: Counts,
     /// How many requests were put in `pending` or `parked`, and how many of them the worker took.
     received: u64,
@@ -89,6 +91,7 @@ impl Slot {
             worker,
             pending: TransferList::new(),
             parked: TransferList::new(),
+            overtaken: false,
             tags: Held::new(Some(&shared.tags), flags)?,
             parking: Held::new(Some(&shared.parking), flags)?,
             counts: Counts::default(),
@@ -123,6 +126,12 @@ impl Slot {
         self.received = self.received.wrapping_add(1);
     }
 
+    /// Adds a request that could not be parked, whatever is.
+    pub(crate) fn push_anyway(&mut self, rq: Request<LoopOps>, shared: &mut Shared, past: Past) {
+        self.overtaken = true;
+        self.push(rq, shared, past);
+    }
+
     /// Adds parked I/O.
     pub(crate) fn push_parked(
         &mut self,
@@ -138,6 +147,9 @@ impl Slot {
         }
         self.parking
             .keep(&mut shared.parking, &mut parked.data_mut().kept);
+        if self.parked.is_empty() {
+            self.overtaken = false;
+        }
         match past {
             // It came before what was parked.
             Past::Moved => self.parked.push_front(parked),
@@ -192,6 +204,8 @@ impl Slot {
         }
         let parked = if self.pending.is_empty() {
             self.parked.take()
+        } else if !self.overtaken {
+            TransferList::new()
         } else {
             // What can't be parked comes before what is, but not for ever.
             let mut some = TransferList::new();
@@ -487,8 +501,11 @@ impl Inner {
         // What waits already comes first.
         let may_keep =
             slot.parked.is_empty() && tags::may_keep(slot.tags.get(), shared.tags.get(), depth);
-        if !may_keep && slot.parking.get() < tags::MAX_PARKED {
-            return Err(rq);
+        if !may_keep {
+            if slot.parking.get() < tags::MAX_PARKED {
+                return Err(rq);
+            }
+            slot.overtaken = true;
         }
         slot.push(rq, shared, past);
         Ok(())

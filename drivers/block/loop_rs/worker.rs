@@ -257,7 +257,7 @@ impl Pool {
             Err(rq) => {
                 let id = self.find_slot(&mut inner, &rq);
                 if let Some((slot, shared)) = inner.slot(id) {
-                    slot.push(rq, shared, past);
+                    slot.push_anyway(rq, shared, past);
                 }
                 id
             }
