@@ -107,12 +107,12 @@ check() {
 		lib_diag "rc=$rc" "$out"
 		# What it has left behind is not the next one's concern.
 		for d in $(lib_bound); do
-			[[ $before == *" $d "* ]] || lib_limited lib_drop "$d"
+			[[ $before == *" $d "* ]] || lib_within lib_drop "$d"
 		done
 		for d in $(lib_mounts); do
-			[[ $before == *" $d "* ]] || lib_limited lib_umount "$d"
+			[[ $before == *" $d "* ]] || lib_within lib_umount "$d"
 		done
-		lib_limited lib_drop_dm
+		lib_within lib_drop_dm
 	fi
 }
 
@@ -126,11 +126,11 @@ lib_ended() {
 	done
 }
 
-# limited SECONDS COMMAND...: the command, for that long at most: what is stuck in the kernel
+# within SECONDS COMMAND...: the command, for that long at most: what is stuck in the kernel
 # can be neither killed nor waited for. It is told where that is, the first time, and nothing else
 # is given so long.
-limited() {
-	local seconds=$1 pid out="$T/.limited.$BASHPID"
+within() {
+	local seconds=$1 pid out="$T/.within.$BASHPID"
 
 	shift
 	[ ! -e "$T/.stuck" ] || seconds=1
@@ -165,8 +165,8 @@ lib_stuck() {
 } 2>/dev/null
 
 # For what cleans up.
-lib_limited() {
-	limited 20 "$@" 2>&1 | sed 's/^/# /'
+lib_within() {
+	within 60 "$@" 2>&1 | sed 's/^/# /'
 }
 
 # Unmount and detach, whatever is in the way.
@@ -268,10 +268,10 @@ lib_cleanup_devices() {
 	local c d
 
 	for c in "${LIB_CGROUPS[@]}"; do
-		lib_limited cg_remove "$c"
+		lib_within cg_remove "$c"
 	done
 	for d in $(lib_bound); do
-		lib_limited lib_drop "$d"
+		lib_within lib_drop "$d"
 	done
 }
 
@@ -283,9 +283,9 @@ lib_cleanup() {
 	done
 	lib_cleanup_devices
 	for m in $(lib_mounts); do
-		lib_limited lib_umount "$m"
+		lib_within lib_umount "$m"
 	done
-	lib_limited lib_drop_dm
+	lib_within lib_drop_dm
 	! driver_loaded || driver_unload | sed 's/^/# /'
 	[ -z "$T" ] || rm -rf --one-file-system "$T"
 }
@@ -364,7 +364,7 @@ driver_unload() {
 
 	! driver_builtin || unload=(builtin_unload)
 	for ((i = 0; i < 20 * SLOW; i++)); do
-		if out=$(limited 60 "${unload[@]}" 2>&1); then
+		if out=$(within 60 "${unload[@]}" 2>&1); then
 			return 0
 		fi
 		[ ! -e "$T/.stuck" ] || break

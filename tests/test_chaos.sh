@@ -69,7 +69,7 @@ chaos() {
 		"$CHAOS_SECONDS" "$CHAOS_SEED" "$SLOW" >"$T/out" 2>&1 || {
 		cat "$T/out"
 		: >"$T/failed"
-		limited 20 find "$PARENT" -mindepth 1 -depth -type d -exec rmdir {} \; || true
+		within 20 find "$PARENT" -mindepth 1 -depth -type d -exec rmdir {} \; || true
 		fail "loop_chaos, with CHAOS_SEED=$CHAOS_SEED"
 	}
 	cat "$T/out"
