@@ -255,8 +255,9 @@ written_here() {
 	charged=$(sed -n 's/^file //p' "$PARENT/written/memory.stat")
 	cmp "$T/xfs/file" "$T/in"
 	want_ge "requests" "$done" 256
-	# Now and then the file's times have to be written, and that waits.
-	want_ge "requests served where they were submitted" "$here" 128
+	# Now and then, and all the more on a slow kernel, the file's times have to be written, and that
+	# waits.
+	want_ge "requests served where they were submitted" "$here" $((SLOW > 1 ? 16 : 128))
 	# What each CPU has of the statistics is added when it is enough: 64 pages.
 	want_ge "bytes of page cache that the writer is charged for" "$charged" $((1 << 19))
 	# The limit is one of files: nobody is to be killed for where in the backing file it is.
