@@ -191,14 +191,6 @@ impl Binding {
             && self.range.offset & i64::from(align.saturating_sub(1)) == 0
     }
 
-    /// Has what the page cache has of the file written back, if I/O is to go past it: each I/O would
-    /// have to. May sleep.
-    pub(crate) fn write_back_for_direct(&self) {
-        if self.flags.has(Flag::DIRECT_IO) {
-            let _ = self.file().fsync();
-        }
-    }
-
     /// Falls back to buffered I/O where direct I/O does not work.
     pub(crate) fn update_direct(&self, block_size: u32) {
         if self.flags.has(Flag::DIRECT_IO) && !self.can_direct(block_size) {

@@ -288,8 +288,9 @@ impl Device {
             let _suppressed = disk.suppress_uevents();
             disk.force_media_change();
             disk.set_read_only(binding.flags.has(Flag::READ_ONLY));
+            // Direct I/O does not write back what the page cache has of the file.
+            let _ = binding.file().fsync();
             binding.update_direct(block_size);
-            binding.write_back_for_direct();
             self.pool.bind(Some(binding.clone()));
             let attributes = disk.add_group(&sysfs::GROUP).is_ok();
             // That it is no longer empty is no event, and not worth a line in the kernel log, which
@@ -411,7 +412,7 @@ impl Device {
                 bound.binding.range,
                 bound.binding.flags.clone(),
             )?;
-            binding.write_back_for_direct();
+            let _ = file.fsync();
             disk.force_media_change();
             let frozen = disk.queue().freeze();
             binding.update_direct(disk.queue().logical_block_size());
