@@ -166,7 +166,7 @@ lib_stuck() {
 
 # For what cleans up.
 lib_within() {
-	within 60 "$@" 2>&1 | sed 's/^/# /'
+	within 120 "$@" 2>&1 | sed 's/^/# /'
 }
 
 # Unmount and detach, whatever is in the way.
