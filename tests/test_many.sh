@@ -182,7 +182,7 @@ cgroups() {
 		done
 	)
 	# On a slow machine the first ones are gone by now.
-	want_ge "workers at once" "$(grep -c loop_rs-many "$WORKERS/$L/workers")" $((CGROUPS / 4))
+	want_ge "workers at once" "$(grep -c loop_rs-many "$WORKERS/$L/workers")" $((CGROUPS / 10))
 	want_ge "I/O of theirs" "$(grep -o 'done=[0-9]*' "/sys/block/$L/loop/stat" | cut -d= -f2)" \
 		"$CGROUPS"
 	(cd "$PARENT" && wait_for 30 rmdir "${cgs[@]}")
