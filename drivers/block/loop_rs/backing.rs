@@ -331,8 +331,8 @@ pub(crate) enum Source {
     File,
 }
 
-/// The same, with a reference to it; of the file, and where in it the device starts, what is taken along
-/// must be all there is when the I/O ends: as for [`Lent`].
+/// A [`Source`], with a reference to it. Direct I/O has the file, and where in it the device starts,
+/// rather than the binding, which must not be held by a request that ends: as for [`Lent`].
 pub(crate) enum Here {
     Cache(Arc<Binding>),
     File(ARef<File>, i64),

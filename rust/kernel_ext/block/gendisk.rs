@@ -212,7 +212,7 @@ impl<T: Operations> GenDisk<T> {
         result
     }
 
-    /// Sets the capacity in sectors, and tells nobody. In any context.
+    /// Sets the capacity in sectors, and tells nobody. In process context; does not sleep.
     ///
     /// Wraps the C function `set_capacity`.
     pub fn set_capacity(&self, sectors: u64) {
