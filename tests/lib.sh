@@ -602,6 +602,16 @@ cg_run() {
 	bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$cg" "$@"
 }
 
+# cg_limit_io DIR MAJ:MIN LIMIT: io.max of that disk.
+cg_limit_io() {
+	# After some I/O: where a cgroup's part of a disk is not there yet, blkg_conf_prep() makes it, with
+	# an allocation that may reclaim under a lock that is taken with the disk frozen, as lockdep
+	# finds; it looks no further then.
+	cg_run "$1" dd if="/dev/$(basename "$(readlink "/sys/dev/block/$2")")" of=/dev/null \
+		bs=4k count=1 iflag=direct status=none
+	echo "$2 $3" >"$1/io.max"
+}
+
 # cg_stat DIR FILE KEY: of a flat keyed file.
 cg_stat() {
 	local key value

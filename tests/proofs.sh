@@ -297,7 +297,7 @@ io_held() {
 	free=$(io_write "$IO_FREE" "$IO_FREE_DEV" "${dd[@]}")
 	free_bytes=$(($(cg_io "$IO_FREE" "$disk" wbytes) - free_bytes))
 
-	echo "$disk wbps=$IO_RATE" >"$IO_HELD/io.max"
+	cg_limit_io "$IO_HELD" "$disk" wbps="$IO_RATE"
 	held_bytes=$(cg_io "$IO_HELD" "$disk" wbytes)
 	root=$(root_own_wbytes "$disk")
 	i=$(cg_io "$IO_FREE" "$disk" wbytes)
@@ -305,7 +305,7 @@ io_held() {
 	held_bytes=$(($(cg_io "$IO_HELD" "$disk" wbytes) - held_bytes))
 	root=$(($(root_own_wbytes "$disk") - root))
 	i=$(($(cg_io "$IO_FREE" "$disk" wbytes) - i))
-	echo "$disk wbps=max" >"$IO_HELD/io.max"
+	cg_limit_io "$IO_HELD" "$disk" wbps=max
 	# They stay, so that the next case gets devices of its own.
 	IO_LATER+=("$IO_FREE_DEV" "$LOOP")
 

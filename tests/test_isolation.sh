@@ -45,10 +45,6 @@ tear_down() {
 	cg_remove "$PARENT"
 }
 
-limit() {
-	echo "$DISK $2" >"$1/io.max"
-}
-
 # Not of "inflight", which counts requests, not what is parked.
 in_flight() {
 	[ "$(disk_stat "$L" 9)" -ge "$1" ]
@@ -118,7 +114,7 @@ throttled() {
 	for ((i = 0; i < n; i++)); do
 		mkdir "$PARENT/n$i"
 		# All together a few I/Os in a second: they must not be through before the victims.
-		limit "$PARENT/n$i" wbps=$((8192 / n / SLOW))
+		cg_limit_io "$PARENT/n$i" "$DISK" wbps=$((8192 / n / SLOW))
 		neighbour "$PARENT/n$i" $((4 * MIB + i * each * 4096)) $each
 	done
 	wait_for 60 in_flight $((DEPTH * 3 / 4))
@@ -127,7 +123,7 @@ throttled() {
 	victims
 	in_flight $((DEPTH / 2)) || fail "nobody was held up: this shows nothing"
 	for ((i = 0; i < n; i++)); do
-		limit "$PARENT/n$i" wbps=max
+		cg_limit_io "$PARENT/n$i" "$DISK" wbps=max
 	done
 	neighbours_end
 	detach
@@ -230,7 +226,7 @@ waited_for() {
 
 	set_up
 	mkdir "$PARENT/n"
-	limit "$PARENT/n" wbps=$((65536 / SLOW))
+	cg_limit_io "$PARENT/n" "$DISK" wbps=$((65536 / SLOW))
 	attach --direct-io=on "$T/fs/file"
 	before=$(($(disk_stat "$L" 5) + $(disk_stat "$L" 6)))
 	cg_run "$PARENT/n" timeout $((60 * SLOW)) fio --name=n --filename="$LOOP" --rw=randwrite \
@@ -244,7 +240,7 @@ waited_for() {
 		[ -d /proc/$! ] || fail "it was reconfigured under I/O"
 	done
 	in_flight 1 || fail "nothing was in flight: this shows nothing"
-	limit "$PARENT/n" wbps=max
+	cg_limit_io "$PARENT/n" "$DISK" wbps=max
 	wait $! || fail "losetup --direct-io=off"
 	neighbours_end
 	want "writes counted" $(($(disk_stat "$L" 5) + $(disk_stat "$L" 6) - before)) $DEPTH
