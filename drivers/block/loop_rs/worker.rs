@@ -515,12 +515,13 @@ impl Worker {
                 core::mem::swap(&mut some, &mut list);
             }
             while let Some(rq) = some.pop_front() {
-                let binding = match last && some.is_empty() && list.is_empty() {
+                let more = !some.is_empty() || !list.is_empty();
+                let binding = match last && !more {
                     true => binding.take().map(Lent::Given),
                     false => binding.as_deref().map(Lent::Kept),
                 };
                 match binding {
-                    Some(binding) => dispatch::serve(&self.pool, binding, rq, blkcg, memcg),
+                    Some(binding) => dispatch::serve(&self.pool, binding, rq, blkcg, memcg, more),
                     None => rq.finish(Status::IOERR),
                 }
                 task::cond_resched();
