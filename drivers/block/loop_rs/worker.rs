@@ -515,13 +515,12 @@ impl Worker {
                 core::mem::swap(&mut some, &mut list);
             }
             while let Some(rq) = some.pop_front() {
-                let more = !some.is_empty() || !list.is_empty();
-                let binding = match last && !more {
+                let binding = match last && some.is_empty() && list.is_empty() {
                     true => binding.take().map(Lent::Given),
                     false => binding.as_deref().map(Lent::Kept),
                 };
                 match binding {
-                    Some(binding) => dispatch::serve(&self.pool, binding, rq, blkcg, memcg, more),
+                    Some(binding) => dispatch::serve(&self.pool, binding, rq, blkcg, memcg),
                     None => rq.finish(Status::IOERR),
                 }
                 task::cond_resched();
