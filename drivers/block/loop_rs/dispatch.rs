@@ -45,6 +45,7 @@ pub(crate) trait Work: Transfer {
 
     /// Ends it well, soon: from a softirq, with what else is over by then, so that who waits for
     /// several is woken for several. What is served next does not hold it up, even if that waits.
+    /// What is parked has no request that could be left to the softirq, and ends at once.
     fn finish_soon(self) {
         self.finish(Status::OK);
     }
