@@ -42,13 +42,6 @@ pub(crate) trait Work: Transfer {
 
     /// Ends it.
     fn finish(self, status: Status);
-
-    /// Ends it well, soon: from a softirq, with what else is over by then, so that who waits for
-    /// several is woken for several. What is served next does not hold it up, even if that waits.
-    /// What is parked has no request that could be left to the softirq, and ends at once.
-    fn finish_soon(self) {
-        self.finish(Status::OK);
-    }
 }
 
 impl Work for Request<LoopOps> {
@@ -60,11 +53,6 @@ impl Work for Request<LoopOps> {
         // The tag is free without waiting from here on.
         self.data_mut().kept.give_back();
         self.end(status);
-    }
-
-    fn finish_soon(mut self) {
-        self.data_mut().result = Ok(self.len());
-        self.complete();
     }
 }
 
@@ -170,18 +158,15 @@ fn charged<R>(blkcg: Option<&Css<Io>>, memcg: Option<&Css<Memory>>, f: impl FnOn
     }
 }
 
-/// Serves a request, charged to the cgroup that it is for; it ends at once, or
-/// [`soon`](Work::finish_soon). May sleep.
+/// Serves a request, charged to the cgroup that it is for. May sleep.
 pub(crate) fn serve<W: Work>(
     pool: &Arc<Pool>,
     binding: Lent<'_>,
     rq: W,
     blkcg: Option<&Css<Io>>,
     memcg: Option<&Css<Memory>>,
-    soon: bool,
 ) {
     match charged(blkcg, memcg, || binding.serve(rq)) {
-        Outcome::Done(rq, Ok(())) if soon => rq.finish_soon(),
         Outcome::Done(rq, result) => end(rq, result),
         Outcome::Unsupported(rq) => {
             pool.drop_limit(&rq);

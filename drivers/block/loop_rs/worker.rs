@@ -482,17 +482,12 @@ struct Batch {
 impl Worker {
     /// Serves what is on a list; with the `last` of it the worker lets go of what it is served
     /// from: when the last request has ended, nothing here may hold the file.
-    ///
-    /// They end `soon` from when there is one to serve after another: a task that has many in
-    /// flight is not to be woken for each, to send the next one alone. It stays so for the rest of
-    /// the run, or the last would overtake those before it.
     fn serve<W: dispatch::Work>(
         &self,
         mut list: TransferList<W>,
         binding: &mut Option<Arc<Binding>>,
         last: bool,
         memcg: Option<&Css<Memory>>,
-        soon: &mut bool,
     ) {
         let blkcg = self.css.as_deref();
         while !list.is_empty() {
@@ -520,14 +515,12 @@ impl Worker {
                 core::mem::swap(&mut some, &mut list);
             }
             while let Some(rq) = some.pop_front() {
-                let more = !some.is_empty() || !list.is_empty();
-                *soon |= more;
-                let binding = match last && !more {
+                let binding = match last && some.is_empty() && list.is_empty() {
                     true => binding.take().map(Lent::Given),
                     false => binding.as_deref().map(Lent::Kept),
                 };
                 match binding {
-                    Some(binding) => dispatch::serve(&self.pool, binding, rq, blkcg, memcg, *soon),
+                    Some(binding) => dispatch::serve(&self.pool, binding, rq, blkcg, memcg),
                     None => rq.finish(Status::IOERR),
                 }
                 task::cond_resched();
@@ -541,14 +534,13 @@ impl WorkItem for Worker {
 
     fn run(this: Arc<Self>) {
         let _writeback = WritebackScope::enter();
-        let mut soon = false;
         while let Some(mut batch) = this.take() {
             let memcg = this.css.as_deref().map(|css| css.effective_memory());
             let memcg = memcg.as_deref();
             let Waiting { requests, parked } = batch.waiting;
             let alone = parked.is_empty();
-            this.serve(requests, &mut batch.binding, alone, memcg, &mut soon);
-            this.serve(parked, &mut batch.binding, true, memcg, &mut soon);
+            this.serve(requests, &mut batch.binding, alone, memcg);
+            this.serve(parked, &mut batch.binding, true, memcg);
         }
     }
 }
