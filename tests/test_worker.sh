@@ -235,38 +235,52 @@ served_here() {
 	cg_remove "$PARENT"
 }
 
-# So is a write to the page cache where the file system knows how; what it dirties is charged to
-# the writer.
+# So is a write to the page cache where the file system knows how, or of a block device; what it
+# dirties is charged to the writer.
 written_here() {
-	local done here charged
-
 	command -v mkfs.xfs >/dev/null || skip "no mkfs.xfs"
 	here_set_up
+	pattern $((1 << 20)) "$T/in" 4
 	scratch_fs xfs "$T/xfs"
 	pattern $((1 << 20)) "$T/xfs/file" 3
-	pattern $((1 << 20)) "$T/in" 4
-	attach "$T/xfs/file"
-	sync -f "$T/xfs/file"
+	# Now and then, and all the more on a slow kernel, the file's times have to be written, and that
+	# waits.
+	written "$T/xfs/file" $((SLOW > 1 ? 16 : 128))
+	umount "$T/xfs"
+	written "$SCRATCH_DEV" 224
+	cg_remove "$PARENT"
+}
+
+# written FILE LEAST: at least as many of 256 writes to a device on it are served where they are
+# submitted.
+written() {
+	local done here charged
+
+	attach --sizelimit 1M "$1"
+	sync "$1"
 	echo 1 >/proc/sys/vm/drop_caches
 	mkdir "$PARENT/written"
 	cg_run "$PARENT/written" dd if="$T/in" of="$LOOP" bs=4k oflag=direct conv=notrunc 2>/dev/null
 	done=$(worker_stat "$L" /written "done")
 	here=$(worker_stat "$L" /written here)
 	charged=$(sed -n 's/^file //p' "$PARENT/written/memory.stat")
-	cmp "$T/xfs/file" "$T/in"
-	want_ge "requests" "$done" 256
-	# Now and then, and all the more on a slow kernel, the file's times have to be written, and that
-	# waits.
-	want_ge "requests served where they were submitted" "$here" $((SLOW > 1 ? 16 : 128))
+	cmp -n $((1 << 20)) "$1" "$T/in"
+	want_ge "requests, $1" "$done" 256
+	want_ge "requests served where they were submitted, $1" "$here" "$2"
 	# What each CPU has of the statistics is added when it is enough: 64 pages.
-	want_ge "bytes of page cache that the writer is charged for" "$charged" $((1 << 19))
+	want_ge "bytes of page cache that the writer is charged for, $1" "$charged" $((1 << 19))
 	# The limit is one of files: nobody is to be killed for where in the backing file it is.
 	bash -c 'ulimit -f 64 && exec dd if="$0" of="$1" bs=4k oflag=direct conv=notrunc' \
 		"$T/in" "$LOOP" 2>/dev/null || fail "dd with a limit of the size of files: $?"
+	# Of a block that is written in part the rest has to be read.
+	sync "$1"
+	echo 1 >/proc/sys/vm/drop_caches
+	pattern $((61 * 512)) "$T/part" 5
+	dd if="$T/part" of="$LOOP" bs=512 seek=3 oflag=direct conv=notrunc 2>/dev/null
+	dd if="$T/part" of="$T/in" bs=512 seek=3 conv=notrunc 2>/dev/null
+	cmp -n $((1 << 20)) "$1" "$T/in"
 	detach
 	cg_remove "$PARENT/written"
-	cg_remove "$PARENT"
-	umount "$T/xfs"
 }
 
 # Who asks for much at once is helped by the worker; who asks for one thing after the other is not.

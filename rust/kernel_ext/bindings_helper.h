@@ -11,6 +11,7 @@
 #include <linux/compat.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/iomap.h>
 #include <linux/kthread.h>
 #include <linux/memcontrol.h>
 #include <linux/sched/mm.h>

@@ -103,8 +103,9 @@ pub trait FileExt {
     fn can_direct(&self) -> bool;
     /// Whether the file knows `IOCB_NOWAIT`.
     fn can_nowait(&self) -> bool;
-    /// Whether the file knows `IOCB_NOWAIT` of a write through the page cache, too, and does not have
-    /// each of them wait for the disk.
+    /// Whether a write through the page cache can be done without waiting, too, and the file does not
+    /// have each of them wait for the disk. That of a block device itself can:
+    /// [`Transfer::transfer`](crate::block::mq::Transfer::transfer) sees to it.
     fn can_write_nowait(&self) -> bool;
     /// Whether direct I/O needs nothing to be made that its file system has one of: the workqueue
     /// for what goes on after it, which the first direct I/O makes, under locks that those hold who
@@ -208,7 +209,7 @@ impl FileExt for File {
         // SAFETY: As in `is_writable`; a file has operations.
         let flags = unsafe { (*(*self.as_ptr()).f_op).fop_flags };
         self.can_nowait()
-            && flags & bindings::FOP_BUFFER_WASYNC != 0
+            && (flags & bindings::FOP_BUFFER_WASYNC != 0 || self.as_bdev().is_some())
             // SAFETY: An open file has an inode.
             && !unsafe { bindings::IS_SYNC(host(self)) }
     }

@@ -141,6 +141,16 @@ bool rust_helper_bdev_rot(struct block_device *bdev)
 	return bdev_rot(bdev);
 }
 
+bool rust_helper_bdev_read_only(struct block_device *bdev)
+{
+	return bdev_read_only(bdev);
+}
+
+bool rust_helper_mapping_stable_writes(const struct address_space *mapping)
+{
+	return mapping_stable_writes(mapping);
+}
+
 void rust_helper_bio_advance(struct bio *bio, unsigned int nbytes)
 {
 	bio_advance(bio, nbytes);

@@ -61,7 +61,7 @@ pub mod workqueue;
 pub(crate) mod bindings {
     // Those that both have.
     pub(crate) use generated::*;
-    pub(crate) use generated::{kstatfs, mutex_lock_killable};
+    pub(crate) use generated::{iomap_ops, kstatfs, mutex_lock_killable};
     pub(crate) use kernel::bindings::*;
 
     pub(crate) mod generated {

@@ -29,7 +29,7 @@ use crate::{
 use core::{cell::UnsafeCell, mem::MaybeUninit, ptr::NonNull};
 use kernel::{
     alloc::flags::__GFP_NOWARN,
-    ffi::c_long,
+    ffi::{c_int, c_long, c_uint},
     fs::File,
     prelude::*,
     sync::{
@@ -59,6 +59,15 @@ impl IoFlags {
 
     fn is_cached(self) -> bool {
         self.0 & Self::CACHED.0 == Self::CACHED.0
+    }
+
+    fn is_nowait(self) -> bool {
+        self.0 & bindings::IOCB_NOWAIT as i32 != 0
+    }
+
+    /// Through the page cache, without waiting, not even for what is written to be safe.
+    fn is_cache_nowait(self) -> bool {
+        self.is_nowait() && !self.is_direct() && self.0 & bindings::IOCB_DSYNC as i32 == 0
     }
 
     /// The same, for as much as can be had without waiting (`IOCB_NOWAIT`): `EAGAIN` when that is
@@ -246,6 +255,96 @@ unsafe fn read_bdev_cached(
     }
 }
 
+/// Writes to the page cache of a block device, as its file's own operation would, which refuses a
+/// write that is not to wait: `EAGAIN` when this one would have to, or is none that is simply done.
+///
+/// # Safety
+///
+/// As for [`call_file`], for a file that is open for writing on a block device; the kiocb has no
+/// completion, and is not to wait, nor to be direct or synced. `end` is where the write ends.
+unsafe fn write_bdev_cached(
+    iocb: *mut bindings::kiocb,
+    iter: &mut bindings::iov_iter,
+    end: i64,
+) -> isize {
+    let would_wait = EAGAIN.to_errno() as isize;
+    // SAFETY: By the requirements of this function the file's data is a block device's, whose inode
+    // and mapping stay while the file is open. The flags may be changing: a reader sees either value.
+    let (inode, simple) = unsafe {
+        let mapping = (*(*iocb).ki_filp).f_mapping;
+        let inode = (*mapping).host;
+        let flags = (&raw const (*inode).i_flags).read_volatile();
+        let simple = end <= bindings::i_size_read(inode)
+            && flags & bindings::S_SWAPFILE == 0
+            && !bindings::bdev_read_only(bindings::I_BDEV(inode))
+            && !bindings::mapping_stable_writes(mapping);
+        (inode, simple)
+    };
+    // SAFETY: The kiocb and its file are valid.
+    if !simple || unsafe { bindings::kiocb_modified(iocb) } != 0 {
+        return would_wait;
+    }
+    // SAFETY: As above; the lock keeps the size of blocks as it is, and is released by who took it.
+    unsafe {
+        let lock = &raw mut (*inode).i_rwsem;
+        if bindings::down_read_trylock(lock) == 0 {
+            return would_wait;
+        }
+        // What is written of a block in part is read before.
+        let in_block = (1i64 << (*inode).i_blkbits) - 1;
+        let ret = match ((*iocb).ki_pos | end) & in_block {
+            0 => bindings::iomap_file_buffered_write(
+                iocb,
+                iter,
+                &BDEV_IOMAP_OPS,
+                core::ptr::null(),
+                core::ptr::null_mut(),
+            ),
+            _ => would_wait,
+        };
+        bindings::up_read(lock);
+        ret
+    }
+}
+
+/// A block device's page cache is of the device itself, all of it.
+static BDEV_IOMAP_OPS: bindings::iomap_ops = bindings::iomap_ops {
+    iomap_begin: Some(bdev_iomap_begin),
+    iomap_end: None,
+    iomap_next: None,
+};
+
+/// As the C function `blkdev_iomap_begin`.
+///
+/// # Safety
+///
+/// As iomap calls it, for the inode of a block device.
+unsafe extern "C" fn bdev_iomap_begin(
+    inode: *mut bindings::inode,
+    offset: i64,
+    _length: i64,
+    _flags: c_uint,
+    iomap: *mut bindings::iomap,
+    _srcmap: *mut bindings::iomap,
+) -> c_int {
+    // SAFETY: By the requirements of this function; `iomap` is ours to fill in.
+    unsafe {
+        let bdev = bindings::I_BDEV(inode);
+        let size = bindings::i_size_read(inode);
+        let start = offset & -i64::from(bindings::bdev_logical_block_size(bdev));
+        if start < 0 || offset >= size {
+            return EIO.to_errno();
+        }
+        (*iomap).bdev = bdev;
+        (*iomap).offset = start;
+        (*iomap).addr = start.unsigned_abs();
+        (*iomap).length = (size - start).unsigned_abs();
+        (*iomap).type_ = bindings::IOMAP_MAPPED as u16;
+        (*iomap).flags |= bindings::IOMAP_F_BUFFER_HEAD as u16;
+    }
+    0
+}
+
 /// Turns what a file operation returned into a result.
 fn to_result(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
@@ -258,7 +357,7 @@ fn to_result(ret: isize) -> Result<usize> {
 ///
 /// `iocb` is a kiocb of a valid file.
 unsafe fn start_write(iocb: *mut bindings::kiocb, flags: IoFlags) -> bool {
-    if flags.0 & bindings::IOCB_NOWAIT as i32 == 0 {
+    if !flags.is_nowait() {
         // SAFETY: By the requirements of this function.
         unsafe { bindings::kiocb_start_write(iocb) };
         return true;
@@ -396,15 +495,19 @@ pub unsafe trait Transfer: Sized {
         match unsafe { iter(self) } {
             Ok(mut iter) => {
                 let iocb = prepare(self, file, pos, flags);
+                let end = pos.saturating_add(self.len() as i64);
                 // SAFETY: The kiocb has no completion, so that it is complete when the call
-                // returns; the file is valid until then. It is of a block device where it is read
+                // returns; the file is valid until then. It is of a block device where it is used
                 // as one, and the flags are those of the kiocb.
                 let result = unsafe {
-                    if flags.is_cached() && self.op() == Op::Read && file.as_bdev().is_some() {
-                        let end = pos.saturating_add(self.len() as i64);
-                        to_result(read_bdev_cached(iocb, &mut iter, end))
-                    } else {
-                        call(self.op(), iocb, &mut iter, flags)
+                    match self.op() {
+                        Op::Read if flags.is_cached() && file.as_bdev().is_some() => {
+                            to_result(read_bdev_cached(iocb, &mut iter, end))
+                        }
+                        Op::Write if flags.is_cache_nowait() && file.as_bdev().is_some() => {
+                            to_result(write_bdev_cached(iocb, &mut iter, end))
+                        }
+                        op => call(op, iocb, &mut iter, flags),
                     }
                 };
                 // SAFETY: We own the I/O.
