@@ -457,8 +457,7 @@ impl Inner {
     }
 
     /// Whether a request that may be served where it is submitted is to be, and from what: its worker
-    /// has nothing to do, the file knows how, and it may keep its tag if it can be in flight after
-    /// that.
+    /// is not to do it, the file knows how, and it may keep its tag if it can be in flight after that.
     pub(crate) fn begin_here(
         &mut self,
         id: SlotId,
@@ -467,7 +466,8 @@ impl Inner {
     ) -> Option<Here> {
         let source = self.binding.as_ref()?.serves_here(rq)?;
         let (slot, shared) = self.slot(id)?;
-        if !slot.parked.is_empty() {
+        // What is over when it leaves here takes nothing from what is parked.
+        if source == Source::File && !slot.parked.is_empty() {
             return None;
         }
         let waiting = (!slot.is_idle()).then_some(slot.received.wrapping_sub(slot.taken));

@@ -12,6 +12,10 @@
 //! not: next to each other they had the same machine. The quotients' moving average decides.
 //! A task that has one request at a time is found out after a few of them: the worker has nothing
 //! to do when the next one comes. Then it takes ever longer to the next trial.
+//!
+//! What turned out to have to wait is the worker's, and for a while what comes after it: that mostly
+//! has to wait, too. But not until the worker has nothing to do any more: who always has many in
+//! flight would never come back from there.
 
 use kernel::{
     prelude::*,
@@ -27,6 +31,10 @@ const BACKLOG: u64 = 16;
 
 /// How many requests in a row can find the worker with nothing to do.
 const ALONE: u8 = 2;
+
+/// How many requests follow one that had to wait, without a try of their own, while the worker has
+/// something to do.
+const BEHIND: u8 = 32;
 
 /// How many windows there are to the first trial, and from one to the next.
 const FIRST: u16 = 2;
@@ -63,6 +71,8 @@ pub(crate) struct Spread {
     left: u32,
     /// How many requests in a row found the worker with nothing to do.
     alone: u8,
+    /// How many are to follow the last one that had to wait.
+    behind: u8,
     /// The worker helps.
     helps: bool,
     /// In this window it is the other way round.
@@ -90,6 +100,7 @@ impl Spread {
             before: 0,
             quotient: SUPPOSED,
             alone: 0,
+            behind: 0,
         }
     }
 
@@ -104,9 +115,13 @@ impl Spread {
             self.window_ends(took);
         }
         match waiting {
-            // What it has could not be served where it was submitted: this comes after that.
-            Some(_) if !self.is_on() => By::Worker,
-            None if !self.is_on() => By::Submitter,
+            // What had to wait is seldom the only one. To have all go where others wait already
+            // would be never to leave that.
+            Some(_) if self.behind > 0 => {
+                self.behind -= 1;
+                By::Worker
+            }
+            _ if !self.is_on() => By::Submitter,
             Some(waiting) => {
                 self.alone = 0;
                 match waiting < BACKLOG {
@@ -127,6 +142,7 @@ impl Spread {
 
     /// Notes that a request had to wait after all: the worker has enough to do.
     pub(crate) fn missed(&mut self) {
+        self.behind = BEHIND;
         if self.is_on() {
             self.is_no_help();
         }
@@ -218,11 +234,26 @@ mod tests {
         assert!(worker > 0 || task::num_online_cpus() == 1);
     }
 
-    /// What waits already comes first, unless the worker helps and has enough to do.
+    /// What waits is passed by, but for a while after something had to.
+    #[test]
+    fn behind_what_waits() {
+        let mut spread = Spread::new();
+        assert!(spread.next(Some(1)) == By::Submitter);
+        for _ in 0..3 {
+            spread.missed();
+            for _ in 0..BEHIND {
+                assert!(spread.next(None) == By::Submitter);
+                assert!(spread.next(Some(1)) == By::Worker);
+            }
+            assert!(spread.next(Some(1)) == By::Submitter);
+        }
+    }
+
+    /// The worker is not given more than enough to do.
     #[test]
     fn enough_to_do() {
         let mut spread = Spread::new();
-        assert!(spread.next(Some(1000)) == By::Worker);
+        assert!(spread.next(Some(1000)) == By::Submitter);
         spread.helps = true;
         assert!(spread.next(Some(0)) == By::Worker);
         assert!(spread.next(Some(BACKLOG - 1)) == By::Worker);

@@ -6,7 +6,7 @@
 //! requests one after the other as its cgroup. So no cgroup waits for the I/O of another.
 //!
 //! What can be served without waiting is not put in a slot: the task that submits it serves it right
-//! there, when it is in the request's cgroup and may do so, and the slot's worker has nothing to do.
+//! there, when it is in the request's cgroup and may do so, and [is to](crate::spread).
 
 use crate::{
     backing::{Binding, Lent},
