@@ -245,42 +245,42 @@ written_here() {
 	pattern $((1 << 20)) "$T/xfs/file" 3
 	# Now and then, and all the more on a slow kernel, the file's times have to be written, and that
 	# waits.
-	written "$T/xfs/file" $((SLOW > 1 ? 16 : 128))
+	written xfs "$T/xfs/file" $((SLOW > 1 ? 16 : 128))
 	umount "$T/xfs"
-	written "$SCRATCH_DEV" 224
+	written disk "$SCRATCH_DEV" 224
 	cg_remove "$PARENT"
 }
 
-# written FILE LEAST: at least as many of 256 writes to a device on it are served where they are
-# submitted.
+# written NAME FILE LEAST: at least as many of 256 writes to a device on it are served where they
+# are submitted, as the cgroup of that name.
 written() {
 	local done here charged
 
-	attach --sizelimit 1M "$1"
-	sync "$1"
+	attach --sizelimit 1M "$2"
+	sync "$2"
 	echo 1 >/proc/sys/vm/drop_caches
-	mkdir "$PARENT/written"
-	cg_run "$PARENT/written" dd if="$T/in" of="$LOOP" bs=4k oflag=direct conv=notrunc 2>/dev/null
-	done=$(worker_stat "$L" /written "done")
-	here=$(worker_stat "$L" /written here)
-	charged=$(sed -n 's/^file //p' "$PARENT/written/memory.stat")
-	cmp -n $((1 << 20)) "$1" "$T/in"
-	want_ge "requests, $1" "$done" 256
-	want_ge "requests served where they were submitted, $1" "$here" "$2"
+	mkdir "$PARENT/$1"
+	cg_run "$PARENT/$1" dd if="$T/in" of="$LOOP" bs=4k oflag=direct conv=notrunc 2>/dev/null
+	done=$(worker_stat "$L" "/$1" "done")
+	here=$(worker_stat "$L" "/$1" here)
+	charged=$(sed -n 's/^file //p' "$PARENT/$1/memory.stat")
+	cmp -n $((1 << 20)) "$2" "$T/in"
+	want_ge "requests, $2" "$done" 256
+	want_ge "requests served where they were submitted, $2" "$here" "$3"
 	# What each CPU has of the statistics is added when it is enough: 64 pages.
-	want_ge "bytes of page cache that the writer is charged for, $1" "$charged" $((1 << 19))
+	want_ge "bytes of page cache that the writer is charged for, $2" "$charged" $((1 << 19))
 	# The limit is one of files: nobody is to be killed for where in the backing file it is.
 	bash -c 'ulimit -f 64 && exec dd if="$0" of="$1" bs=4k oflag=direct conv=notrunc' \
 		"$T/in" "$LOOP" 2>/dev/null || fail "dd with a limit of the size of files: $?"
 	# Of a block that is written in part the rest has to be read.
-	sync "$1"
+	sync "$2"
 	echo 1 >/proc/sys/vm/drop_caches
 	pattern $((61 * 512)) "$T/part" 5
 	dd if="$T/part" of="$LOOP" bs=512 seek=3 oflag=direct conv=notrunc 2>/dev/null
 	dd if="$T/part" of="$T/in" bs=512 seek=3 conv=notrunc 2>/dev/null
-	cmp -n $((1 << 20)) "$1" "$T/in"
+	cmp -n $((1 << 20)) "$2" "$T/in"
 	detach
-	cg_remove "$PARENT/written"
+	cg_remove "$PARENT/$1"
 }
 
 # Who asks for much at once is helped by the worker; who asks for one thing after the other is not.
@@ -311,13 +311,47 @@ helped() {
 			$(($(worker_stat "$L" / "done") - done - ($(worker_stat "$L" / here) - here))) "$least"
 		detach
 	done
+	umount "$T/fs"
+}
+
+# What the page cache has is read, also while the worker of the same cgroup is stuck: in a write to a
+# file system that is frozen.
+passes_by() {
+	local pid rc=0
+
+	skip_on_c "it has a worker do everything"
+	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
+	need_scratch
+	scratch_fs ext4 "$T/fs"
+	pattern $((1 << 20)) "$T/fs/file" 3
+	sync -f "$T/fs/file"
+	load_with_timeout 60000
+	attach "$T/fs/file"
+	dd if="$LOOP" of="$T/out" bs=64k iflag=direct 2>/dev/null
+	fsfreeze -f "$T/fs"
+	dd if="$T/out" of="$LOOP" bs=4k count=1 oflag=direct conv=notrunc 2>/dev/null &
+	pid=$!
+	wait_for 10 stuck || rc=1
+	within 10 dd if="$LOOP" of="$T/in" bs=4k iflag=direct || rc=2
+	stuck || rc=3
+	fsfreeze -u "$T/fs"
+	wait $pid
+	want "step that failed" $rc 0
+	cmp "$T/in" "$T/out"
+	want_ge "reads served where they were submitted" "$(worker_stat "$L" / here)" 200
+	detach
+	umount "$T/fs"
+}
+
+stuck() {
+	grep -q "^/ busy" "$WORKERS/$L/workers"
 }
 
 not_listed() {
 	no_dying && ! grep -q loop_rs-worker "$WORKERS/$L/workers"
 }
 
-test_begin 10
+test_begin 11
 LIB_CGROUPS+=("$PARENT")
 need_driver
 
@@ -333,5 +367,6 @@ check "workers in debugfs" listed
 check "what takes no waiting is done where it is submitted" served_here
 check "a write that takes no waiting is done where it is submitted" written_here
 check "the worker helps who asks for much" helped
+check "what is at hand passes by what is stuck" passes_by
 
 test_end

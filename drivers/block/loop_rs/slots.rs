@@ -15,7 +15,7 @@
 use crate::{
     backing::{Binding, Here, Source},
     device::LoopOps,
-    spread::{By, Spread},
+    spread::{By, Has, Spread},
     stats::{Counts, Report, SlotReport},
     tags::{self, Held},
     worker::Worker,
@@ -62,6 +62,8 @@ pub(crate) struct Slot {
     pub(crate) idle_since: JiffiesInstant,
     /// The worker is queued, or running and going to look at `pending` again.
     pub(crate) scheduled: bool,
+    /// The worker has more to do since then than to help.
+    pub(crate) own: bool,
     /// Something may have been put in `pending` after what is in `parked`.
     overtaken: bool,
     counts: Counts,
@@ -99,6 +101,7 @@ impl Slot {
             taken: 0,
             spread: Spread::new(),
             scheduled: false,
+            own: false,
             idle_since: JiffiesInstant::now(),
             listed_since: JiffiesInstant::now(),
         })
@@ -118,8 +121,13 @@ impl Slot {
     /// Adds a request, which keeps its tag.
     pub(crate) fn push(&mut self, mut rq: Request<LoopOps>, shared: &mut Shared, past: Past) {
         self.count(&rq, shared, past);
-        if past == Past::Missed {
-            self.spread.missed();
+        match past {
+            Past::Help => (),
+            Past::Missed => {
+                self.spread.missed();
+                self.own = true;
+            }
+            _ => self.own = true,
         }
         self.tags.keep(&mut shared.tags, &mut rq.data_mut().kept);
         self.pending.push_back(rq);
@@ -145,6 +153,7 @@ impl Slot {
                 counts.parked = counts.parked.wrapping_add(1);
             }
         }
+        self.own = true;
         self.parking
             .keep(&mut shared.parking, &mut parked.data_mut().kept);
         if self.parked.is_empty() {
@@ -173,10 +182,10 @@ impl Slot {
     /// Counts I/O that is handed to the worker.
     fn count<I: Transfer>(&mut self, io: &I, shared: &mut Shared, past: Past) {
         for counts in [&mut self.counts, &mut shared.counts] {
-            if past == Past::New {
+            if matches!(past, Past::New | Past::Help) {
                 counts.ask(io);
             }
-            if matches!(past, Past::New | Past::Missed) {
+            if matches!(past, Past::New | Past::Help | Past::Missed) {
                 counts.worker = counts.worker.wrapping_add(1);
             }
         }
@@ -242,11 +251,21 @@ pub(crate) const READS_AT_A_TIME: u32 = 32;
 /// How many slots are looked at for tags that another one needs more.
 const LOOKED_AT: usize = 4;
 
+/// Who serves a request that may be served where it is submitted.
+pub(crate) enum Begun {
+    /// Its submitter, from this.
+    Here(Here),
+    /// The worker, to help.
+    Help,
+}
+
 /// What became of I/O before it is handed to a worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Past {
     /// Nothing.
     New,
+    /// The worker is to help with it.
+    Help,
     /// It would have had to wait where it was submitted.
     Missed,
     /// Some of it was done.
@@ -456,23 +475,32 @@ impl Inner {
         slot.map(|slot| (slot, &mut self.shared))
     }
 
-    /// Whether a request that may be served where it is submitted is to be, and from what: its worker
-    /// is not to do it, the file knows how, and it may keep its tag if it can be in flight after that.
+    /// Decides who serves a request that may be served where it is submitted, as [`Spread`] has it;
+    /// `None` when it is for the worker alone: the file does not know how, or it could be in flight
+    /// after that, and may not keep its tag.
     pub(crate) fn begin_here(
         &mut self,
         id: SlotId,
         rq: &mut Request<LoopOps>,
         depth: u32,
-    ) -> Option<Here> {
+    ) -> Option<Begun> {
         let source = self.binding.as_ref()?.serves_here(rq)?;
         let (slot, shared) = self.slot(id)?;
         // What is over when it leaves here takes nothing from what is parked.
         if source == Source::File && !slot.parked.is_empty() {
             return None;
         }
-        let waiting = (!slot.is_idle()).then_some(slot.received.wrapping_sub(slot.taken));
-        if slot.spread.next(waiting) == By::Worker {
-            return None;
+        let has = if slot.is_idle() {
+            Has::Nothing
+        } else if slot.own {
+            Has::Own
+        } else {
+            Has::Help(slot.received.wrapping_sub(slot.taken))
+        };
+        match slot.spread.next(has) {
+            By::Submitter => (),
+            By::Help => return Some(Begun::Help),
+            By::Worker => return None,
         }
         if source == Source::File {
             if !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
@@ -483,7 +511,7 @@ impl Inner {
         slot.counts.ask(rq);
         shared.counts.ask(rq);
         slot.idle_since = JiffiesInstant::now();
-        Some(self.binding.as_ref()?.lend_here(source))
+        Some(Begun::Here(self.binding.as_ref()?.lend_here(source)))
     }
 
     /// Adds a request to a slot, if the slot may keep another tag of the `depth` that the device

@@ -15,7 +15,8 @@
 //!
 //! What turned out to have to wait is the worker's, and for a while what comes after it: that mostly
 //! has to wait, too. But not until the worker has nothing to do any more: who always has many in
-//! flight would never come back from there.
+//! flight would never come back from there. What only the worker can do may take it long: then it
+//! helps with nothing else.
 
 use kernel::{
     prelude::*,
@@ -32,9 +33,9 @@ const BACKLOG: u64 = 16;
 /// How many requests in a row can find the worker with nothing to do.
 const ALONE: u8 = 2;
 
-/// How many requests follow one that had to wait, without a try of their own, while the worker has
-/// something to do.
-const BEHIND: u8 = 32;
+/// How many requests follow one that had to wait, without a try of their own, while the worker is
+/// busy with that.
+const BEHIND: u8 = 8;
 
 /// How many windows there are to the first trial, and from one to the next.
 const FIRST: u16 = 2;
@@ -61,7 +62,20 @@ const MOST: u32 = ONE * 2;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     Submitter,
+    /// The worker, as it would have to wait, most likely.
     Worker,
+    /// The worker, to help.
+    Help,
+}
+
+/// What the worker has to do.
+#[derive(Clone, Copy)]
+pub(crate) enum Has {
+    Nothing,
+    /// It helps, and this many wait for it.
+    Help(u64),
+    /// What only the worker can do, which may take long.
+    Own,
 }
 
 /// What is known of a slot. What each request looks at comes first.
@@ -104,9 +118,8 @@ impl Spread {
         }
     }
 
-    /// Decides about the next request. `waiting` is how many wait for the worker, `None` when it has
-    /// nothing to do.
-    pub(crate) fn next(&mut self, waiting: Option<u64>) -> By {
+    /// Decides about the next request, as the worker `has` something to do or not.
+    pub(crate) fn next(&mut self, has: Has) -> By {
         self.left = self.left.saturating_sub(1);
         if self.left == 0 {
             let now = Instant::now();
@@ -114,26 +127,26 @@ impl Spread {
             self.begin_window(now);
             self.window_ends(took);
         }
-        match waiting {
-            // What had to wait is seldom the only one. To have all go where others wait already
-            // would be never to leave that.
-            Some(_) if self.behind > 0 => {
+        match has {
+            // What had to wait is seldom the only one.
+            Has::Own if self.behind > 0 => {
                 self.behind -= 1;
                 By::Worker
             }
+            Has::Own => By::Submitter,
             _ if !self.is_on() => By::Submitter,
-            Some(waiting) => {
+            Has::Help(waiting) => {
                 self.alone = 0;
                 match waiting < BACKLOG {
-                    true => By::Worker,
+                    true => By::Help,
                     false => By::Submitter,
                 }
             }
-            None if self.alone < ALONE => {
+            Has::Nothing if self.alone < ALONE => {
                 self.alone += 1;
-                By::Worker
+                By::Help
             }
-            None => {
+            Has::Nothing => {
                 self.is_no_help();
                 By::Submitter
             }
@@ -224,7 +237,7 @@ mod tests {
         let mut spread = Spread::new();
         let mut worker = 0;
         for _ in 0..10 * u32::from(SELDOM) * WINDOW {
-            if spread.next(None) == By::Worker {
+            if spread.next(Has::Nothing) == By::Help {
                 worker += 1;
             }
         }
@@ -234,18 +247,19 @@ mod tests {
         assert!(worker > 0 || task::num_online_cpus() == 1);
     }
 
-    /// What waits is passed by, but for a while after something had to.
+    /// What the worker is busy with is passed by, but for a while after something had to wait.
     #[test]
     fn behind_what_waits() {
         let mut spread = Spread::new();
-        assert!(spread.next(Some(1)) == By::Submitter);
+        spread.helps = true;
+        assert!(spread.next(Has::Own) == By::Submitter);
         for _ in 0..3 {
             spread.missed();
             for _ in 0..BEHIND {
-                assert!(spread.next(None) == By::Submitter);
-                assert!(spread.next(Some(1)) == By::Worker);
+                assert!(spread.next(Has::Nothing) == By::Submitter);
+                assert!(spread.next(Has::Own) == By::Worker);
             }
-            assert!(spread.next(Some(1)) == By::Submitter);
+            assert!(spread.next(Has::Own) == By::Submitter);
         }
     }
 
@@ -253,14 +267,14 @@ mod tests {
     #[test]
     fn enough_to_do() {
         let mut spread = Spread::new();
-        assert!(spread.next(Some(1000)) == By::Submitter);
+        assert!(spread.next(Has::Help(0)) == By::Submitter);
         spread.helps = true;
-        assert!(spread.next(Some(0)) == By::Worker);
-        assert!(spread.next(Some(BACKLOG - 1)) == By::Worker);
-        assert!(spread.next(Some(BACKLOG)) == By::Submitter);
+        assert!(spread.next(Has::Help(0)) == By::Help);
+        assert!(spread.next(Has::Help(BACKLOG - 1)) == By::Help);
+        assert!(spread.next(Has::Help(BACKLOG)) == By::Submitter);
         spread.missed();
         assert!(!spread.helps);
-        assert!(spread.next(None) == By::Submitter);
+        assert!(spread.next(Has::Nothing) == By::Submitter);
     }
 
     #[test]

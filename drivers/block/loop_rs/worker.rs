@@ -14,7 +14,7 @@ use crate::{
     dispatch::{self, Work as _},
     errors::Told,
     idle_worker_timeout_ms,
-    slots::{self, Inner, Past, Reaper, Slot, SlotId, Slots, Waiting},
+    slots::{self, Begun, Inner, Past, Reaper, Slot, SlotId, Slots, Waiting},
     stats::{Report, SlotReport},
 };
 use kernel::{
@@ -191,21 +191,25 @@ impl Pool {
         let mut inner = self.slots.inner.lock();
         let mut id = self.find_slot(&mut inner, &rq);
         if may_be_here {
-            if let Some(here) = inner.begin_here(id, &mut rq, depth) {
-                // What came before does not wait for what is done now.
-                if let Some(id) = inner.batch.take() {
-                    inner.schedule(id, workqueue);
+            match inner.begin_here(id, &mut rq, depth) {
+                Some(Begun::Here(here)) => {
+                    // What came before does not wait for what is done now.
+                    if let Some(id) = inner.batch.take() {
+                        inner.schedule(id, workqueue);
+                    }
+                    drop(inner);
+                    rq = match dispatch::serve_here(here, rq) {
+                        Some(rq) => rq,
+                        None => return,
+                    };
+                    rq.data_mut().kept.give_back();
+                    rq.data_mut().tried = false;
+                    past = Past::Missed;
+                    inner = self.slots.inner.lock();
+                    id = self.find_slot(&mut inner, &rq);
                 }
-                drop(inner);
-                rq = match dispatch::serve_here(here, rq) {
-                    Some(rq) => rq,
-                    None => return,
-                };
-                rq.data_mut().kept.give_back();
-                rq.data_mut().tried = false;
-                past = Past::Missed;
-                inner = self.slots.inner.lock();
-                id = self.find_slot(&mut inner, &rq);
+                Some(Begun::Help) => past = Past::Help,
+                None => (),
             }
         }
         if inner.binding.is_none() {
@@ -456,6 +460,7 @@ impl Worker {
         }
         let now = JiffiesInstant::now();
         slot.scheduled = false;
+        slot.own = false;
         slot.idle_since = now;
         if matches!(self.id, SlotId::Css(_)) {
             if let Ok(listed) = ListArc::try_from_arc(self.clone()) {

@@ -11,6 +11,7 @@
 //! | Free memory that the file uses | The bios end no earlier; the I/O has the array of segments |
 //! | Transfer what has no memory | Only reads and writes are: `EINVAL` |
 //! | Write to a file opened to be read | `EBADF` |
+//! | Write to a block device what its own operation would refuse | That is checked as it does |
 //! | Read from a file opened to be written | Nothing; it is read, as the file's operations have it |
 //! | Ask a file not to wait that does not know how | Nothing; it may wait, or fail |
 //! | Ask for direct I/O where there is none | `EINVAL` |
