@@ -171,6 +171,11 @@ struct folio *rust_helper_page_folio(struct page *page)
 	return page_folio(page);
 }
 
+void rust_helper_folio_put(struct folio *folio)
+{
+	folio_put(folio);
+}
+
 bool rust_helper_in_task(void)
 {
 	return in_task();

@@ -73,9 +73,10 @@ pub(crate) struct Backing {
 }
 
 /// After so many of them no more are tried, but for one in [`PAUSE`]: a file system may know how not
-/// to wait, and never do, as btrfs when it copies on write; or be short of something for a while.
+/// to wait, and never do, as btrfs when it copies on write; or be short of something for a while, or not
+/// have cached yet what is written.
 const MISSED: i32 = 64;
-const PAUSE: i32 = 1024;
+const PAUSE: i32 = 256;
 
 impl Backing {
     /// Takes a file into use. May sleep.

@@ -73,6 +73,8 @@ pub(crate) struct RequestData {
     result: Result<usize>,
     /// The file was asked to do it without waiting.
     pub(crate) tried: bool,
+    /// It could not, as turned out after it had been submitted.
+    pub(crate) missed: bool,
     /// The request's tag, from when the driver decides that it may keep it; or, when it is parked,
     /// that it is.
     pub(crate) kept: Kept,
@@ -83,6 +85,7 @@ impl Default for RequestData {
         Self {
             result: Ok(0),
             tried: false,
+            missed: false,
             kept: Kept::none(),
         }
     }
@@ -147,6 +150,7 @@ fn conclude(mut rq: Request<LoopOps>, result: Result<usize>) {
     }
     // Not a context to do I/O in. It comes back in one where it is for the worker.
     rq.data_mut().kept.give_back();
+    rq.data_mut().missed = would_wait;
     rq.requeue();
 }
 

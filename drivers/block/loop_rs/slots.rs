@@ -121,14 +121,6 @@ impl Slot {
     /// Adds a request, which keeps its tag.
     pub(crate) fn push(&mut self, mut rq: Request<LoopOps>, shared: &mut Shared, past: Past) {
         self.count(&rq, shared, past);
-        match past {
-            Past::Help => (),
-            Past::Missed => {
-                self.spread.missed();
-                self.own = true;
-            }
-            _ => self.own = true,
-        }
         self.tags.keep(&mut shared.tags, &mut rq.data_mut().kept);
         self.pending.push_back(rq);
         self.received = self.received.wrapping_add(1);
@@ -153,7 +145,6 @@ impl Slot {
                 counts.parked = counts.parked.wrapping_add(1);
             }
         }
-        self.own = true;
         self.parking
             .keep(&mut shared.parking, &mut parked.data_mut().kept);
         if self.parked.is_empty() {
@@ -179,8 +170,12 @@ impl Slot {
         Some(rq)
     }
 
-    /// Counts I/O that is handed to the worker.
+    /// Counts I/O that is handed to the worker, and notes what it says of what the worker has to do.
     fn count<I: Transfer>(&mut self, io: &I, shared: &mut Shared, past: Past) {
+        self.own |= past != Past::Help;
+        if past == Past::Missed {
+            self.spread.missed();
+        }
         for counts in [&mut self.counts, &mut shared.counts] {
             if matches!(past, Past::New | Past::Help) {
                 counts.ask(io);

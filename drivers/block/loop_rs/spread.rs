@@ -15,8 +15,8 @@
 //!
 //! What turned out to have to wait is the worker's, and for a while what comes after it: that mostly
 //! has to wait, too. But not until the worker has nothing to do any more: who always has many in
-//! flight would never come back from there. What only the worker can do may take it long: then it
-//! helps with nothing else.
+//! flight would never come back from there. What only the worker can do may take it long: while it
+//! has some of that, it is given nothing to help with.
 
 use kernel::{
     prelude::*,
@@ -41,7 +41,7 @@ const BEHIND: u8 = 8;
 const FIRST: u16 = 2;
 const CHECK: u16 = 32;
 /// How many there are after tasks that had one request at a time, at most.
-const SELDOM: u16 = 512;
+const SELDOM: u16 = 32;
 
 /// A quotient of 1.
 const ONE: u32 = 256;
@@ -207,7 +207,7 @@ impl Spread {
 
     /// A trial came to this quotient.
     fn learn(&mut self, quotient: u32) {
-        self.quotient = (self.quotient * 7 + quotient) / 8;
+        self.quotient = (self.quotient * 3 + quotient) / 4;
         if self.quotient < BETTER {
             self.helps = true;
         } else if self.quotient > WORSE {
@@ -242,7 +242,7 @@ mod tests {
             }
         }
         assert!(!spread.helps);
-        // Two in each trial, of which there are eight until they are as seldom as can be.
+        // Two in each trial, of which there are a few until they are as seldom as can be.
         assert!(worker <= u32::from(ALONE) * (8 + 10));
         assert!(worker > 0 || task::num_online_cpus() == 1);
     }

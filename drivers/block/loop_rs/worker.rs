@@ -187,7 +187,10 @@ impl Pool {
             Op::Write => self.writes_here.load(Relaxed) != 0 && rq.can_be_served_here(),
             _ => false,
         };
-        let mut past = Past::New;
+        let mut past = match core::mem::take(&mut rq.data_mut().missed) {
+            true => Past::Missed,
+            false => Past::New,
+        };
         let mut inner = self.slots.inner.lock();
         let mut id = self.find_slot(&mut inner, &rq);
         if may_be_here {

@@ -30,6 +30,7 @@ use crate::{
 use core::{cell::UnsafeCell, mem::MaybeUninit, ptr::NonNull};
 use kernel::{
     alloc::flags::__GFP_NOWARN,
+    error::from_err_ptr,
     ffi::{c_int, c_long, c_uint},
     fs::File,
     prelude::*,
@@ -282,7 +283,7 @@ unsafe fn write_bdev_cached(
         (inode, simple)
     };
     // SAFETY: The kiocb and its file are valid.
-    if !simple || unsafe { bindings::kiocb_modified(iocb) } != 0 {
+    if !simple || !unsafe { note_write(iocb) } {
         return would_wait;
     }
     // SAFETY: As above; the lock keeps the size of blocks as it is, and is released by who took it.
@@ -298,13 +299,34 @@ unsafe fn write_bdev_cached(
                 iocb,
                 iter,
                 &BDEV_IOMAP_OPS,
-                core::ptr::null(),
+                &BDEV_WRITE_OPS,
                 core::ptr::null_mut(),
             ),
             _ => would_wait,
         };
         bindings::up_read(lock);
         ret
+    }
+}
+
+/// Notes in the inode of a block device's node that the device is written; false when that would
+/// wait.
+///
+/// # Safety
+///
+/// `iocb` is a kiocb of a valid file.
+unsafe fn note_write(iocb: *mut bindings::kiocb) -> bool {
+    // SAFETY: An open file has an inode, and that a super block; both have operations.
+    unsafe {
+        let file = (*iocb).ki_filp;
+        let inode = (*file).f_inode;
+        // What is in memory alone, as devtmpfs, is not waited for, but denies that for its version.
+        let in_memory = (*(*inode).i_op).update_time.is_none()
+            && (*(*(*inode).i_sb).s_op).dirty_inode.is_none();
+        match in_memory {
+            true => bindings::file_update_time(file) == 0,
+            false => bindings::kiocb_modified(iocb) == 0,
+        }
     }
 }
 
@@ -344,6 +366,47 @@ unsafe extern "C" fn bdev_iomap_begin(
         (*iomap).flags |= bindings::IOMAP_F_BUFFER_HEAD as u16;
     }
     0
+}
+
+static BDEV_WRITE_OPS: bindings::iomap_write_ops = bindings::iomap_write_ops {
+    get_folio: Some(bdev_get_folio),
+    put_folio: None,
+    iomap_valid: None,
+    read_folio_range: None,
+};
+
+/// As the C function `iomap_get_folio`, for a folio that has buffer heads: they would be made without
+/// regard to who must not wait.
+///
+/// # Safety
+///
+/// As iomap calls it, for the inode of a block device.
+unsafe extern "C" fn bdev_get_folio(
+    iter: *mut bindings::iomap_iter,
+    pos: i64,
+    len: c_uint,
+) -> *mut bindings::folio {
+    // SAFETY: By the requirements of this function.
+    let folio = unsafe { bindings::iomap_get_folio(iter, pos, len as usize) };
+    if bindings::IOMAP_F_BUFFER_HEAD == 0 || from_err_ptr(folio).is_err() {
+        return folio;
+    }
+    // SAFETY: The folio is ours, locked, and given back if it is not returned. What is private to a
+    // block device's folio are its buffer heads.
+    unsafe {
+        if !(*folio)
+            .__bindgen_anon_1
+            .__bindgen_anon_1
+            .__bindgen_anon_3
+            .private
+            .is_null()
+        {
+            return folio;
+        }
+        bindings::folio_unlock(folio);
+        bindings::folio_put(folio);
+    }
+    EAGAIN.to_ptr()
 }
 
 /// Turns what a file operation returned into a result.
