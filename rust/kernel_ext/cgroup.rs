@@ -57,11 +57,13 @@ unsafe impl<S> Sync for Css<S> {}
 
 // SAFETY: `css_get` and `css_put` count references.
 unsafe impl<S> AlwaysRefCounted for Css<S> {
+    #[inline]
     fn inc_ref(&self) {
         // SAFETY: By the type invariant the css is alive.
         unsafe { bindings::css_get(self.as_raw()) }
     }
 
+    #[inline]
     unsafe fn dec_ref(obj: NonNull<Self>) {
         // SAFETY: The caller owns a reference and gives it up.
         unsafe { bindings::css_put(obj.as_ptr().cast()) }
@@ -74,11 +76,13 @@ impl<S> Css<S> {
     /// # Safety
     ///
     /// If `ptr` is not null, the type invariants hold for it for `'a`.
+    #[inline]
     pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::cgroup_subsys_state) -> Option<&'a Self> {
         // SAFETY: By the requirements above, and `Self` is transparent.
         unsafe { ptr.cast::<Self>().as_ref() }
     }
 
+    #[inline]
     fn as_raw(&self) -> *mut bindings::cgroup_subsys_state {
         self.css.get()
     }
@@ -91,6 +95,7 @@ impl<S> Css<S> {
     }
 
     /// A number that no other css has for as long as a reference to this one is held.
+    #[inline]
     pub fn id(&self) -> usize {
         self.as_raw() as usize
     }
@@ -128,6 +133,7 @@ impl<S> Css<S> {
 
 impl Css<Io> {
     /// Whether this is the root's.
+    #[inline]
     pub fn is_root(&self) -> bool {
         // SAFETY: Set at boot and not changed.
         self.as_raw() == unsafe { bindings::blkcg_root_css }
@@ -135,6 +141,7 @@ impl Css<Io> {
 
     /// Whether the current task, which is no kernel thread, is in this css's cgroup, as of now:
     /// what it submits is charged there.
+    #[inline]
     pub(crate) fn is_of_current(&self) -> bool {
         let _rcu = rcu::read_lock();
         let task = Task::current_raw();

@@ -169,11 +169,13 @@ fn ops(file: &File) -> &bindings::file_operations {
 }
 
 /// The inode that holds the file's data.
+#[inline]
 fn host(file: &File) -> *mut bindings::inode {
     // SAFETY: An open file has a mapping, which has a host.
     unsafe { (*(*file.as_ptr()).f_mapping).host }
 }
 
+#[inline]
 fn file_type(file: &File) -> u32 {
     // SAFETY: The inode is valid while the file is open, and its type does not change.
     u32::from(unsafe { (*host(file)).i_mode }) & bindings::S_IFMT
@@ -186,25 +188,30 @@ fn raw_path(file: &File) -> *const bindings::path {
 }
 
 impl FileExt for File {
+    #[inline]
     fn is_writable(&self) -> bool {
         // SAFETY: The file is valid, and its mode does not change in this bit.
         unsafe { (*self.as_ptr()).f_mode & bindings::FMODE_WRITE != 0 }
     }
 
+    #[inline]
     fn is_direct(&self) -> bool {
         self.flags() & bindings::O_DIRECT != 0
     }
 
+    #[inline]
     fn can_direct(&self) -> bool {
         // SAFETY: As in `is_writable`.
         unsafe { (*self.as_ptr()).f_mode & bindings::FMODE_CAN_ODIRECT != 0 }
     }
 
+    #[inline]
     fn can_nowait(&self) -> bool {
         // SAFETY: As in `is_writable`.
         unsafe { (*self.as_ptr()).f_mode & bindings::FMODE_NOWAIT != 0 }
     }
 
+    #[inline]
     fn can_write_nowait(&self) -> bool {
         // SAFETY: As in `is_writable`; a file has operations.
         let flags = unsafe { (*(*self.as_ptr()).f_op).fop_flags };
@@ -214,6 +221,7 @@ impl FileExt for File {
             && !unsafe { bindings::IS_SYNC(host(self)) }
     }
 
+    #[inline]
     fn direct_is_set_up(&self) -> bool {
         if self.as_bdev().is_some() {
             return true;
@@ -258,6 +266,7 @@ impl FileExt for File {
         file_type(self) == bindings::S_IFREG
     }
 
+    #[inline]
     fn as_bdev(&self) -> Option<&BlockDevice> {
         if file_type(self) != bindings::S_IFBLK {
             return None;

@@ -28,12 +28,18 @@ use kernel::{
 ///
 /// Scopes are left in the reverse order of entering them: one that is left early takes its flags off
 /// those within it.
+///
+/// # Invariants
+///
+/// `task` is the current task: a scope stays with it.
 struct FlagScope {
+    task: *mut bindings::task_struct,
     set: u32,
     _not_send: NotThreadSafe,
 }
 
 impl FlagScope {
+    #[inline]
     fn enter(flags: u32) -> Self {
         let task = Task::current_raw();
         // SAFETY: The current task is valid. Only the task itself changes its flags; an interrupt
@@ -41,7 +47,9 @@ impl FlagScope {
         let old = unsafe { (*task).flags };
         // SAFETY: As above.
         unsafe { (*task).flags = old | flags };
+        // INVARIANT: It is, and nothing takes the scope to another.
         Self {
+            task,
             set: flags & !old,
             _not_send: NotThreadSafe,
         }
@@ -49,9 +57,10 @@ impl FlagScope {
 }
 
 impl Drop for FlagScope {
+    #[inline]
     fn drop(&mut self) {
-        // SAFETY: As in `enter`; a scope stays with its task.
-        unsafe { (*Task::current_raw()).flags &= !self.set }
+        // SAFETY: By the type invariant this is the current task; otherwise as in `enter`.
+        unsafe { (*self.task).flags &= !self.set }
     }
 }
 
@@ -64,6 +73,7 @@ pub struct NoioScope {
 
 impl NoioScope {
     /// Enters the scope.
+    #[inline]
     pub fn enter() -> Self {
         Self {
             _flags: FlagScope::enter(bindings::PF_MEMALLOC_NOIO),
@@ -81,6 +91,7 @@ pub struct WritebackScope {
 
 impl WritebackScope {
     /// Enters the scope.
+    #[inline]
     pub fn enter() -> Self {
         Self {
             _flags: FlagScope::enter(bindings::PF_LOCAL_THROTTLE | bindings::PF_MEMALLOC_NOIO),
@@ -97,6 +108,7 @@ impl WritebackScope {
 /// [`Request::can_be_served_here`](crate::block::mq::Request::can_be_served_here).
 ///
 /// For tasks; in an interrupt it changes nothing.
+#[inline]
 pub fn submit_nested<R>(f: impl FnOnce() -> R) -> R {
     // The task that was interrupted may be using them.
     if !in_task() {
@@ -129,19 +141,27 @@ pub fn submit_nested<R>(f: impl FnOnce() -> R) -> R {
 /// Whether the current context is that of a task, not of an interrupt.
 ///
 /// Wraps the C macro `in_task`.
+#[inline]
 pub fn in_task() -> bool {
     // SAFETY: No requirements.
     unsafe { bindings::in_task() }
 }
 
 /// How many bytes of its stack the current task has left; 0 outside of tasks.
+#[inline]
 pub fn stack_left() -> usize {
-    if !in_task() {
-        return 0;
+    match in_task() {
+        true => stack_left_of(Task::current_raw()),
+        false => 0,
     }
+}
+
+/// The same for `task`, which is the current one.
+#[inline]
+fn stack_left_of(task: *mut bindings::task_struct) -> usize {
     let here = 0u8;
     // SAFETY: The current task's stack stays where it is.
-    let base = unsafe { (*Task::current_raw()).stack } as usize;
+    let base = unsafe { (*task).stack } as usize;
     // The stack grows down to its base; its end is no more than a magic number.
     (&raw const here as usize)
         .checked_sub(base)
@@ -152,38 +172,33 @@ pub fn stack_left() -> usize {
 /// Half of a task's stack, in bytes: what a file system and the drivers below it can count on.
 pub const HALF_STACK: usize = bindings::THREAD_SIZE as usize / 2;
 
-/// Whether the current task is in a place where file systems must not be entered: it reclaims
-/// memory, or has a transaction of a file system's open, or holds locks of one. One that is
-/// `reading_ahead` always allocates as if it did, which says nothing.
-pub(crate) fn in_fs_or_reclaim(reading_ahead: bool) -> bool {
-    let mut flags = bindings::PF_MEMALLOC | bindings::PF_MEMALLOC_NOIO;
+/// Whether the current context is one to enter a file system from, as far as the task itself says, and
+/// the drivers below it: that of a task with at least half of its stack left, which
+///
+/// - is no kernel thread;
+/// - does not reclaim memory, nor has a transaction of a file system's open, nor holds locks of one. A
+///   task that is `reading_ahead` always allocates as if it did, which says nothing;
+/// - has no bios put off until the one that it submits now is under way: they can be what is left of
+///   bios that were split, and hold what the split was allocated from.
+pub(crate) fn may_nest(reading_ahead: bool) -> bool {
+    let mut flags = bindings::PF_KTHREAD | bindings::PF_MEMALLOC | bindings::PF_MEMALLOC_NOIO;
     if !reading_ahead {
         flags |= bindings::PF_MEMALLOC_NOFS;
     }
     let task = Task::current_raw();
-    // SAFETY: Only the task itself changes these.
-    unsafe { !(*task).journal_info.is_null() || (*task).flags & flags != 0 }
-}
-
-/// Whether the current task has bios put off until the one that it submits now is under way.
-///
-/// They can be what is left of bios that were split, and hold what the split was allocated from.
-pub(crate) fn has_bios_put_off() -> bool {
-    // SAFETY: Only the task itself uses the lists; they are an array of two.
-    unsafe {
-        let lists = (*Task::current_raw()).bio_list;
-        !lists.is_null() && (!(*lists).head.is_null() || !(*lists.add(1)).head.is_null())
-    }
-}
-
-/// Whether the current task is a kernel thread.
-pub(crate) fn is_kthread() -> bool {
-    // SAFETY: The flag does not change in the life of a task.
-    unsafe { (*Task::current_raw()).flags & bindings::PF_KTHREAD != 0 }
+    // SAFETY: Only the task itself changes these; the lists are an array of two.
+    let here = unsafe {
+        let lists = (*task).bio_list;
+        (*task).flags & flags == 0
+            && (*task).journal_info.is_null()
+            && (lists.is_null() || (*lists).head.is_null() && (*lists.add(1)).head.is_null())
+    };
+    here && in_task() && stack_left_of(task) >= HALF_STACK
 }
 
 /// Whether the size of the files that the current task writes is limited: a file system sends a signal
 /// to who writes past it.
+#[inline]
 pub(crate) fn has_file_size_limit() -> bool {
     // SAFETY: No requirements.
     unsafe { bindings::rlimit(bindings::RLIMIT_FSIZE) != c_ulong::MAX }
@@ -192,6 +207,7 @@ pub(crate) fn has_file_size_limit() -> bool {
 /// How many CPUs are online, as of now.
 ///
 /// Wraps the C function `num_online_cpus`.
+#[inline]
 pub fn num_online_cpus() -> u32 {
     // SAFETY: No requirements.
     unsafe { bindings::num_online_cpus() }
@@ -200,6 +216,7 @@ pub fn num_online_cpus() -> u32 {
 /// Lets others run if it is their turn. May sleep.
 ///
 /// Wraps the C macro `cond_resched`.
+#[inline]
 pub fn cond_resched() {
     // SAFETY: No requirements but the context, which `might_sleep` checks.
     unsafe { bindings::cond_resched() };

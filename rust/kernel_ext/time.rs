@@ -21,17 +21,20 @@ pub struct JiffiesInstant(Jiffies);
 
 impl JiffiesInstant {
     /// Returns the current time.
+    #[inline]
     pub fn now() -> Self {
         // SAFETY: A word that is updated as a whole.
         Self(unsafe { (&raw const bindings::jiffies).read_volatile() })
     }
 
     /// The point `delta` later.
+    #[inline]
     pub fn after(self, delta: Jiffies) -> Self {
         Self(self.0.wrapping_add(delta))
     }
 
     /// The point `delta` before.
+    #[inline]
     pub fn before(self, delta: Jiffies) -> Self {
         Self(self.0.wrapping_sub(delta))
     }
@@ -39,6 +42,7 @@ impl JiffiesInstant {
     /// Whether this point is now or in the past.
     ///
     /// Corresponds to the C macro `time_is_before_eq_jiffies`.
+    #[inline]
     pub fn has_passed(self) -> bool {
         Self::now().0.wrapping_sub(self.0) as isize >= 0
     }
@@ -58,6 +62,7 @@ impl JiffiesInstant {
     /// Whether this point comes before `other`.
     ///
     /// Corresponds to the C macro `time_before`.
+    #[inline]
     pub fn is_before(self, other: Self) -> bool {
         (self.0.wrapping_sub(other.0) as isize) < 0
     }

@@ -132,6 +132,7 @@ impl FileIo {
         }
     }
 
+    #[inline]
     fn release_bvecs(&mut self) {
         if self.bvecs.capacity() > KEEP_BVECS {
             self.bvecs = KVec::new();
@@ -146,6 +147,7 @@ impl FileIo {
 /// # Safety
 ///
 /// `bio` points to a valid bio with data.
+#[inline]
 unsafe fn for_each_bvec(bio: *const bindings::bio, mut f: impl FnMut(bindings::bio_vec)) {
     // SAFETY: By the requirements of this function.
     let (vecs, iter) = unsafe { ((*bio).bi_io_vec, (*bio).bi_iter) };
@@ -172,6 +174,7 @@ unsafe fn for_each_bvec(bio: *const bindings::bio, mut f: impl FnMut(bindings::b
 /// # Safety
 ///
 /// `bio` points to a valid bio with data, which stays valid as long as the iterator is used.
+#[inline]
 unsafe fn bio_iter(bio: *const bindings::bio, direction: u32) -> bindings::iov_iter {
     let mut iter = MaybeUninit::uninit();
     // SAFETY: The bio's vector has that many entries from `bi_idx` on, the first of which is
@@ -195,6 +198,7 @@ unsafe fn bio_iter(bio: *const bindings::bio, direction: u32) -> bindings::iov_i
 /// # Safety
 ///
 /// `bio` points to a valid bio with data.
+#[inline]
 unsafe fn nr_bvecs(bio: *const bindings::bio) -> usize {
     let mut n = 0;
     // SAFETY: By the requirements of this function.
@@ -208,6 +212,7 @@ unsafe fn nr_bvecs(bio: *const bindings::bio) -> usize {
 ///
 /// - `iocb` points to a kiocb that stays valid until it completes, of a valid file.
 /// - `iter` describes memory that stays valid until the kiocb completes.
+#[inline]
 unsafe fn call_file(
     iocb: *mut bindings::kiocb,
     iter: &mut bindings::iov_iter,
@@ -238,6 +243,7 @@ unsafe fn call_file(
 ///
 /// As for [`call_file`], for a file that is open on a block device; the kiocb has no completion, and
 /// flags not to wait and to start nothing.
+#[inline]
 unsafe fn read_bdev_cached(
     iocb: *mut bindings::kiocb,
     iter: &mut bindings::iov_iter,
@@ -410,6 +416,7 @@ unsafe extern "C" fn bdev_get_folio(
 }
 
 /// Turns what a file operation returned into a result.
+#[inline]
 fn to_result(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
 }
@@ -420,6 +427,7 @@ fn to_result(ret: isize) -> Result<usize> {
 /// # Safety
 ///
 /// `iocb` is a kiocb of a valid file.
+#[inline]
 unsafe fn start_write(iocb: *mut bindings::kiocb, flags: IoFlags) -> bool {
     if !flags.is_nowait() {
         // SAFETY: By the requirements of this function.
@@ -444,6 +452,7 @@ unsafe fn start_write(iocb: *mut bindings::kiocb, flags: IoFlags) -> bool {
 /// # Safety
 ///
 /// `iocb` is a kiocb of a valid file, on which [`start_write`] was called, and true.
+#[inline]
 unsafe fn end_write(iocb: *mut bindings::kiocb) {
     // SAFETY: By the requirements of this function.
     unsafe { bindings::kiocb_end_write(iocb) }
@@ -638,6 +647,7 @@ pub unsafe trait Transfer: Sized {
 }
 
 /// Checks what the file's operations rely on.
+#[inline]
 fn check<I: Transfer>(this: &I, file: &File, pos: i64, flags: IoFlags) -> Result {
     match this.op() {
         Op::Read => (),
@@ -657,6 +667,7 @@ fn check<I: Transfer>(this: &I, file: &File, pos: i64, flags: IoFlags) -> Result
     Ok(())
 }
 
+#[inline]
 fn direction(op: Op) -> u32 {
     if op == Op::Write {
         bindings::ITER_SOURCE
@@ -670,6 +681,7 @@ fn direction(op: Op) -> u32 {
 /// # Safety
 ///
 /// The I/O is a read or a write. It must neither end nor advance while the iterator is in use.
+#[inline]
 unsafe fn iter<I: Transfer>(this: &mut I) -> Result<bindings::iov_iter> {
     let direction = direction(this.op());
     let (mut bio, tail) = this.bios();
@@ -724,6 +736,7 @@ unsafe fn iter<I: Transfer>(this: &mut I) -> Result<bindings::iov_iter> {
 }
 
 /// Sets up the I/O's kiocb.
+#[inline]
 fn prepare<I: Transfer>(
     this: &mut I,
     file: &File,
@@ -790,6 +803,7 @@ fn transfer_bios<I: Transfer>(
 /// # Safety
 ///
 /// As for [`call_file`], with a kiocb that has no completion.
+#[inline]
 unsafe fn call(
     op: Op,
     iocb: *mut bindings::kiocb,

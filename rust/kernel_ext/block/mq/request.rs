@@ -209,12 +209,9 @@ impl<T: Operations> Request<T> {
         if !matches!(self.op(), Op::Read | Op::Write)
             || rq_flags & (bindings::RQF_USE_SCHED | bindings::RQF_FLUSH_SEQ) != 0
             || cmd_flags & (bindings::REQ_META | bindings::REQ_PRIO) != 0
-            || task::is_kthread()
+            || !task::may_nest(readahead)
             || (self.op() == Op::Write && task::has_file_size_limit())
-            || task::in_fs_or_reclaim(readahead)
             || (!readahead && self.is_of_device_cache())
-            || task::has_bios_put_off()
-            || task::stack_left() < task::HALF_STACK
         {
             return false;
         }
