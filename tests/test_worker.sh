@@ -289,7 +289,7 @@ written() {
 
 # Who asks for much at once is helped by the worker; who asks for one thing after the other is not.
 helped() {
-	local done here dio least=64
+	local done here dio least=8
 
 	skip_on_c "it has a worker do everything"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"

@@ -492,7 +492,7 @@ impl Inner {
         } else {
             Has::Help(slot.received.wrapping_sub(slot.taken))
         };
-        match slot.spread.next(has) {
+        match slot.spread.next(has, slot.tags.get()) {
             By::Submitter => (),
             By::Help => return Some(Begun::Help),
             By::Worker => return None,

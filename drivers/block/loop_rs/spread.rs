@@ -10,8 +10,10 @@
 //! Requests are counted in windows of [`WINDOW`], the time of which is measured. Now and then, a
 //! window in which the worker helps is compared with the one before or after it, in which it does
 //! not: next to each other they had the same machine. The quotients' moving average decides.
+//! A window is of what is submitted in it, less what is not over at its end. A trial that is going to
+//! be lost ends early; and while trials say what is known, it takes ever longer to the next.
 //! A task that has one request at a time is found out after a few of them: the worker has nothing
-//! to do when the next one comes. Then it takes ever longer to the next trial.
+//! to do when the next one comes. Then, too, it takes ever longer to the next trial.
 //!
 //! What turned out to have to wait is the worker's, and for a while what comes after it: that mostly
 //! has to wait, too. But not until the worker has nothing to do any more: who always has many in
@@ -37,9 +39,14 @@ const ALONE: u8 = 2;
 /// busy with that.
 const BEHIND: u8 = 8;
 
-/// How many windows there are to the first trial, and from one to the next.
+/// How many requests of a trial there are between looks at how long it has taken.
+const LOOK: u32 = 16;
+
+/// How many windows there are to the first trial, and to one that is to confirm another.
 const FIRST: u16 = 2;
+/// How many there are after a trial that said what was known, at least and at most.
 const CHECK: u16 = 32;
+const CONFIRMED: u16 = 128;
 /// How many there are after tasks that had one request at a time, at most.
 const SELDOM: u16 = 32;
 
@@ -94,11 +101,15 @@ pub(crate) struct Spread {
     /// How many windows until the next trial, and how many there are from one to the next.
     windows: u16,
     pause: u16,
+    /// How many there are after a trial that says what is known.
+    confirmed: u16,
     /// The quotient, in parts of [`ONE`]; less is better.
     quotient: u32,
-    /// When the window began.
+    /// How many requests were not over when the window began.
+    unfinished: u32,
+    /// When it began.
     since: Instant<Monotonic>,
-    /// How long the one before took, in nanoseconds.
+    /// How long the one before took, in nanoseconds, for [`WINDOW`] requests.
     before: u64,
 }
 
@@ -110,6 +121,8 @@ impl Spread {
             left: WINDOW,
             windows: FIRST,
             pause: FIRST,
+            confirmed: CHECK,
+            unfinished: 0,
             since: Instant::now(),
             before: 0,
             quotient: SUPPOSED,
@@ -118,14 +131,12 @@ impl Spread {
         }
     }
 
-    /// Decides about the next request, as the worker `has` something to do or not.
-    pub(crate) fn next(&mut self, has: Has) -> By {
+    /// Decides about the next request, as the worker `has` something to do or not, and so many are
+    /// `unfinished`, as far as that is known.
+    pub(crate) fn next(&mut self, has: Has, unfinished: u32) -> By {
         self.left = self.left.saturating_sub(1);
-        if self.left == 0 {
-            let now = Instant::now();
-            let took = (now - self.since).as_nanos().max(1).unsigned_abs();
-            self.begin_window(now);
-            self.window_ends(took);
+        if self.left == 0 || self.trial && self.left % LOOK == 0 {
+            self.look(unfinished, Instant::now());
         }
         match has {
             // What had to wait is seldom the only one.
@@ -166,8 +177,24 @@ impl Spread {
         self.helps != self.trial
     }
 
-    fn begin_window(&mut self, now: Instant<Monotonic>) {
+    /// Ends the window if it is over, or lost.
+    fn look(&mut self, unfinished: u32, now: Instant<Monotonic>) {
+        let took = (now - self.since).as_nanos().max(1).unsigned_abs();
+        if self.left > 0 && took <= self.before {
+            return;
+        }
+        let done = WINDOW
+            .saturating_sub(self.left)
+            .saturating_add(self.unfinished)
+            .saturating_sub(unfinished)
+            .max(1);
+        self.begin_window(now, unfinished);
+        self.window_ends(took.saturating_mul(WINDOW.into()) / u64::from(done));
+    }
+
+    fn begin_window(&mut self, now: Instant<Monotonic>, unfinished: u32) {
         self.since = now;
+        self.unfinished = unfinished;
         self.left = WINDOW;
         self.alone = 0;
     }
@@ -179,10 +206,10 @@ impl Spread {
         self.before = 0;
         self.pause = self.pause.saturating_mul(2).min(SELDOM);
         self.windows = self.pause;
-        self.begin_window(Instant::now());
+        self.begin_window(Instant::now(), 0);
     }
 
-    /// A window took so many nanoseconds.
+    /// A window took so many nanoseconds for [`WINDOW`] requests.
     fn window_ends(&mut self, took: u64) {
         if self.trial {
             let (with, without) = match self.helps {
@@ -190,8 +217,8 @@ impl Spread {
                 false => (took, self.before),
             };
             self.trial = false;
-            self.windows = CHECK;
             self.pause = FIRST;
+            self.windows = CHECK;
             if with > 0 && without > 0 {
                 let quotient = with.saturating_mul(ONE.into()) / without;
                 self.learn(u32::try_from(quotient).map_or(MOST, |q| q.clamp(LEAST, MOST)));
@@ -207,6 +234,19 @@ impl Spread {
 
     /// A trial came to this quotient.
     fn learn(&mut self, quotient: u32) {
+        let (says_on, says_off) = (quotient < BETTER, quotient > WORSE);
+        let (agrees, denies) = match self.helps {
+            true => (says_on, says_off),
+            false => (says_off, says_on),
+        };
+        (self.windows, self.confirmed) = if agrees {
+            let longer = self.confirmed.saturating_mul(2).min(CONFIRMED);
+            (self.confirmed, longer)
+        } else if denies {
+            (FIRST, CHECK)
+        } else {
+            (CHECK, CHECK)
+        };
         self.quotient = (self.quotient * 3 + quotient) / 4;
         if self.quotient < BETTER {
             self.helps = true;
@@ -219,10 +259,11 @@ impl Spread {
 #[kunit_tests(loop_rs_spread)]
 mod tests {
     use super::*;
+    use kernel::time::Delta;
 
     /// Has windows end until one is a trial; returns how many that took.
     fn to_trial(spread: &mut Spread, took: u64) -> u16 {
-        for n in 1..=2 * SELDOM {
+        for n in 1..=2 * CONFIRMED {
             spread.window_ends(took);
             if spread.trial {
                 return n;
@@ -237,7 +278,7 @@ mod tests {
         let mut spread = Spread::new();
         let mut worker = 0;
         for _ in 0..10 * u32::from(SELDOM) * WINDOW {
-            if spread.next(Has::Nothing) == By::Help {
+            if spread.next(Has::Nothing, 0) == By::Help {
                 worker += 1;
             }
         }
@@ -252,14 +293,14 @@ mod tests {
     fn behind_what_waits() {
         let mut spread = Spread::new();
         spread.helps = true;
-        assert!(spread.next(Has::Own) == By::Submitter);
+        assert!(spread.next(Has::Own, 0) == By::Submitter);
         for _ in 0..3 {
             spread.missed();
             for _ in 0..BEHIND {
-                assert!(spread.next(Has::Nothing) == By::Submitter);
-                assert!(spread.next(Has::Own) == By::Worker);
+                assert!(spread.next(Has::Nothing, 0) == By::Submitter);
+                assert!(spread.next(Has::Own, 0) == By::Worker);
             }
-            assert!(spread.next(Has::Own) == By::Submitter);
+            assert!(spread.next(Has::Own, 0) == By::Submitter);
         }
     }
 
@@ -267,14 +308,14 @@ mod tests {
     #[test]
     fn enough_to_do() {
         let mut spread = Spread::new();
-        assert!(spread.next(Has::Help(0)) == By::Submitter);
+        assert!(spread.next(Has::Help(0), 0) == By::Submitter);
         spread.helps = true;
-        assert!(spread.next(Has::Help(0)) == By::Help);
-        assert!(spread.next(Has::Help(BACKLOG - 1)) == By::Help);
-        assert!(spread.next(Has::Help(BACKLOG)) == By::Submitter);
+        assert!(spread.next(Has::Help(0), 0) == By::Help);
+        assert!(spread.next(Has::Help(BACKLOG - 1), 0) == By::Help);
+        assert!(spread.next(Has::Help(BACKLOG), 0) == By::Submitter);
         spread.missed();
         assert!(!spread.helps);
-        assert!(spread.next(Has::Nothing) == By::Submitter);
+        assert!(spread.next(Has::Nothing, 0) == By::Submitter);
     }
 
     #[test]
@@ -286,8 +327,8 @@ mod tests {
         assert_eq!(to_trial(&mut spread, 1000), FIRST);
         spread.window_ends(600);
         assert!(spread.helps && !spread.trial);
-        for _ in 0..100 {
-            assert_eq!(to_trial(&mut spread, 600), CHECK);
+        for pause in [FIRST, CHECK, 2 * CHECK, CONFIRMED, CONFIRMED] {
+            assert_eq!(to_trial(&mut spread, 600), pause);
             assert!(!spread.is_on());
             spread.window_ends(1000);
             assert!(spread.is_on());
@@ -319,6 +360,50 @@ mod tests {
             spread.window_ends(1300);
             assert!(!spread.is_on());
         }
+    }
+
+    /// It is tried again soon, not given up at once.
+    #[test]
+    fn what_has_become_slower() {
+        if task::num_online_cpus() == 1 {
+            return;
+        }
+        let mut spread = Spread::new();
+        for _ in 0..8 {
+            to_trial(&mut spread, 600);
+            spread.window_ends(if spread.helps { 1000 } else { 600 });
+        }
+        assert!(spread.helps);
+        assert!(to_trial(&mut spread, 1000) >= CHECK);
+        spread.window_ends(800);
+        assert!(spread.helps);
+        for _ in 0..8 {
+            if spread.helps {
+                assert_eq!(to_trial(&mut spread, 1000), FIRST);
+                spread.window_ends(800);
+            }
+        }
+        assert!(!spread.helps);
+    }
+
+    /// What only waits is not done, and a trial that takes longer than the other way is lost.
+    #[test]
+    fn windows() {
+        let mut spread = Spread::new();
+        let begun = spread.since;
+        let after = |micros| begun + Delta::from_micros(micros);
+        spread.left = 0;
+        spread.look(16, after(112));
+        assert_eq!(spread.before, 128_000);
+        spread.left = 0;
+        spread.look(16, after(240));
+        assert_eq!(spread.before, 128_000);
+        (spread.trial, spread.left) = (true, 96);
+        spread.look(16, after(368));
+        assert!(spread.trial && spread.left == 96);
+        spread.look(16, after(369));
+        assert!(!spread.trial && spread.left == WINDOW);
+        assert!(spread.quotient > SUPPOSED && spread.before > 4 * 128_000);
     }
 
     #[test]
