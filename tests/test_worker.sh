@@ -287,7 +287,8 @@ written() {
 	cg_remove "$PARENT/$1"
 }
 
-# Who asks for much at once is helped by the worker; who asks for one thing after the other is not.
+# Who asks for much at once has the worker tried, and helping while that is faster; who asks for one
+# thing after the other does not.
 helped() {
 	local done here dio least=8
 

@@ -14,6 +14,7 @@
 //! | Enter one in an interrupt | Nothing; the task that was interrupted has the flags meanwhile |
 //! | Change the lists of a task that was interrupted | `submit_nested` does not, in an interrupt |
 //! | Forget a scope | Nothing; the task keeps the flags |
+//! | Leave a scope in another task, which the flags are not of | Scopes are not `Send` |
 //! | Lose what `submit_nested` put aside | It is restored after the closure |
 //! | Follow the stack or a list of the task | Numbers and answers are returned, no pointers |
 
@@ -172,14 +173,16 @@ fn stack_left_of(task: *mut bindings::task_struct) -> usize {
 /// Half of a task's stack, in bytes: what a file system and the drivers below it can count on.
 pub const HALF_STACK: usize = bindings::THREAD_SIZE as usize / 2;
 
-/// Whether the current context is one to enter a file system from, as far as the task itself says, and
-/// the drivers below it: that of a task with at least half of its stack left, which
+/// Whether a file system, and the drivers below it, can be entered from here, as far as the task itself
+/// says: it has at least half of its stack left, and
 ///
 /// - is no kernel thread;
 /// - does not reclaim memory, nor has a transaction of a file system's open, nor holds locks of one. A
 ///   task that is `reading_ahead` always allocates as if it did, which says nothing;
 /// - has no bios put off until the one that it submits now is under way: they can be what is left of
 ///   bios that were split, and hold what the split was allocated from.
+///
+/// False outside of tasks.
 pub(crate) fn may_nest(reading_ahead: bool) -> bool {
     let mut flags = bindings::PF_KTHREAD | bindings::PF_MEMALLOC | bindings::PF_MEMALLOC_NOIO;
     if !reading_ahead {

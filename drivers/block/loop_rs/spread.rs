@@ -8,12 +8,15 @@
 //! and on what the other CPUs have to do; so it is tried, and kept to while it is faster.
 //!
 //! Requests are counted in windows of [`WINDOW`], the time of which is measured. Now and then, a
-//! window in which the worker helps is compared with the one before or after it, in which it does
-//! not: next to each other they had the same machine. The quotients' moving average decides.
-//! A window is of what is submitted in it, less what is not over at its end. A trial that is going to
-//! be lost ends early; and while trials say what is known, it takes ever longer to the next.
+//! window in which the worker helps is compared with the one before it, in which it does not, or the
+//! other way round: next to each other they had the same machine. The quotients' moving average
+//! decides. What is not over at the end of a window is not done in it, but in the next if the worker
+//! helps in that.
+//!
+//! A trial that is going to be lost ends early. While trials say what is known, it takes longer and
+//! longer to the next; one that says the contrary is repeated soon.
 //! A task that has one request at a time is found out after a few of them: the worker has nothing
-//! to do when the next one comes. Then, too, it takes ever longer to the next trial.
+//! to do when the next one comes. Then, too, it takes longer and longer to the next trial.
 //!
 //! What turned out to have to wait is the worker's, and for a while what comes after it: that mostly
 //! has to wait, too. But not until the worker has nothing to do any more: who always has many in
@@ -42,13 +45,18 @@ const BEHIND: u8 = 8;
 /// How many requests of a trial there are between looks at how long it has taken.
 const LOOK: u32 = 16;
 
-/// How many windows there are to the first trial, and to one that is to confirm another.
-const FIRST: u16 = 2;
-/// How many there are after a trial that said what was known, at least and at most.
-const CHECK: u16 = 32;
-const CONFIRMED: u16 = 128;
+/// How many windows there are to the first trial, and after one that said the contrary of what was
+/// known. With less than two, a trial would be compared with another.
+const FIRST: u8 = 2;
+/// How many there are after any other trial, and at most, after some that said what was known.
+const CHECK: u8 = 32;
+const CONFIRMED: u8 = 128;
 /// How many there are after tasks that had one request at a time, at most.
-const SELDOM: u16 = 32;
+const SELDOM: u8 = 32;
+
+/// How many unfinished requests a window tells apart: what the worker may have of what it helps with.
+/// The rest is in flight, whoever serves it.
+const UNFINISHED: u32 = 2 * BACKLOG as u32;
 
 /// A quotient of 1.
 const ONE: u32 = 256;
@@ -98,20 +106,23 @@ pub(crate) struct Spread {
     helps: bool,
     /// In this window it is the other way round.
     trial: bool,
-    /// How many windows until the next trial, and how many there are from one to the next.
-    windows: u16,
-    pause: u16,
+    /// How many windows until the next trial.
+    windows: u8,
+    /// How many there are after tasks that have one request at a time.
+    pause: u8,
     /// How many there are after a trial that says what is known.
-    confirmed: u16,
+    confirmed: u8,
+    /// How many requests were not over when the window began.
+    unfinished: u8,
     /// The quotient, in parts of [`ONE`]; less is better.
     quotient: u32,
-    /// How many requests were not over when the window began.
-    unfinished: u32,
     /// When it began.
     since: Instant<Monotonic>,
     /// How long the one before took, in nanoseconds, for [`WINDOW`] requests.
     before: u64,
 }
+
+const _: () = assert!(core::mem::size_of::<Spread>() <= 32);
 
 impl Spread {
     pub(crate) fn new() -> Self {
@@ -183,16 +194,22 @@ impl Spread {
         if self.left > 0 && took <= self.before {
             return;
         }
+        let unfinished = unfinished.min(UNFINISHED) as u8;
+        // What the worker still had was no work of this window's if it was not to help in it.
+        let begun = match self.is_on() {
+            true => self.unfinished,
+            false => self.unfinished.min(unfinished),
+        };
         let done = WINDOW
             .saturating_sub(self.left)
-            .saturating_add(self.unfinished)
-            .saturating_sub(unfinished)
-            .max(1);
+            .saturating_add(begun.into())
+            .saturating_sub(unfinished.into());
         self.begin_window(now, unfinished);
-        self.window_ends(took.saturating_mul(WINDOW.into()) / u64::from(done));
+        let all = took.saturating_mul(WINDOW.into());
+        self.window_ends(all.checked_div(done.into()).unwrap_or(all));
     }
 
-    fn begin_window(&mut self, now: Instant<Monotonic>, unfinished: u32) {
+    fn begin_window(&mut self, now: Instant<Monotonic>, unfinished: u8) {
         self.since = now;
         self.unfinished = unfinished;
         self.left = WINDOW;
@@ -201,6 +218,9 @@ impl Spread {
 
     /// It turned out before the window's end.
     fn is_no_help(&mut self) {
+        if self.helps {
+            self.confirmed = CHECK;
+        }
         self.helps = false;
         self.trial = false;
         self.before = 0;
@@ -234,25 +254,27 @@ impl Spread {
 
     /// A trial came to this quotient.
     fn learn(&mut self, quotient: u32) {
-        let (says_on, says_off) = (quotient < BETTER, quotient > WORSE);
-        let (agrees, denies) = match self.helps {
-            true => (says_on, says_off),
-            false => (says_off, says_on),
-        };
-        (self.windows, self.confirmed) = if agrees {
-            let longer = self.confirmed.saturating_mul(2).min(CONFIRMED);
-            (self.confirmed, longer)
-        } else if denies {
-            (FIRST, CHECK)
-        } else {
-            (CHECK, CHECK)
-        };
-        self.quotient = (self.quotient * 3 + quotient) / 4;
+        let helped = self.helps;
+        // Rounded away from zero: it comes to what it is an average of.
+        self.quotient = (self.quotient * 3 + quotient).div_ceil(4);
         if self.quotient < BETTER {
             self.helps = true;
         } else if self.quotient > WORSE {
             self.helps = false;
         }
+        let (says_on, says_off) = (quotient < BETTER, quotient > WORSE);
+        let (agrees, denies) = match self.helps {
+            true => (says_on, says_off),
+            false => (says_off, says_on),
+        };
+        (self.windows, self.confirmed) = if denies || self.helps != helped {
+            (FIRST, CHECK)
+        } else if agrees {
+            let longer = self.confirmed.saturating_mul(2).min(CONFIRMED);
+            (self.confirmed, longer)
+        } else {
+            (CHECK, CHECK)
+        };
     }
 }
 
@@ -262,8 +284,8 @@ mod tests {
     use kernel::time::Delta;
 
     /// Has windows end until one is a trial; returns how many that took.
-    fn to_trial(spread: &mut Spread, took: u64) -> u16 {
-        for n in 1..=2 * CONFIRMED {
+    fn to_trial(spread: &mut Spread, took: u64) -> u8 {
+        for n in 1..=u8::MAX {
             spread.window_ends(took);
             if spread.trial {
                 return n;
@@ -354,12 +376,40 @@ mod tests {
         }
         assert!(!spread.is_on());
         assert!(trials > 2 && trials < 20);
-        for _ in 0..100 {
-            to_trial(&mut spread, 1000);
+        for pause in [FIRST, CHECK, 2 * CHECK, CONFIRMED, CONFIRMED] {
+            assert_eq!(to_trial(&mut spread, 1000), pause);
             assert!(spread.is_on());
             spread.window_ends(1300);
             assert!(!spread.is_on());
         }
+    }
+
+    /// What is not known any more is tried again soon, whatever was confirmed before.
+    #[test]
+    fn what_is_on_again() {
+        if task::num_online_cpus() == 1 {
+            return;
+        }
+        let mut spread = Spread::new();
+        for _ in 0..8 {
+            let took = if spread.helps { 600 } else { 1000 };
+            to_trial(&mut spread, took);
+            spread.window_ends(if spread.helps { 1000 } else { 600 });
+        }
+        assert!(spread.helps && spread.confirmed == CONFIRMED);
+        spread.missed();
+        assert!(!spread.helps);
+        // On by what was measured before, although this one says off.
+        assert!(to_trial(&mut spread, 1000) <= SELDOM);
+        spread.window_ends(1300);
+        assert!(spread.helps);
+        for _ in 0..4 {
+            if spread.helps {
+                assert_eq!(to_trial(&mut spread, 1300), FIRST);
+                spread.window_ends(1000);
+            }
+        }
+        assert!(!spread.helps);
     }
 
     /// It is tried again soon, not given up at once.
@@ -386,7 +436,18 @@ mod tests {
         assert!(!spread.helps);
     }
 
-    /// What only waits is not done, and a trial that takes longer than the other way is lost.
+    /// A trial is looked at before its end.
+    #[test]
+    fn lost_trial() {
+        let mut spread = Spread::new();
+        spread.trial = true;
+        for _ in 0..WINDOW / 2 {
+            spread.next(Has::Help(0), 0);
+        }
+        assert!(!spread.trial);
+    }
+
+    /// What is unfinished is not done, and a trial that takes longer than the other way is lost.
     #[test]
     fn windows() {
         let mut spread = Spread::new();
@@ -404,6 +465,10 @@ mod tests {
         spread.look(16, after(369));
         assert!(!spread.trial && spread.left == WINDOW);
         assert!(spread.quotient > SUPPOSED && spread.before > 4 * 128_000);
+        // What the worker goes on with does not count for those who do without it.
+        (spread.helps, spread.trial, spread.left) = (true, true, 0);
+        spread.look(0, after(369 + 128));
+        assert_eq!(spread.before, 128_000);
     }
 
     #[test]
