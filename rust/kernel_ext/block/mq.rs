@@ -11,6 +11,7 @@
 //!
 //! C header: [`include/linux/blk-mq.h`](srctree/include/linux/blk-mq.h)
 
+mod bdev_io;
 mod file_io;
 mod list;
 mod operations;

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The page cache of a block device, without waiting.
+//!
+//! The file operations of a block device wait for the lock of its inode when they read, and refuse a
+//! write that is not to wait, although the page cache knows how. These do as they do otherwise
+//! (`block/fops.c`).
+//!
+//! # Soundness
+//!
+//! | What safe code could try | What stops it |
+//! | --- | --- |
+//! | Call these | They are `unsafe`, and for [`Transfer`](super::Transfer) alone |
+//! | Write to a block device what its own operation would refuse | That is checked as it does |
+//! | Change the size of blocks meanwhile | That takes the inode's lock, which is held |
+
+use crate::bindings;
+use kernel::{
+    error::from_err_ptr,
+    ffi::{c_int, c_uint},
+    prelude::*, //
+};
+
+/// Reads what the page cache has of a block device, as its file's own operation would, which waits
+/// for the lock of its inode whatever the flags say: `EAGAIN` when that is taken, or when `end`, up to
+/// which the read goes, is not within the device.
+///
+/// # Safety
+///
+/// - `iocb` points to a kiocb without a completion, of a valid file that is open on a block device, with
+///   flags not to wait and to start nothing.
+/// - `iter` describes valid memory.
+#[inline]
+pub(super) unsafe fn read_bdev_cached(
+    iocb: *mut bindings::kiocb,
+    iter: &mut bindings::iov_iter,
+    end: i64,
+) -> isize {
+    // SAFETY: By the requirements of this function the file's data is a block device's, whose inode
+    // stays while the file is open. The lock is released by who took it.
+    unsafe {
+        let inode = (*(*(*iocb).ki_filp).f_mapping).host;
+        let lock = &raw mut (*inode).i_rwsem;
+        if end > bindings::i_size_read(inode) || bindings::down_read_trylock(lock) == 0 {
+            return EAGAIN.to_errno() as isize;
+        }
+        let ret = bindings::filemap_read(iocb, iter, 0);
+        bindings::up_read(lock);
+        ret
+    }
+}
+
+/// Writes to the page cache of a block device, as its file's own operation would, which refuses a
+/// write that is not to wait: `EAGAIN` when this one would have to, or is none that is simply done.
+///
+/// # Safety
+///
+/// - `iocb` points to a kiocb without a completion, of a valid file that is open for writing on a block
+///   device, which is not to wait, nor to be direct or synced.
+/// - `iter` describes valid memory, and `end` is where the write ends.
+pub(super) unsafe fn write_bdev_cached(
+    iocb: *mut bindings::kiocb,
+    iter: &mut bindings::iov_iter,
+    end: i64,
+) -> isize {
+    let would_wait = EAGAIN.to_errno() as isize;
+    // SAFETY: By the requirements of this function the file's data is a block device's, whose inode
+    // and mapping stay while the file is open. The flags may be changing: a reader sees either value.
+    let (inode, simple) = unsafe {
+        let mapping = (*(*iocb).ki_filp).f_mapping;
+        let inode = (*mapping).host;
+        let flags = (&raw const (*inode).i_flags).read_volatile();
+        let simple = end <= bindings::i_size_read(inode)
+            && flags & bindings::S_SWAPFILE == 0
+            && !bindings::bdev_read_only(bindings::I_BDEV(inode))
+            && !bindings::mapping_stable_writes(mapping);
+        (inode, simple)
+    };
+    // SAFETY: The kiocb and its file are valid.
+    if !simple || !unsafe { note_write(iocb) } {
+        return would_wait;
+    }
+    // SAFETY: As above; the lock keeps the size of blocks as it is, and is released by who took it.
+    unsafe {
+        let lock = &raw mut (*inode).i_rwsem;
+        if bindings::down_read_trylock(lock) == 0 {
+            return would_wait;
+        }
+        // What is written of a block in part is read before.
+        let in_block = (1i64 << (*inode).i_blkbits) - 1;
+        let ret = match ((*iocb).ki_pos | end) & in_block {
+            0 => bindings::iomap_file_buffered_write(
+                iocb,
+                iter,
+                &BDEV_IOMAP_OPS,
+                &BDEV_WRITE_OPS,
+                core::ptr::null_mut(),
+            ),
+            _ => would_wait,
+        };
+        bindings::up_read(lock);
+        ret
+    }
+}
+
+/// Notes in the inode of a block device's node that the device is written; false when that would
+/// wait.
+///
+/// # Safety
+///
+/// `iocb` is a kiocb of a valid file.
+unsafe fn note_write(iocb: *mut bindings::kiocb) -> bool {
+    // SAFETY: An open file has an inode, and that a super block; both have operations.
+    unsafe {
+        let file = (*iocb).ki_filp;
+        let inode = (*file).f_inode;
+        // What is in memory alone, as devtmpfs, is not waited for, but denies that for its version.
+        let in_memory = (*(*inode).i_op).update_time.is_none()
+            && (*(*(*inode).i_sb).s_op).dirty_inode.is_none();
+        match in_memory {
+            true => bindings::file_update_time(file) == 0,
+            false => bindings::kiocb_modified(iocb) == 0,
+        }
+    }
+}
+
+/// A block device's page cache is of the device itself, all of it.
+static BDEV_IOMAP_OPS: bindings::iomap_ops = bindings::iomap_ops {
+    iomap_begin: Some(bdev_iomap_begin),
+    iomap_end: None,
+    iomap_next: None,
+};
+
+/// As the C function `blkdev_iomap_begin`.
+///
+/// # Safety
+///
+/// As iomap calls it, for the inode of a block device.
+unsafe extern "C" fn bdev_iomap_begin(
+    inode: *mut bindings::inode,
+    offset: i64,
+    _length: i64,
+    _flags: c_uint,
+    iomap: *mut bindings::iomap,
+    _srcmap: *mut bindings::iomap,
+) -> c_int {
+    // SAFETY: By the requirements of this function; `iomap` is ours to fill in.
+    unsafe {
+        let bdev = bindings::I_BDEV(inode);
+        let size = bindings::i_size_read(inode);
+        let start = offset & -i64::from(bindings::bdev_logical_block_size(bdev));
+        if start < 0 || offset >= size {
+            return EIO.to_errno();
+        }
+        (*iomap).bdev = bdev;
+        (*iomap).offset = start;
+        (*iomap).addr = start.unsigned_abs();
+        (*iomap).length = (size - start).unsigned_abs();
+        (*iomap).type_ = bindings::IOMAP_MAPPED as u16;
+        (*iomap).flags |= bindings::IOMAP_F_BUFFER_HEAD as u16;
+    }
+    0
+}
+
+static BDEV_WRITE_OPS: bindings::iomap_write_ops = bindings::iomap_write_ops {
+    get_folio: Some(bdev_get_folio),
+    put_folio: None,
+    iomap_valid: None,
+    read_folio_range: None,
+};
+
+/// As the C function `iomap_get_folio`, for a folio that has buffer heads: they would be made without
+/// regard to who must not wait.
+///
+/// # Safety
+///
+/// As iomap calls it, for the inode of a block device.
+unsafe extern "C" fn bdev_get_folio(
+    iter: *mut bindings::iomap_iter,
+    pos: i64,
+    len: c_uint,
+) -> *mut bindings::folio {
+    // SAFETY: By the requirements of this function.
+    let folio = unsafe { bindings::iomap_get_folio(iter, pos, len as usize) };
+    if bindings::IOMAP_F_BUFFER_HEAD == 0 || from_err_ptr(folio).is_err() {
+        return folio;
+    }
+    // SAFETY: The folio is ours, locked, and given back if it is not returned. What is private to a
+    // block device's folio are its buffer heads.
+    unsafe {
+        if !(*folio)
+            .__bindgen_anon_1
+            .__bindgen_anon_1
+            .__bindgen_anon_3
+            .private
+            .is_null()
+        {
+            return folio;
+        }
+        bindings::folio_unlock(folio);
+        bindings::folio_put(folio);
+    }
+    EAGAIN.to_ptr()
+}
