@@ -149,6 +149,15 @@ frozen() {
 	tear_down
 }
 
+# Whether nothing has come or gone for a while.
+settled() {
+	local before
+
+	before=$(<"/sys/block/$L/loop/stat")
+	sleep 0.5
+	[ "$before" = "$(<"/sys/block/$L/loop/stat")" ]
+}
+
 # However many are stuck, they keep no tags from one that is not: what it does is not parked.
 crowd() {
 	local i served parked
@@ -164,8 +173,9 @@ crowd() {
 		mkdir "$PARENT/n$i"
 		neighbour "$PARENT/n$i" $((4 * MIB + i * 64 * 4096)) 64
 	done
-	# Nearly all of it: while they come, what they hold changes.
+	# Nearly all of it, and no more to come: while they do, what they hold changes.
 	wait_for 60 in_flight $((7 * 64))
+	wait_for 30 settled
 	# Not the name of one whose worker can be reaped meanwhile.
 	mkdir "$PARENT/alone"
 	cg_run "$PARENT/alone" "$LIB_DIR/loop_io" deep "$LOOP" $((4 * MIB)) 7 16 1000
