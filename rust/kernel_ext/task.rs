@@ -188,15 +188,19 @@ pub(crate) fn may_nest(reading_ahead: bool) -> bool {
     if !reading_ahead {
         flags |= bindings::PF_MEMALLOC_NOFS;
     }
+    if !in_task() {
+        return false;
+    }
     let task = Task::current_raw();
-    // SAFETY: Only the task itself changes these; the lists are an array of two.
-    let here = unsafe {
+    // SAFETY: Only the task itself changes these, and it is what runs here; the lists are an array of
+    // two.
+    let may = unsafe {
         let lists = (*task).bio_list;
         (*task).flags & flags == 0
             && (*task).journal_info.is_null()
             && (lists.is_null() || (*lists).head.is_null() && (*lists.add(1)).head.is_null())
     };
-    here && in_task() && stack_left_of(task) >= HALF_STACK
+    may && stack_left_of(task) >= HALF_STACK
 }
 
 /// Whether the size of the files that the current task writes is limited: a file system sends a signal

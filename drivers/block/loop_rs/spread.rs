@@ -255,8 +255,12 @@ impl Spread {
     /// A trial came to this quotient.
     fn learn(&mut self, quotient: u32) {
         let helped = self.helps;
-        // Rounded away from zero: it comes to what it is an average of.
-        self.quotient = (self.quotient * 3 + quotient).div_ceil(4);
+        let sum = self.quotient * 3 + quotient;
+        // Rounded so that it comes to what it is an average of.
+        self.quotient = match quotient > self.quotient {
+            true => sum.div_ceil(4),
+            false => sum / 4,
+        };
         if self.quotient < BETTER {
             self.helps = true;
         } else if self.quotient > WORSE {
@@ -434,6 +438,19 @@ mod tests {
             }
         }
         assert!(!spread.helps);
+    }
+
+    /// What all trials come to is what the average comes to, from either side.
+    #[test]
+    fn average() {
+        let mut spread = Spread::new();
+        for quotient in [BETTER - 1, WORSE + 1, BETTER - 1] {
+            for _ in 0..100 {
+                spread.learn(quotient);
+            }
+            assert_eq!(spread.quotient, quotient);
+            assert_eq!(spread.helps, quotient < BETTER);
+        }
     }
 
     /// A trial is looked at before its end.
