@@ -278,9 +278,17 @@ impl<T: Operations> GenDisk<T> {
     }
 
     fn set_uevent_suppress(&self, on: bool) {
+        // `device_add_disk()` ends with setting this bit, after its own events: until then the events
+        // of a disk that is in use already are not held back.
+        //
+        // SAFETY: By the type invariant the disk is valid; the bits may be changing.
+        let state = unsafe { (&raw const (*self.as_raw()).state).read_volatile() };
+        if state & (1 << bindings::GD_ADDED) == 0 {
+            return;
+        }
         // SAFETY: By the type invariant the disk's device is valid. The bit shares a word with those
-        // that say whether the device is in sysfs, which stay as they are meanwhile; all others who
-        // change this bit here have the device's lock, too.
+        // that say whether the device is in sysfs, and whether it was announced, which stay as they
+        // are meanwhile; all others who change this bit now have the device's lock, too.
         self.in_sysfs(|| unsafe { bindings::dev_set_uevent_suppress(self.device(), on.into()) });
     }
 
