@@ -38,6 +38,9 @@ const BACKLOG: u64 = 16;
 /// How many requests in a row can find the worker with nothing to do.
 const ALONE: u8 = 2;
 
+/// How many requests in flight a task has at least that does not wait for each of them.
+const DEEP: u32 = 3;
+
 /// How many requests follow one that had to wait, without a try of their own, while the worker is
 /// busy with that.
 const BEHIND: u8 = 8;
@@ -164,6 +167,8 @@ impl Spread {
                     false => By::Submitter,
                 }
             }
+            // With more in flight the next request comes soon, whether the worker waits for it or not.
+            Has::Nothing if unfinished >= DEEP => By::Help,
             Has::Nothing if self.alone < ALONE => {
                 self.alone += 1;
                 By::Help
@@ -175,12 +180,9 @@ impl Spread {
         }
     }
 
-    /// Notes that a request had to wait after all: the worker has enough to do.
+    /// Notes that a request had to wait after all.
     pub(crate) fn missed(&mut self) {
         self.behind = BEHIND;
-        if self.is_on() {
-            self.is_no_help();
-        }
     }
 
     /// Whether the worker helps in this window.
@@ -323,11 +325,12 @@ mod tests {
         for _ in 0..3 {
             spread.missed();
             for _ in 0..BEHIND {
-                assert!(spread.next(Has::Nothing, 0) == By::Submitter);
                 assert!(spread.next(Has::Own, 0) == By::Worker);
             }
             assert!(spread.next(Has::Own, 0) == By::Submitter);
         }
+        // It is not given up for that.
+        assert!(spread.next(Has::Nothing, DEEP) == By::Help || task::num_online_cpus() == 1);
     }
 
     /// The worker is not given more than enough to do.
@@ -339,9 +342,6 @@ mod tests {
         assert!(spread.next(Has::Help(0), 0) == By::Help);
         assert!(spread.next(Has::Help(BACKLOG - 1), 0) == By::Help);
         assert!(spread.next(Has::Help(BACKLOG), 0) == By::Submitter);
-        spread.missed();
-        assert!(!spread.helps);
-        assert!(spread.next(Has::Nothing, 0) == By::Submitter);
     }
 
     #[test]
@@ -401,7 +401,7 @@ mod tests {
             spread.window_ends(if spread.helps { 1000 } else { 600 });
         }
         assert!(spread.helps && spread.confirmed == CONFIRMED);
-        spread.missed();
+        spread.is_no_help();
         assert!(!spread.helps);
         // On by what was measured before, although this one says off.
         assert!(to_trial(&mut spread, 1000) <= SELDOM);
