@@ -22,14 +22,22 @@
 use crate::{
     bindings,
     block::{bdev::DevT, BlockDevice},
+    task,
 };
-use core::{marker::PhantomData, mem::MaybeUninit};
+use core::{marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 use kernel::{
     error::{from_err_ptr, to_result},
     fs::{File, LocalFile},
     prelude::*,
     rbtree::{Entry, RBTree, RBTreeNodeReservation},
-    sync::{aref::ARef, new_mutex, rcu, Arc, Mutex},
+    sync::{
+        aref::{ARef, AlwaysRefCounted},
+        new_mutex,
+        rcu,
+        Arc,
+        Mutex, //
+    },
+    task::Task,
     types::NotThreadSafe,
 };
 
@@ -56,6 +64,61 @@ impl FdTable {
         let file = LocalFile::fget(fd)?;
         // SAFETY: By the requirements of `Self::current`.
         Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
+    }
+}
+
+/// A file that can be read and written by way of its operations: a regular file or a block device.
+///
+/// Other files may change their operations while they are open, or make more of the arguments than the
+/// operations of these do.
+///
+/// # Invariants
+///
+/// The inode that holds the file's data is that of a regular file or of a block device. The file has
+/// the operation to read it, and if it is open for writing that to write it.
+#[repr(transparent)]
+pub struct BackingFile(File);
+
+impl BackingFile {
+    /// Checks that a file is one.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it is not.
+    pub fn new(file: ARef<File>) -> Result<ARef<Self>> {
+        if !(file.is_regular() || file.as_bdev().is_some())
+            || !file.has_read_iter()
+            || (file.is_writable() && !file.has_write_iter())
+        {
+            return Err(EINVAL);
+        }
+        // INVARIANT: Checked above.
+        //
+        // SAFETY: `Self` is transparent, and takes the reference over.
+        Ok(unsafe { ARef::from_raw(ARef::into_raw(file).cast()) })
+    }
+}
+
+// SAFETY: The references are those of the file.
+unsafe impl AlwaysRefCounted for BackingFile {
+    #[inline]
+    fn inc_ref(&self) {
+        self.0.inc_ref();
+    }
+
+    #[inline]
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller owns a reference and gives it up.
+        unsafe { File::dec_ref(obj.cast()) }
+    }
+}
+
+impl core::ops::Deref for BackingFile {
+    type Target = File;
+
+    #[inline]
+    fn deref(&self) -> &File {
+        &self.0
     }
 }
 
@@ -141,8 +204,12 @@ pub trait FileExt {
     ///
     /// Wraps the C function `vfs_fsync`.
     fn fsync(&self) -> Result;
-    /// As [`fsync`](Self::fsync), without the metadata that is not needed to read the data back.
-    fn fdatasync(&self) -> Result;
+    /// Writes back all that is needed to read the file's data after a power failure, and waits for it.
+    /// May sleep.
+    ///
+    /// This is `fdatasync` where that is known to cover the extents that
+    /// [`fallocate`](Self::fallocate) changed, and `fsync` elsewhere.
+    fn flush(&self) -> Result;
     /// Manipulates the space of a range without changing the file's size: `mode` is one of the
     /// `FALLOC_FL_*` here. May sleep.
     ///
@@ -156,7 +223,8 @@ pub trait FileExt {
     ///
     /// # Errors
     ///
-    /// `ENAMETOOLONG` when it does not fit.
+    /// `ENAMETOOLONG` when it does not fit, `ESRCH` when the task is exiting and has no root directory
+    /// any more, or is not a task.
     ///
     /// Wraps the C function `file_path`.
     fn path<'a>(&self, buf: &'a mut [u8]) -> Result<&'a [u8]>;
@@ -179,6 +247,35 @@ fn host(file: &File) -> *mut bindings::inode {
 fn file_type(file: &File) -> u32 {
     // SAFETY: The inode is valid while the file is open, and its type does not change.
     u32::from(unsafe { (*host(file)).i_mode }) & bindings::S_IFMT
+}
+
+/// The magic number of the file system that the file's data is on; 0 if it has more than 32 bits.
+fn super_magic(file: &File) -> u32 {
+    // SAFETY: An inode has a super block, which stays mounted while the file is open.
+    let magic = unsafe { (*(*host(file)).i_sb).s_magic };
+    u32::try_from(magic).unwrap_or(0)
+}
+
+/// Whether `fdatasync` makes durable what `fallocate` did to a file's extents.
+///
+/// - ext4: `ext4_update_inode_fsync_trans()` notes the transaction in `i_datasync_tid` where extents
+///   are allocated, converted, or removed.
+/// - xfs: each change of the extents is logged with the inode, whose `ili_datasync_seq` follows it;
+///   only a change of times alone does not move that.
+/// - btrfs: `btrfs_sync_file()` does not look at `datasync`.
+/// - tmpfs: there is nothing to write back.
+///
+/// Not f2fs: `f2fs_do_zero_range()` dirties the node page alone, and `f2fs_do_sync_file()` with
+/// `datasync` returns before it writes that. Not ntfs3: `write_inode_now()` without waiting. Not FUSE
+/// and network file systems: the server decides. Others were not read.
+fn fdatasync_covers_extents(magic: u32) -> bool {
+    matches!(
+        magic,
+        bindings::EXT4_SUPER_MAGIC
+            | bindings::XFS_SUPER_MAGIC
+            | bindings::BTRFS_SUPER_MAGIC
+            | bindings::TMPFS_MAGIC
+    )
 }
 
 /// The file's path, in the sense of `struct path`.
@@ -233,17 +330,11 @@ impl FileExt for File {
     }
 
     fn honours_dsync(&self) -> bool {
-        // SAFETY: An inode has a super block, which stays mounted while the file is open.
-        let magic = unsafe { (*(*host(self)).i_sb).s_magic };
         self.as_bdev().is_some()
-            || u32::try_from(magic).is_ok_and(|magic| {
-                matches!(
-                    magic,
-                    bindings::EXT4_SUPER_MAGIC
-                        | bindings::XFS_SUPER_MAGIC
-                        | bindings::F2FS_SUPER_MAGIC
-                )
-            })
+            || matches!(
+                super_magic(self),
+                bindings::EXT4_SUPER_MAGIC | bindings::XFS_SUPER_MAGIC | bindings::F2FS_SUPER_MAGIC
+            )
     }
 
     fn has_read_iter(&self) -> bool {
@@ -354,9 +445,10 @@ impl FileExt for File {
         to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), 0) })
     }
 
-    fn fdatasync(&self) -> Result {
+    fn flush(&self) -> Result {
+        let datasync = self.as_bdev().is_some() || fdatasync_covers_extents(super_magic(self));
         // SAFETY: The file is valid.
-        to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), 1) })
+        to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), datasync.into()) })
     }
 
     fn fallocate(&self, mode: i32, pos: i64, len: i64) -> Result {
@@ -403,7 +495,14 @@ impl FileExt for File {
     }
 
     fn path<'a>(&self, buf: &'a mut [u8]) -> Result<&'a [u8]> {
-        // SAFETY: The file is valid, and the buffer is valid for its length.
+        // The path is one as seen from the task's root directory.
+        //
+        // SAFETY: Only the task itself gives up its `fs`.
+        if !task::in_task() || unsafe { (*Task::current_raw()).fs.is_null() } {
+            return Err(ESRCH);
+        }
+        // SAFETY: The file is valid, the task has a root directory, and the buffer is valid for its
+        // length.
         let path = from_err_ptr(unsafe {
             bindings::file_path(
                 self.as_ptr(),
@@ -442,7 +541,7 @@ impl NoioMappings {
 
     /// Keeps allocations for the page cache of a file from starting I/O and from entering file
     /// systems. May sleep.
-    pub fn add(self: &Arc<Self>, file: ARef<File>) -> Result<NoioMapping> {
+    pub fn add(self: &Arc<Self>, file: ARef<BackingFile>) -> Result<NoioMapping> {
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
         let mut users = self.users.lock();
         match users.entry(NoioMapping::key(&file)) {
@@ -475,12 +574,12 @@ impl NoioMappings {
 /// Counted in `mappings`.
 pub struct NoioMapping {
     mappings: Arc<NoioMappings>,
-    file: ARef<File>,
+    file: ARef<BackingFile>,
 }
 
 impl NoioMapping {
     /// The file whose mapping it is.
-    pub fn file(&self) -> &ARef<File> {
+    pub fn file(&self) -> &ARef<BackingFile> {
         &self.file
     }
 

@@ -23,8 +23,11 @@ use kernel_ext::{
         mq::{IoFlags, Op, Submitted, Transfer},
         GenDisk, SECTOR_SIZE,
     },
-    fs::{FileExt, NoioMapping, NoioMappings, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
+    fs::{BackingFile, FileExt, NoioMapping, NoioMappings, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
 };
+
+/// A backing file that is held for an I/O.
+pub(crate) type OwnedFile = ARef<BackingFile>;
 
 /// What direct I/O must be aligned to.
 #[derive(Clone, Copy)]
@@ -80,7 +83,7 @@ const PAUSE: i32 = 256;
 
 impl Backing {
     /// Takes a file into use. May sleep.
-    pub(crate) fn new(mappings: &Arc<NoioMappings>, file: ARef<File>) -> Result<Arc<Self>> {
+    pub(crate) fn new(mappings: &Arc<NoioMappings>, file: OwnedFile) -> Result<Arc<Self>> {
         let told = Told::new(&file)?;
         Ok(Arc::new(
             Self {
@@ -94,7 +97,7 @@ impl Backing {
         )?)
     }
 
-    pub(crate) fn file(&self) -> &ARef<File> {
+    pub(crate) fn file(&self) -> &OwnedFile {
         self.mapping.file()
     }
 
@@ -169,7 +172,7 @@ impl Binding {
         )?)
     }
 
-    pub(crate) fn file(&self) -> &ARef<File> {
+    pub(crate) fn file(&self) -> &OwnedFile {
         self.backing.file()
     }
 
@@ -240,9 +243,8 @@ impl Lent<'_> {
                 self.backing.note_untried();
                 buffered(file, offset, rq)
             }
-            // As for the data of a file: its times are nothing to wait for.
             Op::Flush => {
-                let result = file.fdatasync();
+                let result = file.flush();
                 Outcome::Done(rq, result.map_err(Failure::of_file))
             }
             Op::Discard => fallocate(file, offset, rq, FALLOC_FL_PUNCH_HOLE),
@@ -336,7 +338,7 @@ pub(crate) enum Source {
 /// rather than the binding, which must not be held by a request that ends: as for [`Lent`].
 pub(crate) enum Here {
     Cache(Arc<Binding>),
-    File(ARef<File>, i64),
+    File(OwnedFile, i64),
 }
 
 impl Here {
@@ -393,7 +395,7 @@ fn flags<I: Transfer>(rq: &I, flags: IoFlags) -> IoFlags {
     }
 }
 
-fn buffered<I: Transfer>(file: &File, offset: i64, mut rq: I) -> Outcome<I> {
+fn buffered<I: Transfer>(file: &BackingFile, offset: i64, mut rq: I) -> Outcome<I> {
     let flags = flags(&rq, IoFlags::BUFFERED);
     loop {
         let result = position(offset, &rq).and_then(|pos| rq.transfer(file, pos, flags));
@@ -403,7 +405,7 @@ fn buffered<I: Transfer>(file: &File, offset: i64, mut rq: I) -> Outcome<I> {
     }
 }
 
-fn direct<I: Transfer>(mut file: ARef<File>, offset: i64, mut rq: I) -> Outcome<I> {
+fn direct<I: Transfer>(mut file: OwnedFile, offset: i64, mut rq: I) -> Outcome<I> {
     let flags = flags(&rq, IoFlags::DIRECT);
     loop {
         let pos = match position(offset, &rq) {
@@ -422,7 +424,7 @@ fn direct<I: Transfer>(mut file: ARef<File>, offset: i64, mut rq: I) -> Outcome<
     }
 }
 
-fn fallocate<I: Transfer>(file: &File, offset: i64, rq: I, mode: i32) -> Outcome<I> {
+fn fallocate<I: Transfer>(file: &BackingFile, offset: i64, rq: I, mode: i32) -> Outcome<I> {
     // It was tried before, or user space turned it off.
     if rq.queue().max_discard_sectors() == 0 {
         return Outcome::Refused(rq);
@@ -487,18 +489,16 @@ pub(crate) fn check_operations(file: &File) -> Result {
 /// # Errors
 ///
 /// `EBADF` for recursion, `EINVAL` otherwise.
-pub(crate) fn validate(file: &File, device: &Device) -> Result {
-    if !file.is_regular() && file.as_bdev().is_none() {
-        return Err(EINVAL);
-    }
+pub(crate) fn validate(file: &ARef<File>, device: &Device) -> Result<OwnedFile> {
     let mut below = loop_below(file);
+    let file = BackingFile::new(file.clone())?;
     while let Some((number, binding)) = below {
         if number == device.number() {
             return Err(EBADF);
         }
         below = loop_below(binding.ok_or(EINVAL)?.file());
     }
-    Ok(())
+    Ok(file)
 }
 
 /// A loop device's number, and what it is bound to.

@@ -235,7 +235,7 @@ impl Device {
             if !matches!(*state, State::Unbound) {
                 return Err(EBUSY);
             }
-            backing::validate(&file, self)?;
+            let file = backing::validate(&file, self)?;
             let flags = Flags::configure(config.info.lo_flags)?;
             let range = Range::from_info(&config.info)?;
             if !file.is_writable() || !cx.mode.is_write() || !file.has_write_iter() {
@@ -403,16 +403,16 @@ impl Device {
             if !bound.binding.flags.has(Flag::READ_ONLY) {
                 return Err(EINVAL);
             }
-            backing::validate(file, self)?;
-            if bound.binding.range.sectors(file) != bound.binding.sectors() {
+            let file = backing::validate(file, self)?;
+            if bound.binding.range.sectors(&file) != bound.binding.sectors() {
                 return Err(EINVAL);
             }
             let binding = Binding::new(
-                Backing::new(&self.driver.mappings, file.clone())?,
+                Backing::new(&self.driver.mappings, file)?,
                 bound.binding.range,
                 bound.binding.flags.clone(),
             )?;
-            let _ = file.fsync();
+            let _ = binding.file().fsync();
             disk.force_media_change();
             let frozen = disk.queue().freeze();
             binding.update_direct(disk.queue().logical_block_size());

@@ -26,14 +26,13 @@ use crate::{
     bindings,
     block::{Queue, Status},
     cgroup::{Css, Io},
-    fs::FileExt,
+    fs::{BackingFile, FileExt},
     task::NoioScope,
 };
 use core::{cell::UnsafeCell, mem::MaybeUninit, ptr::NonNull};
 use kernel::{
     alloc::flags::__GFP_NOWARN,
     ffi::c_long,
-    fs::File,
     prelude::*,
     sync::{
         aref::ARef,
@@ -91,7 +90,7 @@ impl IoFlags {
 pub enum Submitted<I> {
     /// It is over, and I/O and file are the caller's again, with the number of bytes
     /// transferred.
-    Done(I, Result<usize>, ARef<File>),
+    Done(I, Result<usize>, ARef<BackingFile>),
     /// The file has the I/O and hands it back through
     /// [`Operations::io_complete`](super::Operations::io_complete), or
     /// [`Operations::parked_complete`](super::Operations::parked_complete).
@@ -113,7 +112,7 @@ pub struct FileIo {
     /// The segments of an I/O of several bios.
     bvecs: KVec<bindings::bio_vec>,
     /// A reference, owned from submission until completion.
-    file: NonNull<File>,
+    file: NonNull<BackingFile>,
     result: Result<usize>,
     /// The submitting call and the completion; the later of the two takes the I/O on. The
     /// call may still look at `bvecs` and the file after the completion has come.
@@ -382,7 +381,7 @@ pub unsafe trait Transfer: Sized {
     /// `EINVAL` when it is neither a read nor a write, or is to be direct and the file does not
     /// know how, `EBADF` when it is a write and the file is not open for that, or what the file
     /// says.
-    fn transfer(&mut self, file: &File, pos: i64, flags: IoFlags) -> Result<usize> {
+    fn transfer(&mut self, file: &BackingFile, pos: i64, flags: IoFlags) -> Result<usize> {
         check(self, file, pos, flags)?;
         // SAFETY: We hold the I/O, exclusively, until this function returns, and the iterator
         // is not used after that.
@@ -420,7 +419,7 @@ pub unsafe trait Transfer: Sized {
     /// was over before this function returned.
     ///
     /// With [`IoFlags::with_nowait`] it can be over, or be handed back, with `EAGAIN`.
-    fn submit(mut self, file: ARef<File>, pos: i64, flags: IoFlags) -> Submitted<Self> {
+    fn submit(mut self, file: ARef<BackingFile>, pos: i64, flags: IoFlags) -> Submitted<Self> {
         if let Err(e) = check(&self, &file, pos, flags) {
             return Submitted::Done(self, Err(e), file);
         }
@@ -469,7 +468,7 @@ pub unsafe trait Transfer: Sized {
 
 /// Checks what the file's operations rely on.
 #[inline]
-fn check<I: Transfer>(this: &I, file: &File, pos: i64, flags: IoFlags) -> Result {
+fn check<I: Transfer>(this: &I, file: &BackingFile, pos: i64, flags: IoFlags) -> Result {
     match this.op() {
         Op::Read => (),
         Op::Write if file.is_writable() => (),
@@ -560,7 +559,7 @@ unsafe fn iter<I: Transfer>(this: &mut I) -> Result<bindings::iov_iter> {
 #[inline]
 fn prepare<I: Transfer>(
     this: &mut I,
-    file: &File,
+    file: &BackingFile,
     pos: i64,
     flags: IoFlags,
 ) -> *mut bindings::kiocb {
@@ -590,7 +589,7 @@ fn prepare<I: Transfer>(
 /// As [`Transfer::transfer`], one bio after the other, for which nothing is allocated.
 fn transfer_bios<I: Transfer>(
     this: &mut I,
-    file: &File,
+    file: &BackingFile,
     mut pos: i64,
     flags: IoFlags,
 ) -> Result<usize> {
@@ -675,7 +674,7 @@ unsafe extern "C" fn ki_complete<I: Transfer>(iocb: *mut bindings::kiocb, ret: c
 ///
 /// The I/O, of type `I`, was submitted, the submitting call has returned, and the kiocb has
 /// completed.
-unsafe fn finish<I: Transfer>(io: *mut FileIo) -> (I, Result<usize>, ARef<File>) {
+unsafe fn finish<I: Transfer>(io: *mut FileIo) -> (I, Result<usize>, ARef<BackingFile>) {
     // SAFETY: By the requirements of this function nobody else has the I/O, which was given up.
     let this = unsafe { I::from_io(io) };
     let write = this.op() == Op::Write;
