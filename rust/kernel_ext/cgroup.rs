@@ -142,7 +142,7 @@ impl Css<Io> {
     /// Whether the current task, which is no kernel thread, is in this css's cgroup, as of now:
     /// what it submits is charged there.
     #[inline]
-    pub(crate) fn is_of_current(&self) -> bool {
+    pub(crate) fn is_current(&self) -> bool {
         let _rcu = rcu::read_lock();
         let task = Task::current_raw();
         // SAFETY: A task always has a `css_set`, which stays for as long as the RCU lock is held,

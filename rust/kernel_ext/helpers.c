@@ -6,18 +6,24 @@
 
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
+#include <linux/bottom_half.h>
 #include <linux/cgroup.h>
 #include <linux/cpumask.h>
 #include <linux/device.h>
 #include <linux/fs.h>
+#include <linux/ioprio.h>
+#include <linux/irqflags.h>
 #include <linux/kref.h>
 #include <linux/memcontrol.h>
 #include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/percpu-refcount.h>
 #include <linux/preempt.h>
+#include <linux/printk.h>
+#include <linux/ratelimit.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/wait.h>
 
 void rust_helper_css_get(struct cgroup_subsys_state *css)
 {
@@ -146,6 +152,11 @@ bool rust_helper_bdev_read_only(struct block_device *bdev)
 	return bdev_read_only(bdev);
 }
 
+sector_t rust_helper_get_capacity(struct gendisk *disk)
+{
+	return get_capacity(disk);
+}
+
 bool rust_helper_mapping_stable_writes(const struct address_space *mapping)
 {
 	return mapping_stable_writes(mapping);
@@ -156,14 +167,72 @@ void rust_helper_bio_advance(struct bio *bio, unsigned int nbytes)
 	bio_advance(bio, nbytes);
 }
 
-void rust_helper_percpu_ref_get(struct percpu_ref *ref)
+bool rust_helper_percpu_ref_tryget_live(struct percpu_ref *ref)
 {
-	percpu_ref_get(ref);
+	return percpu_ref_tryget_live(ref);
 }
 
 void rust_helper_percpu_ref_put(struct percpu_ref *ref)
 {
 	percpu_ref_put(ref);
+}
+
+/* As blk_print_req_error(), of a bio that has no request. */
+void rust_helper_blk_print_bio_error(struct bio *bio, const char *status,
+				     sector_t sector, blk_opf_t opf)
+{
+	unsigned int segments = 0;
+	struct bio *next;
+
+	if (bio_flagged(bio, BIO_QUIET) ||
+	    test_bit(GD_DEAD, &bio->bi_bdev->bd_disk->state))
+		return;
+	for (next = bio; next; next = next->bi_next)
+		segments += bio_segments(next);
+	printk_ratelimited(KERN_ERR
+		"%s error, dev %s, sector %llu op 0x%x:(%s) flags 0x%x phys_seg %u prio class %u\n",
+		status, bio->bi_bdev->bd_disk->disk_name, sector,
+		(__force u32)(opf & REQ_OP_MASK),
+		blk_op_str((__force enum req_op)(opf & REQ_OP_MASK)),
+		(__force u32)(opf & ~REQ_OP_MASK), segments,
+		IOPRIO_PRIO_CLASS(bio->bi_ioprio));
+}
+
+/* As __bio_queue_enter() waits, but without entering. */
+void rust_helper_blk_wait_unfrozen(struct request_queue *q)
+{
+	/* Pairs with the barrier in blk_freeze_queue_start(). */
+	smp_rmb();
+	wait_event_idle(q->mq_freeze_wq,
+			!q->mq_freeze_depth ||
+			test_bit(GD_DEAD, &q->disk->state));
+}
+
+void rust_helper_local_bh_disable(void)
+{
+	local_bh_disable();
+}
+
+void rust_helper_local_bh_enable(void)
+{
+	local_bh_enable();
+}
+
+/* Bottom halves can be disabled and enabled again. */
+bool rust_helper_in_preemptible_task(void)
+{
+	return in_task() && !irqs_disabled();
+}
+
+void rust_helper_blk_mq_end_request_bh(struct request *rq, blk_status_t error)
+{
+	bool task = in_task() && !irqs_disabled();
+
+	if (task)
+		local_bh_disable();
+	blk_mq_end_request(rq, error);
+	if (task)
+		local_bh_enable();
 }
 
 struct folio *rust_helper_page_folio(struct page *page)

@@ -100,42 +100,93 @@ impl WritebackScope {
     }
 }
 
-/// Runs `f` as if the current task were not already on its way through the block layer.
+/// Runs `f`, which submits I/O, as if the current task were not already in the block layer, and
+/// returns whether the task slept in it.
 ///
-/// A task that submits I/O while it submits I/O has the inner one put off until the outer one is
-/// under way (`bio_list`), or gathered with others (`plug`): who waits for the inner one from within
-/// the outer one waits forever. Here the inner one goes ahead. It is up to the caller that nothing
-/// was put off yet that the inner one could need, and how deep such nesting gets: see
-/// [`Request::can_be_served_here`](crate::block::mq::Request::can_be_served_here).
+/// A task that submits I/O from within `submit_bio()` has it deferred until the outer call returns
+/// (`bio_list`), or collected (`plug`), and waits for ever if it waits for it. In `f` neither is
+/// the case. The caller makes sure that the task holds nothing that others wait for, as `f` may
+/// sleep: see [`holds_no_requests`].
 ///
-/// For tasks; in an interrupt it changes nothing.
+/// What `f` reads and writes is not accounted to the task (`/proc/PID/io`, `getrusage()`): the I/O
+/// that it is done for was.
+///
+/// For tasks; in an interrupt `f` is run as it is.
 #[inline]
-pub fn submit_nested<R>(f: impl FnOnce() -> R) -> R {
-    // The task that was interrupted may be using them.
+pub fn submit_nested<R>(f: impl FnOnce() -> R) -> (R, bool) {
+    // The task that was interrupted may be using the lists.
     if !in_task() {
-        return f();
+        return (f(), false);
     }
     let task = Task::current_raw();
     // SAFETY: Only the task itself uses these, and those who set them have them set again before
     // this function returns to them. The flag says that the scheduler is to mark the plug's time as
     // old, and so is for a task with a plug only.
-    let (bio_list, plug) = unsafe {
+    let (bio_list, plug, switches) = unsafe {
         (*task).flags &= !bindings::PF_BLOCK_TS;
         (
             core::mem::replace(&mut (*task).bio_list, core::ptr::null_mut()),
             core::mem::replace(&mut (*task).plug, core::ptr::null_mut()),
+            (*task).nvcsw,
         )
     };
+    let account = IoAccount::save(task);
     let ret = f();
+    account.restore(task);
     // SAFETY: As above. What `f` set it has reset, as everybody does; the plug is that of a caller,
-    // and its time has become old, maybe.
-    unsafe {
+    // and its time may have become old.
+    let slept = unsafe {
         if !plug.is_null() {
             (*plug).cur_ktime = 0;
         }
         (*task).bio_list = bio_list;
         (*task).plug = plug;
+        (*task).nvcsw != switches
+    };
+    (ret, slept)
+}
+
+/// What a task is accounted for having read and written.
+#[derive(Clone, Copy)]
+struct IoAccount {
+    #[cfg(CONFIG_TASK_IO_ACCOUNTING)]
+    bytes: (u64, u64),
+}
+
+impl IoAccount {
+    #[inline]
+    fn save(_task: *mut bindings::task_struct) -> Self {
+        Self {
+            // SAFETY: The caller passes the current task, and nobody else changes its counts.
+            #[cfg(CONFIG_TASK_IO_ACCOUNTING)]
+            bytes: unsafe { ((*_task).ioac.read_bytes, (*_task).ioac.write_bytes) },
+        }
     }
+
+    #[inline]
+    fn restore(self, _task: *mut bindings::task_struct) {
+        // SAFETY: As in `save`.
+        #[cfg(CONFIG_TASK_IO_ACCOUNTING)]
+        unsafe {
+            (*_task).ioac.read_bytes = self.bytes.0;
+            (*_task).ioac.write_bytes = self.bytes.1;
+        }
+    }
+}
+
+/// Runs `f`, which completes I/O, with bottom halves disabled if the context is that of a task: see
+/// [`Transfer::end`](crate::block::mq::Transfer::end).
+#[inline]
+pub(crate) fn in_completion_context<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: No requirements.
+    if !unsafe { bindings::in_preemptible_task() } {
+        return f();
+    }
+    // SAFETY: No requirements.
+    unsafe { bindings::local_bh_disable() };
+    let ret = f();
+    // SAFETY: In a task with interrupts enabled; disabled above.
+    unsafe { bindings::local_bh_enable() };
     ret
 }
 
@@ -173,17 +224,17 @@ fn stack_left_of(task: *mut bindings::task_struct) -> usize {
 /// Half of a task's stack, in bytes: what a file system and the drivers below it can count on.
 pub const HALF_STACK: usize = bindings::THREAD_SIZE as usize / 2;
 
-/// Whether a file system, and the drivers below it, can be entered from here, as far as the task itself
-/// says: it has at least half of its stack left, and
+/// Whether a file system, and the drivers below it, can be called from here, as far as the current
+/// task is concerned: it has at least half of its stack left, and
 ///
 /// - is no kernel thread;
-/// - does not reclaim memory, nor has a transaction of a file system's open, nor holds locks of one. A
+/// - does not reclaim memory, has no transaction of a file system open, and holds no locks of one. A
 ///   task that is `reading_ahead` always allocates as if it did, which says nothing;
-/// - has no bios put off until the one that it submits now is under way: they can be what is left of
-///   bios that were split, and hold what the split was allocated from.
+/// - has no bios deferred until the one that it submits now is submitted: they can be what is left
+///   of bios that were split, and hold what the split was allocated from.
 ///
 /// False outside of tasks.
-pub(crate) fn may_nest(reading_ahead: bool) -> bool {
+pub fn can_issue_fs_io(reading_ahead: bool) -> bool {
     let mut flags = bindings::PF_KTHREAD | bindings::PF_MEMALLOC | bindings::PF_MEMALLOC_NOIO;
     if !reading_ahead {
         flags |= bindings::PF_MEMALLOC_NOFS;
@@ -203,10 +254,48 @@ pub(crate) fn may_nest(reading_ahead: bool) -> bool {
     may && stack_left_of(task) >= HALF_STACK
 }
 
+/// Whether the current task has no requests in its plug, of whichever queue, which others could wait
+/// for while it sleeps: none that were collected, none that were allocated in advance, none that are
+/// being dispatched after those of the queue at hand, and no callback to submit any.
+///
+/// `schedule()` flushes a plug for this reason, but not one that is being flushed. A plug that is full
+/// is flushed by who holds the request that is collected next (`blk_add_rq_to_plug()`): from within
+/// `submit_bio()`, or for a passthrough request, which can be told by nothing but the number of
+/// requests that were `dispatched` from the plug and the length of the `last` one.
+///
+/// For tasks.
+#[inline]
+pub fn holds_no_requests(dispatched: u32, last: usize) -> bool {
+    // SAFETY: Only the task itself changes its plug.
+    unsafe {
+        let task = Task::current_raw();
+        let plug = (*task).plug;
+        plug.is_null()
+            || (*task).bio_list.is_null()
+                && dispatched < PLUG_MAX_REQUESTS
+                && last < PLUG_MAX_LAST
+                && !(*plug).multiple_queues
+                && (*plug).mq_list.head.is_null()
+                && (*plug).cached_rqs.head.is_null()
+                && core::ptr::eq((*plug).cb_list.next, &raw const (*plug).cb_list)
+    }
+}
+
+/// How many requests a plug has at least when it is full (`BLK_MAX_REQUEST_COUNT`), unless the last one
+/// has so many bytes (`BLK_PLUG_FLUSH_SIZE`).
+const PLUG_MAX_REQUESTS: u32 = 32;
+const PLUG_MAX_LAST: usize = 128 << 10;
+
+/// A number that no other task has for as long as the current one runs.
+#[inline]
+pub fn current_id() -> usize {
+    Task::current_raw() as usize
+}
+
 /// Whether the size of the files that the current task writes is limited: a file system sends a signal
 /// to who writes past it.
 #[inline]
-pub(crate) fn has_file_size_limit() -> bool {
+pub fn has_file_size_limit() -> bool {
     // SAFETY: No requirements.
     unsafe { bindings::rlimit(bindings::RLIMIT_FSIZE) != c_ulong::MAX }
 }

@@ -21,6 +21,7 @@ use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
     alloc::{AllocError, Flags},
+    ffi::c_int,
     prelude::*,
     workqueue::{Queue, RawWorkItem},
 };
@@ -58,7 +59,8 @@ unsafe impl Send for OwnedQueue {}
 unsafe impl Sync for OwnedQueue {}
 
 impl OwnedQueue {
-    /// Allocates a workqueue with the default limit of items that run at a time. May sleep.
+    /// Allocates a workqueue of which as many items run at a time as a workqueue can have
+    /// (`WQ_MAX_ACTIVE`): items may block for long without holding up others. May sleep.
     ///
     /// # Errors
     ///
@@ -69,7 +71,12 @@ impl OwnedQueue {
         // SAFETY: The format takes one string; the name is copied. The flags are none of those that
         // the workqueue's own code sets, nor is it one whose items must not sleep.
         let wq = unsafe {
-            bindings::alloc_workqueue_noprof(c"%s".as_char_ptr(), flags.0, 0, name.as_char_ptr())
+            bindings::alloc_workqueue_noprof(
+                c"%s".as_char_ptr(),
+                flags.0,
+                bindings::wq_consts_WQ_MAX_ACTIVE as c_int,
+                name.as_char_ptr(),
+            )
         };
         Ok(Self {
             wq: NonNull::new(wq).ok_or(ENOMEM)?,

@@ -5,7 +5,7 @@
 use crate::{
     config::{Flag, Flags, Range},
     device::{Device, LoopOps},
-    dispatch::Outcome,
+    dispatch::{Outcome, Work},
     errors::{Failure, Told},
 };
 use kernel::{
@@ -20,10 +20,12 @@ use kernel::{
 };
 use kernel_ext::{
     block::{
-        mq::{IoFlags, Op, Submitted, Transfer},
+        mq::{IoFlags, Op, Submit, Submitted, Transfer},
         GenDisk, SECTOR_SIZE,
     },
-    fs::{BackingFile, FileExt, NoioMapping, NoioMappings, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
+    fs::{
+        BackingFile, FileExt, NoioMapping, NoioMappings, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE,
+    },
 };
 
 /// A backing file that is held for an I/O.
@@ -224,19 +226,27 @@ impl core::ops::Deref for Lent<'_> {
 }
 
 impl Lent<'_> {
+    fn is_direct_for<W: Work>(&self, rq: &W) -> bool {
+        self.flags.has(Flag::DIRECT_IO)
+            && (rq.memory_bits() == 0 || rq.memory_bits() & self.backing.alignment().mem_mask == 0)
+    }
+
     /// Serves a request. May sleep.
-    pub(crate) fn serve<I: Transfer>(self, rq: I) -> Outcome<I> {
+    pub(crate) fn serve<W: Work>(self, rq: W) -> Outcome<W> {
         let op = rq.op();
+        if !rq.fits_limits() {
+            return Outcome::Done(rq, Err(Failure::of_file(EINVAL)));
+        }
         if op.is_write() && self.flags.has(Flag::READ_ONLY) {
             return Outcome::Done(rq, Err(Failure::READ_ONLY));
         }
         let file = self.file();
         let offset = self.range.offset;
         match op {
-            Op::Read | Op::Write if self.flags.has(Flag::DIRECT_IO) => {
+            Op::Read | Op::Write if self.is_direct_for(&rq) => {
                 let file = file.clone();
                 drop(self);
-                direct(file, offset, rq)
+                rq.issue_direct(file, offset)
             }
             Op::Read => buffered(file, offset, rq),
             Op::Write => {
@@ -343,7 +353,7 @@ pub(crate) enum Here {
 
 impl Here {
     /// Serves I/O as far as that takes no waiting.
-    pub(crate) fn serve<I: Transfer>(self, mut rq: I) -> Attempt<I> {
+    pub(crate) fn serve<I: Submit>(self, mut rq: I) -> Attempt<I> {
         match self {
             Self::Cache(binding) => {
                 let Ok(pos) = position(binding.range.offset, &rq) else {
@@ -405,7 +415,23 @@ fn buffered<I: Transfer>(file: &BackingFile, offset: i64, mut rq: I) -> Outcome<
     }
 }
 
-fn direct<I: Transfer>(mut file: OwnedFile, offset: i64, mut rq: I) -> Outcome<I> {
+/// Reads or writes the file directly, and waits for it.
+pub(crate) fn direct_and_wait<I: Transfer>(
+    file: &BackingFile,
+    offset: i64,
+    mut rq: I,
+) -> Outcome<I> {
+    let flags = flags(&rq, IoFlags::DIRECT);
+    loop {
+        let result = position(offset, &rq).and_then(|pos| rq.transfer(file, pos, flags));
+        if let Some(result) = settle(&mut rq, result) {
+            return Outcome::Done(rq, result);
+        }
+    }
+}
+
+/// Starts to read or write the file directly.
+pub(crate) fn direct<I: Submit>(mut file: OwnedFile, offset: i64, mut rq: I) -> Outcome<I> {
     let flags = flags(&rq, IoFlags::DIRECT);
     loop {
         let pos = match position(offset, &rq) {
@@ -482,8 +508,8 @@ pub(crate) fn check_operations(file: &File) -> Result {
     Ok(())
 }
 
-/// Checks that a file can back `device`: that it is a regular file or a block device, and not the
-/// device itself, directly or through others. The driver's `validate` is held when the file is a
+/// Checks that a file can back `device`: that it is a regular file or a block device,
+/// and not the device itself, directly or through others. The driver's `validate` is held when the file is a
 /// loop device.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use crate::{
     device::{Device, LoopOps},
     errors::Failure,
     tags::Kept,
-    worker::Pool,
+    worker::{Service, Worker},
 };
 use kernel::{
     prelude::*,
@@ -15,7 +15,7 @@ use kernel::{
 };
 use kernel_ext::{
     block::{
-        mq::{self, Op, Parked, Request, Transfer},
+        mq::{self, BoxedIo, DetachedIo, Op, Request, Transfer},
         GenDisk, Queue, Status,
     },
     cgroup::{Css, Io, Memory},
@@ -31,22 +31,47 @@ pub(crate) enum Outcome<I> {
     /// It is something that the device does not do.
     Refused(I),
     /// The file has it, and hands it to [`LoopOps::io_complete`](mq::Operations::io_complete) or
-    /// [`LoopOps::parked_complete`](mq::Operations::parked_complete).
+    /// [`LoopOps::detached_complete`](mq::Operations::detached_complete).
     Queued,
 }
 
-/// What the driver serves: a request, or one that was parked.
+/// What the driver serves: a request, or detached bios.
 pub(crate) trait Work: Transfer {
     /// The disk that it is for.
     fn disk(&self) -> &GenDisk<LoopOps>;
 
-    /// Ends it.
+    /// Notes that `worker` serves it from here on.
+    fn begin_service(&mut self, _worker: &Arc<Worker>) {}
+
+    /// Notes that it is not served after all.
+    fn cancel_service(&mut self) {}
+
+    /// Whether it is a multiple of the logical block size, which can have changed while bios were
+    /// detached.
+    fn fits_limits(&self) -> bool {
+        true
+    }
+
+    /// The bits that are set in addresses or lengths of its memory, if that can have been submitted
+    /// for another alignment.
+    fn memory_bits(&self) -> u32 {
+        0
+    }
+
+    /// Reads or writes the file directly.
+    fn issue_direct(self, file: backing::OwnedFile, offset: i64) -> Outcome<Self>;
+
+    /// Completes it. Any context.
     fn finish(self, status: Status);
 }
 
 impl Work for Request<LoopOps> {
     fn disk(&self) -> &GenDisk<LoopOps> {
         self.disk()
+    }
+
+    fn issue_direct(self, file: backing::OwnedFile, offset: i64) -> Outcome<Self> {
+        backing::direct(file, offset, self)
     }
 
     fn finish(mut self, status: Status) {
@@ -56,13 +81,45 @@ impl Work for Request<LoopOps> {
     }
 }
 
-impl Work for Parked<LoopOps> {
+impl Work for DetachedIo<LoopOps> {
     fn disk(&self) -> &GenDisk<LoopOps> {
         self.disk()
     }
 
+    fn begin_service(&mut self, worker: &Arc<Worker>) {
+        self.data_mut().service = Some(Service::begin(worker));
+    }
+
+    fn cancel_service(&mut self) {
+        self.data_mut().service = None;
+    }
+
+    fn fits_limits(&self) -> bool {
+        self.fits_limits()
+    }
+
+    fn memory_bits(&self) -> u32 {
+        self.memory_bits()
+    }
+
+    fn issue_direct(self, file: backing::OwnedFile, offset: i64) -> Outcome<Self> {
+        // Only what the file completes later needs memory of its own. To wait for memory may be to wait
+        // for this very I/O.
+        match self.boxed(GFP_NOWAIT) {
+            Ok(io) => match backing::direct(file, offset, io) {
+                Outcome::Done(io, result) => Outcome::Done(io.into_inner(), result),
+                Outcome::Unsupported(io) => Outcome::Unsupported(io.into_inner()),
+                Outcome::Refused(io) => Outcome::Refused(io.into_inner()),
+                Outcome::Queued => Outcome::Queued,
+            },
+            Err(io) => backing::direct_and_wait(&file, offset, io),
+        }
+    }
+
     fn finish(mut self, status: Status) {
-        self.data_mut().kept.give_back();
+        if let Some(service) = &self.data_mut().service {
+            service.completes();
+        }
         self.end(status);
     }
 }
@@ -75,9 +132,10 @@ pub(crate) struct RequestData {
     pub(crate) tried: bool,
     /// It could not, as turned out after it had been submitted.
     pub(crate) missed: bool,
-    /// The request's tag, from when the driver decides that it may keep it; or, when it is parked,
-    /// that it is.
+    /// The request's tag, from when the driver decides that it may keep it.
     pub(crate) kept: Kept,
+    /// That detached bios are in service.
+    service: Option<Service>,
 }
 
 impl Default for RequestData {
@@ -87,6 +145,7 @@ impl Default for RequestData {
             tried: false,
             missed: false,
             kept: Kept::none(),
+            service: None,
         }
     }
 }
@@ -115,15 +174,16 @@ impl mq::Operations for LoopOps {
         }
     }
 
-    fn parked_complete(mut parked: Parked<Self>, result: Result<usize>) {
-        match backing::settle(&mut parked, result) {
-            Some(result) => end(parked, result),
+    fn detached_complete(mut io: BoxedIo<Self>, result: Result<usize>) {
+        match backing::settle(&mut io, result) {
+            Some(result) => end(io.into_inner(), result),
             None => {
-                // To be served again, the I/O leaves our hands; for the disk to go it takes a grace
-                // period.
+                // Once the bios are in the pool, their usage reference keeps the disk no longer; for
+                // the disk to be freed takes a grace period.
                 let _rcu = rcu::read_lock();
-                let pool = Arc::from(parked.disk().data().pool());
-                pool.as_arc_borrow().queue_again(parked);
+                let pool = Arc::from(io.disk().data().pool());
+                let slot = io.data_mut().service.as_ref().map(Service::slot);
+                pool.as_arc_borrow().resubmit(slot, io.into_inner());
             }
         }
     }
@@ -162,56 +222,78 @@ fn charged<R>(blkcg: Option<&Css<Io>>, memcg: Option<&Css<Memory>>, f: impl FnOn
     }
 }
 
-/// Serves a request, charged to the cgroup that it is for. May sleep.
+/// Serves what a worker has, charged to the cgroup that it is for. May sleep.
 pub(crate) fn serve<W: Work>(
-    pool: &Arc<Pool>,
+    worker: &Arc<Worker>,
     binding: Lent<'_>,
-    rq: W,
+    mut io: W,
     blkcg: Option<&Css<Io>>,
     memcg: Option<&Css<Memory>>,
 ) {
-    match charged(blkcg, memcg, || binding.serve(rq)) {
-        Outcome::Done(rq, result) => end(rq, result),
-        Outcome::Unsupported(rq) => {
-            pool.drop_limit(&rq);
-            rq.finish(Status::NOTSUPP);
+    io.begin_service(worker);
+    match charged(blkcg, memcg, || binding.serve(io)) {
+        Outcome::Done(io, result) => end(io, result),
+        Outcome::Unsupported(io) => {
+            worker.pool().drop_limit(&io);
+            io.finish(Status::NOTSUPP);
         }
-        Outcome::Refused(rq) => rq.finish(Status::NOTSUPP),
+        Outcome::Refused(io) => io.finish(Status::NOTSUPP),
         Outcome::Queued => (),
     }
+}
+
+/// Fails what a worker has, as there is nothing to serve it from.
+pub(crate) fn refuse<W: Work>(worker: &Arc<Worker>, mut io: W) {
+    io.begin_service(worker);
+    io.finish(Status::IOERR);
 }
 
 /// Serves a read from memory if that is possible, charged as [`serve`] does; gives it back when it
 /// has to wait. May sleep, but does not wait for the file.
 pub(crate) fn attempt<W: Work>(
+    worker: &Arc<Worker>,
     binding: &Binding,
-    rq: W,
+    mut io: W,
     blkcg: Option<&Css<Io>>,
     memcg: Option<&Css<Memory>>,
 ) -> Option<W> {
-    match charged(blkcg, memcg, || binding.attempt(rq)) {
+    if !io.fits_limits() {
+        return Some(io);
+    }
+    io.begin_service(worker);
+    match charged(blkcg, memcg, || binding.attempt(io)) {
+        Attempt::Done(io, result) => {
+            end(io, result);
+            None
+        }
+        Attempt::Later(mut io) => {
+            io.cancel_service();
+            Some(io)
+        }
+        Attempt::Queued => None,
+    }
+}
+
+/// Issues a request of the current task's inline; gives it back if it would block. Says whether the
+/// task slept. May sleep.
+#[inline(always)]
+pub(crate) fn issue_inline(
+    here: Here,
+    mut rq: Request<LoopOps>,
+) -> (Option<Request<LoopOps>>, bool) {
+    rq.data_mut().tried = true;
+    let scope = WritebackScope::enter();
+    let (outcome, slept) = task::submit_nested(|| here.serve(rq));
+    drop(scope);
+    let back = match outcome {
         Attempt::Done(rq, result) => {
             end(rq, result);
             None
         }
         Attempt::Later(rq) => Some(rq),
         Attempt::Queued => None,
-    }
-}
-
-/// Serves a request of the current task's right here, as far as that takes no waiting; gives it back
-/// when it does. May sleep.
-pub(crate) fn serve_here(here: Here, mut rq: Request<LoopOps>) -> Option<Request<LoopOps>> {
-    rq.data_mut().tried = true;
-    let scope = WritebackScope::enter();
-    let outcome = task::submit_nested(|| here.serve(rq));
-    drop(scope);
-    match outcome {
-        Attempt::Done(rq, result) => end(rq, result),
-        Attempt::Later(rq) => return Some(rq),
-        Attempt::Queued => (),
-    }
-    None
+    };
+    (back, slept)
 }
 
 /// Ends a request. In any context.

@@ -1,10 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where requests wait for a worker.
+//! Where requests wait to be served.
 //!
 //! A device's requests wait in slots: one for each cgroup that has I/O on the device, found through
 //! a tree by the cgroup's io css; one for the root cgroup, which also takes the requests for which
 //! there is no memory to make a slot; and one for flushes.
+//!
+//! A slot has three lists. `batch` has requests of one task, which is going to issue them inline as
+//! soon as it has dispatched the last request of its batch: until then it holds requests that others
+//! may wait for, and must not sleep. `pending` has requests for the slot's worker. `detached` has bios
+//! without a tag, which come after what is pending.
+//!
+//! `batch` is not left behind: its task issues from it with the last request that it dispatches, or
+//! leaves it to the worker, as does whoever schedules the slot.
 //!
 //! A slot is scheduled from when its worker is queued until the worker has found it empty. A slot
 //! that is not scheduled, and empty, is idle, and its worker is on the idle list; after a while the
@@ -24,11 +32,17 @@ use kernel::{
     list::{List, ListArc},
     prelude::*,
     rbtree::RBTree,
-    sync::{new_spinlock_irq, Arc, SpinLockIrq},
+    sync::{aref::ARef, new_spinlock_irq, Arc, SpinLockIrq},
     time::Jiffies,
 };
 use kernel_ext::{
-    block::mq::{Op, Parked, Request, Transfer, TransferList},
+    block::{
+        mq::{
+            Detached, DetachedBios, DetachedIo, EnteredBios, Op, Request, Transfer, TransferList,
+        },
+        GenDisk,
+    },
+    task,
     time::JiffiesInstant,
     timer::Callback,
     workqueue::OwnedQueue,
@@ -46,41 +60,64 @@ pub(crate) enum SlotId {
     Css(usize),
 }
 
-/// Requests that wait for a worker.
+/// The requests and detached bios of one cgroup.
 ///
 /// What each request changes, also when it does not have to wait, is in two cache lines.
 #[repr(C, align(64))]
 pub(crate) struct Slot {
     pending: TransferList<Request<LoopOps>>,
-    /// What waits behind `pending`, without tags.
-    parked: TransferList<Parked<LoopOps>>,
-    /// The tags of what was put in `pending`.
+    /// The tags of what is in `pending` or `batch`, or in service.
     pub(crate) tags: Held,
-    /// Whether the worker helps with what could be served where it is submitted.
+    /// Chooses between inline issue and the worker.
     spread: Spread,
     /// When the worker last had nothing to do.
     pub(crate) idle_since: JiffiesInstant,
-    /// The worker is queued, or running and going to look at `pending` again.
+    /// The worker is queued, or running and going to look at the lists again, or
+    /// [stalled](Worker::stall).
     pub(crate) scheduled: bool,
-    /// The worker has more to do since then than to help.
+    /// Since then the worker got more to do than to help.
     pub(crate) own: bool,
-    /// Something may have been put in `pending` after what is in `parked`.
+    /// A request that cannot be detached may have been put in `pending` after what is in `detached`.
     overtaken: bool,
     counts: Counts,
-    /// How many requests were put in `pending` or `parked`, and how many of them the worker took.
+    /// How many requests were put in `pending` or `detached`, and how many of them the worker took.
     received: u64,
     taken: u64,
-    /// What was put in `parked` and has not ended.
-    parking: Held,
+    batch: TransferList<Request<LoopOps>>,
+    /// The task whose requests are in `batch`, and how many were added.
+    batch_task: usize,
+    batch_len: u32,
+    /// Some of them are not read ahead.
+    batch_wanted: bool,
+    /// How many more requests that must not block are left to the worker, as one issued inline did.
+    nowait_backoff: u32,
+    /// What is left of detached bios that were served in part. They stay in the queue, so that all of
+    /// them are served from one place in one file.
+    resubmit: EnteredBios<LoopOps>,
+    detached: DetachedBios<LoopOps>,
+    /// How many requests were detached; [`Worker::detached_done`] counts those that completed.
+    detached_all: u32,
     pub(crate) worker: Arc<Worker>,
     /// `idle_since` of when the worker was put on the idle list.
     pub(crate) listed_since: JiffiesInstant,
 }
 
-/// What waits in a slot: requests, and parked I/O, which comes after them.
-pub(crate) struct Waiting {
+/// What a worker takes at a time.
+pub(crate) struct Taken {
     pub(crate) requests: TransferList<Request<LoopOps>>,
-    pub(crate) parked: TransferList<Parked<LoopOps>>,
+    /// Come after the requests.
+    pub(crate) detached: EnteredBios<LoopOps>,
+}
+
+/// What a worker finds.
+pub(crate) enum Found {
+    Work(Taken),
+    /// Nothing: the slot is idle.
+    Nothing,
+    /// Detached bios, while the queue of this disk is frozen.
+    Frozen(ARef<GenDisk<LoopOps>>),
+    /// Detached bios, while as many are in service as may be.
+    Full,
 }
 
 impl Slot {
@@ -92,10 +129,16 @@ impl Slot {
         Ok(Self {
             worker,
             pending: TransferList::new(),
-            parked: TransferList::new(),
+            batch: TransferList::new(),
+            batch_task: 0,
+            batch_len: 0,
+            batch_wanted: false,
+            nowait_backoff: 0,
+            resubmit: EnteredBios::new(),
+            detached: DetachedBios::new(),
+            detached_all: 0,
             overtaken: false,
             tags: Held::new(Some(&shared.tags), flags)?,
-            parking: Held::new(Some(&shared.parking), flags)?,
             counts: Counts::default(),
             received: 0,
             taken: 0,
@@ -109,7 +152,12 @@ impl Slot {
 
     /// Whether nothing waits.
     fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.parked.is_empty()
+        !self.has_own() && self.batch.is_empty()
+    }
+
+    /// Whether something waits for the worker.
+    fn has_own(&self) -> bool {
+        !self.pending.is_empty() || !self.resubmit.is_empty() || !self.detached.is_empty()
     }
 
     /// Whether nothing waits, and the worker is not going to look. A slot can have requests of a
@@ -118,120 +166,183 @@ impl Slot {
         !self.scheduled && self.is_empty()
     }
 
-    /// Adds a request, which keeps its tag.
-    pub(crate) fn push(&mut self, mut rq: Request<LoopOps>, shared: &mut Shared, past: Past) {
-        self.count(&rq, shared, past);
+    /// How many requests were detached and have not completed.
+    fn detached_in_flight(&self) -> u32 {
+        self.detached_all.wrapping_sub(self.worker.detached_done())
+    }
+
+    /// Adds a request for the worker, which keeps its tag.
+    fn push(&mut self, mut rq: Request<LoopOps>, shared: &mut Shared, reason: QueueReason) {
+        self.count(&rq, shared, reason);
         self.tags.keep(&mut shared.tags, &mut rq.data_mut().kept);
         self.pending.push_back(rq);
         self.received = self.received.wrapping_add(1);
     }
 
-    /// Adds a request that could not be parked, whatever is.
-    pub(crate) fn push_anyway(&mut self, rq: Request<LoopOps>, shared: &mut Shared, past: Past) {
-        self.overtaken = true;
-        self.push(rq, shared, past);
+    /// Adds a request that cannot be detached.
+    pub(crate) fn push_anyway(
+        &mut self,
+        rq: Request<LoopOps>,
+        shared: &mut Shared,
+        reason: QueueReason,
+    ) {
+        self.overtaken |= !self.detached.is_empty();
+        self.push(rq, shared, reason);
     }
 
-    /// Adds parked I/O.
-    pub(crate) fn push_parked(
-        &mut self,
-        mut parked: Parked<LoopOps>,
-        shared: &mut Shared,
-        past: Past,
-    ) {
-        self.count(&parked, shared, past);
-        if past != Past::Again {
-            for counts in [&mut self.counts, &mut shared.counts] {
-                counts.parked = counts.parked.wrapping_add(1);
-            }
+    /// Adds detached bios, which were counted when they were a request.
+    fn push_detached(&mut self, bios: Detached<LoopOps>, shared: &mut Shared, reason: QueueReason) {
+        self.own = true;
+        self.detached_all = self.detached_all.wrapping_add(1);
+        for counts in [&mut self.counts, &mut shared.counts] {
+            counts.parked = counts.parked.wrapping_add(1);
         }
-        self.parking
-            .keep(&mut shared.parking, &mut parked.data_mut().kept);
-        if self.parked.is_empty() {
-            self.overtaken = false;
-        }
-        match past {
-            // It came before what was parked.
-            Past::Moved => self.parked.push_front(parked),
-            _ => self.parked.push_back(parked),
+        match reason {
+            // It was submitted before those that are detached.
+            QueueReason::Reclaimed => self.detached.push_front(bios),
+            _ => self.detached.push_back(bios),
         }
         self.received = self.received.wrapping_add(1);
     }
 
-    /// Gives up a request that only waits, with its tag, when there are more than `enough` of them: the
-    /// last, so that it's in its place in front of what is parked.
-    fn give_up(&mut self, enough: u32) -> Option<Request<LoopOps>> {
-        if self.tags.get() <= enough || self.parking.get() >= tags::MAX_PARKED {
-            return None;
-        }
-        let mut rq = self.pending.pop_back()?;
-        self.received = self.received.wrapping_sub(1);
-        rq.data_mut().kept.give_back();
-        Some(rq)
+    /// Adds what is left of detached bios that were served in part.
+    fn push_resubmit(&mut self, io: DetachedIo<LoopOps>) {
+        self.own = true;
+        self.resubmit.push_back(io);
+        self.received = self.received.wrapping_add(1);
     }
 
-    /// Counts I/O that is handed to the worker, and notes what it says of what the worker has to do.
-    fn count<I: Transfer>(&mut self, io: &I, shared: &mut Shared, past: Past) {
-        self.own |= past != Past::Help;
-        if past == Past::Missed {
+    /// Gives up a request that is not in service, with its tag, if the slot has more than `enough`
+    /// tags: the last one.
+    fn give_up(&mut self, enough: u32) -> Option<(Request<LoopOps>, QueueReason)> {
+        if self.tags.get() <= enough {
+            return None;
+        }
+        let (mut rq, reason) = match self.batch.pop_back() {
+            Some(rq) => (rq, QueueReason::New),
+            None => {
+                let rq = self.pending.pop_back()?;
+                self.received = self.received.wrapping_sub(1);
+                (rq, QueueReason::Reclaimed)
+            }
+        };
+        rq.data_mut().kept.give_back();
+        Some((rq, reason))
+    }
+
+    /// Counts a request that is left to the worker, and notes what it says of what the worker has to
+    /// do.
+    fn count<I: Transfer>(&mut self, io: &I, shared: &mut Shared, reason: QueueReason) {
+        self.own |= reason != QueueReason::Offload;
+        if reason == QueueReason::InlineEagain {
             self.spread.missed();
         }
         for counts in [&mut self.counts, &mut shared.counts] {
-            if matches!(past, Past::New | Past::Help) {
+            if matches!(reason, QueueReason::New | QueueReason::Offload) {
                 counts.ask(io);
             }
-            if matches!(past, Past::New | Past::Help | Past::Missed) {
+            if reason != QueueReason::Reclaimed {
                 counts.worker = counts.worker.wrapping_add(1);
             }
         }
     }
 
-    /// Takes some of what waits; `None` when there is nothing. What the worker has taken, others can't
-    /// [take from it](Inner::take_from_another): not much of what may turn out to be stuck, but as many
-    /// reads as can wait together if they do not hold it up, as `reads_together` says.
-    pub(crate) fn take(&mut self, reads_together: bool) -> Option<Waiting> {
-        if self.is_empty() {
-            return None;
+    fn has_batch_of(&self, task: usize) -> bool {
+        self.batch_task == task && !self.batch.is_empty()
+    }
+
+    /// Leaves what is in `batch` to the worker.
+    fn hand_over(&mut self, shared: &mut Shared) {
+        while let Some(rq) = self.batch.pop_front() {
+            self.push(rq, shared, QueueReason::New);
         }
-        let mut requests = TransferList::new();
-        let mut n: u32 = 0;
+    }
+
+    /// Takes some of what waits. What the worker has taken, others cannot
+    /// [take from it](Inner::take_from_another): not much of what may block, but as many reads as can
+    /// wait together if they do not hold it up, as `reads_together` says.
+    pub(crate) fn take(&mut self, shared: &mut Shared, reads_together: bool) -> Found {
+        if !self.has_own() {
+            // Submitters that issue from it share it with the worker.
+            self.hand_over(shared);
+        }
+        if self.is_empty() {
+            return Found::Nothing;
+        }
+        let mut taken = Taken {
+            requests: TransferList::new(),
+            detached: core::mem::take(&mut self.resubmit),
+        };
+        let mut n = taken.detached.len() as u32;
         while let Some(rq) = self.pending.pop_front() {
             n += 1;
             let more = match rq.op() {
                 Op::Read if reads_together => n < READS_AT_A_TIME,
                 _ => n < AT_A_TIME,
             };
-            requests.push_back(rq);
+            taken.requests.push_back(rq);
             if !more {
                 break;
             }
         }
-        let parked = if self.pending.is_empty() {
-            self.parked.take()
-        } else if !self.overtaken {
-            TransferList::new()
-        } else {
-            // What can't be parked comes before what is, but not for ever.
-            let mut some = TransferList::new();
-            for _ in 0..AT_A_TIME {
-                let Some(parked) = self.parked.pop_front() else {
+        let mut frozen = false;
+        // Requests that cannot be detached come before what is detached, but not for ever.
+        if self.pending.is_empty() || self.overtaken {
+            let most = match reads_together {
+                true => READS_AT_A_TIME,
+                false => AT_A_TIME,
+            };
+            for _ in 0..most.min(self.worker.may_serve()) {
+                let Some(bios) = self.detached.pop_front() else {
                     break;
                 };
-                some.push_back(parked);
+                match bios.enter() {
+                    Ok(io) => taken.detached.push_back(io),
+                    Err(bios) => {
+                        frozen = true;
+                        self.detached.push_front(bios);
+                        break;
+                    }
+                }
                 n += 1;
             }
-            some
-        };
+            self.overtaken &= !self.detached.is_empty();
+        }
         self.taken = self.taken.wrapping_add(n.into());
         if self.is_empty() {
             self.taken = self.received;
         }
-        Some(Waiting { requests, parked })
+        if n > 0 {
+            return Found::Work(taken);
+        }
+        if !frozen {
+            return Found::Full;
+        }
+        match self.detached.pop_front() {
+            Some(bios) => {
+                let disk = ARef::from(bios.disk());
+                self.detached.push_front(bios);
+                Found::Frozen(disk)
+            }
+            None => Found::Nothing,
+        }
     }
 
-    /// Sees to it that the worker looks at what waits.
-    fn schedule(&mut self, workqueue: &OwnedQueue) {
-        if !self.scheduled && !self.is_empty() {
+    /// Has the worker look at what waits.
+    fn schedule(&mut self, shared: &mut Shared, workqueue: &OwnedQueue) {
+        self.hand_over(shared);
+        self.wake(workqueue);
+    }
+
+    fn wake(&mut self, workqueue: &OwnedQueue) {
+        let wake = match self.scheduled {
+            false => self.has_own(),
+            // Only what is detached waits for what is in service.
+            true => {
+                (!self.pending.is_empty() || !self.resubmit.is_empty()) && self.worker.end_stall()
+            }
+        };
+        if wake {
             self.scheduled = true;
             // It can be queued already only if it has not looked yet.
             let _ = workqueue.enqueue(self.worker.clone());
@@ -250,23 +361,23 @@ const LOOKED_AT: usize = 4;
 pub(crate) enum Begun {
     /// Its submitter, from this.
     Here(Here),
+    /// Its submitter, after the others of the batch.
+    Batch,
     /// The worker, to help.
     Help,
 }
 
-/// What became of I/O before it is handed to a worker.
+/// Why a request is left to the worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Past {
-    /// Nothing.
+pub(crate) enum QueueReason {
+    /// It cannot be issued inline.
     New,
-    /// The worker is to help with it.
-    Help,
-    /// It would have had to wait where it was submitted.
-    Missed,
-    /// Some of it was done.
-    Again,
-    /// It waited with a tag that another cgroup needs more.
-    Moved,
+    /// The worker is to help.
+    Offload,
+    /// It would have blocked when it was issued inline.
+    InlineEagain,
+    /// Another cgroup needs its tag.
+    Reclaimed,
 }
 
 /// What a device's slots share.
@@ -275,18 +386,16 @@ pub(crate) struct Shared {
     /// The tags that are held.
     pub(crate) tags: Held,
     counts: Counts,
-    /// What is parked.
-    parking: Held,
     /// How many requests went to the root's slot because there was no memory for one.
     pub(crate) fallbacks: u64,
 }
 
 impl Shared {
     /// What is to be told of all slots together.
-    pub(crate) fn report(&self) -> Report {
+    pub(crate) fn report(&self, detached_done: u32) -> Report {
         Report {
             tags: self.tags.get(),
-            parking: self.parking.get(),
+            parking: (self.counts.parked as u32).wrapping_sub(detached_done),
             counts: self.counts,
         }
     }
@@ -295,7 +404,7 @@ impl Shared {
 /// What the lock protects. What each request changes comes first, next to the lock.
 #[repr(C)]
 pub(crate) struct Inner {
-    /// A slot that got requests and is to be scheduled with the last one of the batch.
+    /// A slot that got requests and is scheduled with the last one of the batch that is dispatched.
     pub(crate) batch: Option<SlotId>,
     /// What requests are served from.
     pub(crate) binding: Option<Arc<Binding>>,
@@ -309,8 +418,10 @@ pub(crate) struct Inner {
     pub(crate) idle: List<Worker>,
     /// How many times `binding` was replaced.
     pub(crate) binds: u32,
-    /// The css id from which on it is looked for tags that others need more.
-    ample: usize,
+    /// The disk whose queue was found frozen.
+    pub(crate) frozen: Option<ARef<GenDisk<LoopOps>>>,
+    /// The css id from which on the next search for tags starts.
+    reclaim_cursor: usize,
 }
 
 /// The slots, apart from what the reaper does not need: it must not keep the timer from going.
@@ -325,7 +436,6 @@ impl Slots {
     pub(crate) fn new() -> Result<Arc<Self>> {
         let shared = Shared {
             tags: Held::new(None, GFP_KERNEL)?,
-            parking: Held::new(None, GFP_KERNEL)?,
             counts: Counts::default(),
             fallbacks: 0,
         };
@@ -335,12 +445,13 @@ impl Slots {
                     Inner {
                         binding: None,
                         binds: 0,
+                        frozen: None,
                         root: None,
                         flush: None,
                         tree: RBTree::new(),
                         idle: List::new(),
                         batch: None,
-                        ample: 0,
+                        reclaim_cursor: 0,
                         shared,
                     },
                     "lo_work_lock"
@@ -403,7 +514,7 @@ impl Reaper {
             if slot.listed_since != slot.idle_since {
                 // Busy and idle again since it was listed.
                 slot.listed_since = slot.idle_since;
-            } else if slot.tags.get() > 0 || slot.parking.get() > 0 {
+            } else if slot.tags.get() > 0 || slot.detached_in_flight() > 0 {
                 // Its I/O is still in flight: how much that is must not be forgotten.
                 slot.idle_since = JiffiesInstant::now();
                 slot.listed_since = slot.idle_since;
@@ -453,7 +564,7 @@ impl Inner {
             waiting: slot.received.wrapping_sub(slot.taken),
             report: Report {
                 tags: slot.tags.get(),
-                parking: slot.parking.get(),
+                parking: slot.detached_in_flight(),
                 counts: slot.counts,
             },
             fallbacks: self.shared.fallbacks,
@@ -470,22 +581,27 @@ impl Inner {
         slot.map(|slot| (slot, &mut self.shared))
     }
 
-    /// Decides who serves a request that may be served where it is submitted, as [`Spread`] has it;
-    /// `None` when it is for the worker alone: the file does not know how, or it could be in flight
-    /// after that, and may not keep its tag.
-    pub(crate) fn begin_here(
+    /// Decides whether a request that may be issued inline is, as [`Spread`] has it; `None` when it
+    /// is for the worker: the file cannot, or it could be in flight after that and may not keep its
+    /// tag. One that is `alone` was not taken from the slot's batch.
+    #[inline(always)]
+    pub(crate) fn begin_inline(
         &mut self,
         id: SlotId,
         rq: &mut Request<LoopOps>,
         depth: u32,
+        alone: bool,
     ) -> Option<Begun> {
         let source = self.binding.as_ref()?.serves_here(rq)?;
         let (slot, shared) = self.slot(id)?;
-        // What is over when it leaves here takes nothing from what is parked.
-        if source == Source::File && !slot.parked.is_empty() {
+        if alone && slot.has_batch_of(task::current_id()) {
+            return Some(Begun::Batch);
+        }
+        // A cached read takes nothing from what is detached.
+        if source == Source::File && !slot.detached.is_empty() {
             return None;
         }
-        let has = if slot.is_idle() {
+        let has = if !slot.scheduled && !slot.has_own() {
             Has::Nothing
         } else if slot.own {
             Has::Own
@@ -497,7 +613,8 @@ impl Inner {
             By::Help => return Some(Begun::Help),
             By::Worker => return None,
         }
-        if source == Source::File {
+        // A cached one completes right here.
+        if source == Source::File && !rq.data_mut().kept.is_counted() {
             if !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
                 return None;
             }
@@ -509,36 +626,92 @@ impl Inner {
         Some(Begun::Here(self.binding.as_ref()?.lend_here(source)))
     }
 
+    /// Whether a request that must not block is left to the worker, as one issued inline did lately.
+    pub(crate) fn backs_off(&mut self, id: SlotId) -> bool {
+        let Some((slot, _)) = self.slot(id).filter(|(slot, _)| slot.nowait_backoff > 0) else {
+            return false;
+        };
+        slot.nowait_backoff -= 1;
+        true
+    }
+
+    /// Leaves so many requests that must not block to the worker.
+    pub(crate) fn back_off(&mut self, id: SlotId, requests: u32) {
+        if let Some((slot, _)) = self.slot(id) {
+            slot.nowait_backoff = requests;
+        }
+    }
+
+    /// Whether a slot has a batch of the current task's, and the task may issue it inline now. The `last`
+    /// request of it has so many bytes.
+    pub(crate) fn can_issue_batch(&mut self, id: SlotId, last: usize) -> bool {
+        self.slot(id).is_some_and(|(slot, _)| {
+            slot.has_batch_of(task::current_id())
+                && task::holds_no_requests(slot.batch_len, last)
+                && task::can_issue_fs_io(!slot.batch_wanted)
+                && !task::has_file_size_limit()
+        })
+    }
+
+    /// Removes the first request of a slot's batch, if that is the current task's.
+    pub(crate) fn next_of_batch(&mut self, id: SlotId) -> Option<Request<LoopOps>> {
+        let (slot, _) = self.slot(id)?;
+        match slot.has_batch_of(task::current_id()) {
+            true => slot.batch.pop_front(),
+            false => None,
+        }
+    }
+
     /// Adds a request to a slot, if the slot may keep another tag of the `depth` that the device
-    /// has; gives it back otherwise.
+    /// has; gives it back otherwise. Without a `reason` to leave it to the worker it is added to the
+    /// current task's batch, if no other task has one there.
     pub(crate) fn offer(
         &mut self,
         id: SlotId,
-        rq: Request<LoopOps>,
+        mut rq: Request<LoopOps>,
         depth: u32,
-        past: Past,
+        reason: Option<QueueReason>,
     ) -> Result<(), Request<LoopOps>> {
         let Some((slot, shared)) = self.slot(id) else {
             return Err(rq);
         };
         // What waits already comes first.
-        let may_keep =
-            slot.parked.is_empty() && tags::may_keep(slot.tags.get(), shared.tags.get(), depth);
-        if !may_keep {
-            if slot.parking.get() < tags::MAX_PARKED {
-                return Err(rq);
-            }
-            slot.overtaken = true;
+        if !slot.detached.is_empty() || !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
+            return Err(rq);
         }
-        slot.push(rq, shared, past);
+        match reason {
+            Some(reason) => slot.push(rq, shared, reason),
+            None if slot.batch.is_empty() || slot.has_batch_of(task::current_id()) => {
+                let first = slot.batch.is_empty();
+                slot.batch_task = task::current_id();
+                slot.batch_len = match first {
+                    true => 1,
+                    false => slot.batch_len.saturating_add(1),
+                };
+                slot.batch_wanted = !rq.is_readahead() || slot.batch_wanted && !first;
+                slot.tags.keep(&mut shared.tags, &mut rq.data_mut().kept);
+                slot.batch.push_back(rq);
+            }
+            None => slot.push(rq, shared, QueueReason::New),
+        }
         Ok(())
     }
 
-    /// Takes from another slot a request that only waits there, if that slot holds more than twice as
-    /// many tags as this one; not for one that has something parked, which would not keep the tag.
+    /// Counts a request that is going to be detached.
+    pub(crate) fn count(&mut self, id: SlotId, rq: &Request<LoopOps>, reason: QueueReason) {
+        if let Some((slot, shared)) = self.slot(id) {
+            slot.count(rq, shared, reason);
+        }
+    }
+
+    /// Takes from another slot a request that is not in service, if that slot holds more than twice as
+    /// many tags as this one; not for a slot that has detached bios, which would not keep the tag.
     /// Looks at a few slots, at others the next time.
-    pub(crate) fn take_from_another(&mut self, id: SlotId) -> Option<Request<LoopOps>> {
-        let (slot, _) = self.slot(id).filter(|(slot, _)| slot.parked.is_empty())?;
+    pub(crate) fn take_from_another(
+        &mut self,
+        id: SlotId,
+    ) -> Option<(Request<LoopOps>, QueueReason)> {
+        let (slot, _) = self.slot(id).filter(|(slot, _)| slot.detached.is_empty())?;
         let enough = slot.tags.get().saturating_mul(2).saturating_add(1);
         if let Some(root) = &mut self.root {
             if let Some(rq) = root.give_up(enough) {
@@ -546,10 +719,10 @@ impl Inner {
             }
         }
         for _ in 0..LOOKED_AT {
-            let mut cursor = match self.tree.cursor_lower_bound_mut(&self.ample) {
+            let mut cursor = match self.tree.cursor_lower_bound_mut(&self.reclaim_cursor) {
                 Some(cursor) => cursor,
                 None => {
-                    self.ample = 0;
+                    self.reclaim_cursor = 0;
                     return None;
                 }
             };
@@ -558,21 +731,94 @@ impl Inner {
             if let Some(rq) = other.give_up(enough) {
                 return Some(rq);
             }
-            self.ample = css.checked_add(1)?;
+            self.reclaim_cursor = css.checked_add(1)?;
         }
         None
     }
 
-    /// Adds parked I/O to a slot.
-    pub(crate) fn push_parked(&mut self, id: SlotId, parked: Parked<LoopOps>, past: Past) {
+    /// Adds detached bios to a slot.
+    pub(crate) fn push_detached(
+        &mut self,
+        id: SlotId,
+        bios: Detached<LoopOps>,
+        reason: QueueReason,
+    ) {
         if let Some((slot, shared)) = self.slot(id) {
-            slot.push_parked(parked, shared, past);
+            slot.push_detached(bios, shared, reason);
         }
     }
 
-    pub(crate) fn schedule(&mut self, id: SlotId, workqueue: &OwnedQueue) {
+    /// Adds what is left of detached bios to a slot.
+    pub(crate) fn push_resubmit(&mut self, id: SlotId, io: DetachedIo<LoopOps>) {
         if let Some((slot, _)) = self.slot(id) {
-            slot.schedule(workqueue);
+            slot.push_resubmit(io);
+        }
+    }
+
+    /// Has a slot's worker look at what waits.
+    pub(crate) fn schedule(&mut self, id: SlotId, queues: &Queues) {
+        if let Some((slot, shared)) = self.slot(id) {
+            slot.schedule(shared, queues.of(id));
+        }
+    }
+
+    /// As [`schedule`](Self::schedule), with the slot's batch left to the submitter.
+    pub(crate) fn schedule_pending(&mut self, id: SlotId, queues: &Queues) {
+        if let Some((slot, _)) = self.slot(id) {
+            slot.wake(queues.of(id));
+        }
+    }
+
+    /// Has the workers of all slots look that have detached bios.
+    pub(crate) fn schedule_detached(&mut self, queues: &Queues) {
+        self.for_each_slot(|id, slot, shared| {
+            if !slot.detached.is_empty() {
+                slot.schedule(shared, queues.of(id));
+            }
+        });
+    }
+
+    /// Takes all bios that are detached.
+    pub(crate) fn take_all_detached(&mut self) -> DetachedBios<LoopOps> {
+        let mut all = DetachedBios::new();
+        self.for_each_slot(|_, slot, _| {
+            while let Some(bios) = slot.detached.pop_front() {
+                slot.taken = slot.taken.wrapping_add(1);
+                slot.worker.note_detached_done();
+                all.push_back(bios);
+            }
+        });
+        all
+    }
+
+    fn for_each_slot(&mut self, mut f: impl FnMut(SlotId, &mut Slot, &mut Shared)) {
+        let Self {
+            root, tree, shared, ..
+        } = self;
+        if let Some(root) = root {
+            f(SlotId::Root, root, shared);
+        }
+        for (css, slot) in tree.iter_mut() {
+            f(SlotId::Css(*css), slot, shared);
+        }
+    }
+}
+
+/// The workqueues of a device.
+///
+/// The root's worker and that of flushes have a workqueue of their own, so that they run however many
+/// cgroups' workers are blocked.
+pub(crate) struct Queues {
+    pub(crate) cgroups: OwnedQueue,
+    pub(crate) shared: OwnedQueue,
+}
+
+impl Queues {
+    /// The one that a slot's worker runs on.
+    pub(crate) fn of(&self, id: SlotId) -> &OwnedQueue {
+        match id {
+            SlotId::Css(_) => &self.cgroups,
+            SlotId::Root | SlotId::Flush => &self.shared,
         }
     }
 }

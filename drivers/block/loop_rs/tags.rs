@@ -1,48 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who may hold tags.
+//! Which cgroup may hold how many tags.
 //!
-//! A device has few tags, and each request needs one from before the driver sees it until it ends.
-//! If requests kept their tags for as long as they take, a cgroup whose I/O is held up, by its own
-//! limits or by what its writes wait for, would soon have all of them, and everybody else would wait
-//! with it. So a cgroup may keep only some; a request beyond them is [parked](Parked), which frees
-//! its tag at once, and waits, like any other of the cgroup's, for the cgroup's own worker.
+//! A request holds one of the device's few tags from before the driver sees it until it completes. If
+//! requests held their tags for as long as they take, a cgroup whose I/O is blocked, by its own limits
+//! or by what its writes wait for, would soon hold all of them, and all other cgroups would wait for
+//! it. So a cgroup may keep only some of the tags; the bios of a request beyond these are
+//! [detached](Request::detach), which frees the tag at once, and wait for the cgroup's worker.
 //!
 //! # How many
 //!
-//! A cgroup may keep another tag if that leaves more to others than the cgroup then holds, and a
-//! [reserve]: [`may_keep`]. One alone keeps nearly half of them, a second one half of the rest, and
-//! so on; when next to none but the reserve are left, every request is parked. That adapts to how
-//! many cgroups are stuck without knowing which of them are, and costs one comparison.
+//! A cgroup may keep another tag if that leaves more tags to others than the cgroup then holds, and a
+//! [reserve]: [`may_keep`]. One cgroup alone keeps nearly half of the tags, a second one half of the
+//! rest, and so on; when only the reserve is left, all requests are detached. That adapts to how many
+//! cgroups are blocked without knowing which of them are, and costs one comparison.
 //!
-//! Who has none left to keep, but less than half of what another cgroup holds, has that one's requests
-//! parked that only wait for their worker. So those that are stuck hold next to nothing in the end,
-//! however many they are, and nobody else is parked because of them.
+//! If cgroup A is over its share, but holds less than half of what B holds, requests of B that still
+//! wait for B's worker are detached to free tags for A. So blocked cgroups hold next to no tags in
+//! the end, however many there are, and no other cgroup's requests are detached because of them.
 //!
-//! # Why nobody waits for a tag that somebody stuck sits on
+//! # No tag starvation by a blocked cgroup
 //!
-//! - After each decision at least the reserve is not kept: a tag is kept only while that many others
-//!   are free, and parking adds to what is free.
-//! - Whoever waits in the block layer for a tag found all of them in use. Those that are not kept
-//!   are with requests on their way to the driver, which get there without waiting (but see below), one
-//!   plug at a time, and are parked then, or kept while others are free; or with requests of somebody
-//!   who is not stuck. So as many tags are freed as the reserve has.
-//! - That is as many as it takes for those who wait to be woken, which the block layer does in
+//! - After each decision at least the reserve is free: a tag is kept only while that many others are
+//!   free, and detaching frees one.
+//! - Whoever waits for a tag in the block layer found all of them in use. Those that are not kept
+//!   belong to requests on their way to the driver. A task that dispatches requests does not sleep
+//!   before the driver has seen the last of them: a request is issued inline only when the task holds
+//!   no other request, and others of its batch wait where they can be detached, too.
+//! - The reserve is as many tags as it takes for waiters to be woken, which the block layer does in
 //!   batches (`sbq_calc_wake_batch`).
-//! - What is parked waits for the cgroup's worker only, which takes requests and what is parked in
-//!   the order in which they came: while something is parked, what comes later is parked, too.
-//!   So nothing is overtaken without end.
+//! - Detaching needs no memory and has no limit, so that it does not fail.
+//! - Detached bios wait for the cgroup's worker only, which serves requests and detached bios in the
+//!   order in which they came: while some are detached, requests that come later are detached, too.
 //!
-//! It does not hold where parking is impossible: when there is no memory for it or there is
-//! [too much of it](MAX_PARKED), and for flushes, which the block layer sends one at a time, and keeps
-//! the tags of those who wait for them, unseen by the driver. Nor does it for what makes requests wait
-//! on their way to the driver, with a tag or a share in something that is short: a scheduler that lets
-//! some see only part of the tags, as bfq does, or that gives out tokens, as kyber does; `io.cost` on
-//! the loop device itself, whose waiters can have a tag that was allocated ahead. None of them is
-//! there by default; the throttling of writeback, which would be, is turned off.
-//!
-//! Whatever waits for all I/O to end (to freeze the queue) waits for what is parked, too: for a
-//! cgroup that is held to little, that can be long, until its limit is raised.
+//! It does not hold for flushes, which the block layer sends one at a time while it keeps the tags of
+//! all that wait for one, unseen by the driver. Nor does it hold for what makes requests wait on their
+//! way to the driver with a tag: a scheduler that lets a cgroup see only part of the tags, as bfq
+//! does, or gives out tokens, as kyber does; `io.cost` on the loop device itself, whose waiters can
+//! have a tag that was allocated in advance. None of them is there by default; the throttling of
+//! writeback, which would be, is turned off.
 
 use kernel::{
     prelude::*,
@@ -53,11 +49,7 @@ use kernel::{
 };
 
 #[cfg(doc)]
-use kernel_ext::block::mq::Parked;
-
-/// How much I/O of a cgroup can be parked. It takes some 300 bytes each, next to the pages that wait
-/// to be read or written.
-pub(crate) const MAX_PARKED: u32 = 8192;
+use kernel_ext::block::mq::Request;
 
 /// How many of `depth` tags nobody keeps: as many as the block layer wakes waiters by.
 fn reserve(depth: u32) -> u32 {
@@ -71,7 +63,7 @@ pub(crate) fn may_keep(held: u32, all: u32, depth: u32) -> bool {
     held.saturating_add(reserve(depth)) <= free
 }
 
-/// How many were given back, of a cgroup's tags or of a device's, or of what either has parked.
+/// How many tags were given back, of a cgroup's or of a device's.
 pub(crate) struct Tally {
     returned: Atomic<u32>,
     /// That of the device, for a cgroup's.
@@ -84,8 +76,7 @@ impl Tally {
     }
 }
 
-/// How many tags are held, or how much is parked: counted up by who has the lock around it, and down
-/// by what ends.
+/// How many tags are held: counted up under the lock around it, and down by requests that complete.
 pub(crate) struct Held {
     kept: u32,
     tally: Arc<Tally>,
@@ -125,7 +116,7 @@ impl Held {
     }
 }
 
-/// A tag that a cgroup may hold, or something that it may have parked.
+/// A tag that a cgroup holds.
 pub(crate) struct Kept {
     /// Where it is counted, or was: the next request with this tag is mostly the same cgroup's, and
     /// spares two atomic operations.
@@ -140,6 +131,11 @@ impl Kept {
             tally: None,
             counted: false,
         }
+    }
+
+    /// Whether it is held.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.counted
     }
 
     /// Ends it, if it was kept. In any context.

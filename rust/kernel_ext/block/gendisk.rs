@@ -137,11 +137,28 @@ impl<T: Operations> mq::Request<T> {
     }
 }
 
-impl<T: Operations> mq::Parked<T> {
+impl<T: Operations> mq::DetachedIo<T> {
     /// The disk that the I/O is for.
     pub fn disk(&self) -> &GenDisk<T> {
         // SAFETY: I/O in flight keeps the disk, which is one of operations `T` as its queue is.
         unsafe { GenDisk::from_raw((*self.queue().as_raw()).disk) }
+    }
+}
+
+impl<T: Operations> mq::BoxedIo<T> {
+    /// The disk that the I/O is for.
+    pub fn disk(&self) -> &GenDisk<T> {
+        // SAFETY: As for `DetachedIo`.
+        unsafe { GenDisk::from_raw((*self.queue().as_raw()).disk) }
+    }
+}
+
+impl<T: Operations> mq::Detached<T> {
+    /// The disk that the bios are for.
+    pub fn disk(&self) -> &GenDisk<T> {
+        // SAFETY: Whoever submitted the bios has the disk, which is one of operations `T`, open until
+        // they complete.
+        unsafe { GenDisk::from_raw(self.disk_raw()) }
     }
 }
 

@@ -12,16 +12,16 @@
 //! C header: [`include/linux/blk-mq.h`](srctree/include/linux/blk-mq.h)
 
 mod bdev_io;
+mod detached;
 mod file_io;
 mod list;
 mod operations;
-mod parked;
 mod request;
 mod tag_set;
 
-pub use file_io::{IoFlags, Submitted, Transfer};
+pub use detached::{BoxedIo, Detached, DetachedBios, DetachedIo, EnteredBios};
+pub use file_io::{IoFlags, Submit, Submitted, Transfer};
 pub use list::TransferList;
 pub use operations::Operations;
-pub use parked::Parked;
 pub use request::{Op, Request};
 pub use tag_set::{TagSet, TagSetOptions};

@@ -62,6 +62,21 @@ impl Queue {
         unsafe { (&raw const (*self.as_raw()).limits.max_discard_sectors).read_volatile() }
     }
 
+    /// Waits until the queue is not frozen, or its disk is being removed. May sleep.
+    ///
+    /// Corresponds to what `bio_queue_enter()` does in C, but takes no reference.
+    pub fn wait_unfrozen(&self) {
+        // SAFETY: The queue is valid, and has a disk.
+        unsafe { bindings::blk_wait_unfrozen(self.as_raw()) }
+    }
+
+    /// Whether the disk is being removed: the queue stays frozen for good.
+    pub fn is_dead(&self) -> bool {
+        // SAFETY: The queue is valid, and has a disk; the bits may be changing.
+        let state = unsafe { (&raw const (*(*self.as_raw()).disk).state).read_volatile() };
+        state & (1 << bindings::GD_DEAD) != 0
+    }
+
     /// Starts an update of the limits; see [`LimitsUpdate`]. May sleep.
     pub fn start_limits_update(&self) -> LimitsUpdate<'_> {
         LimitsUpdate::start(self)

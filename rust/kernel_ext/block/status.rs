@@ -27,6 +27,27 @@ impl Status {
     /// An error that no other status says better.
     pub const IOERR: Self = Self(bindings::BLK_STS_IOERR);
 
+    /// What the block layer calls the status in its messages: one that drivers of this crate do not
+    /// return is an "I/O" error.
+    ///
+    /// Corresponds to the C function `blk_status_to_str`.
+    pub(crate) fn as_c_str(self) -> &'static CStr {
+        match self.0 {
+            0 => c"",
+            bindings::BLK_STS_NOTSUPP => c"operation not supported",
+            bindings::BLK_STS_NOSPC => c"critical space allocation",
+            bindings::BLK_STS_TIMEOUT => c"timeout",
+            bindings::BLK_STS_MEDIUM => c"critical medium",
+            bindings::BLK_STS_PROTECTION => c"protection",
+            bindings::BLK_STS_TARGET => c"critical target",
+            bindings::BLK_STS_TRANSPORT => c"recoverable transport",
+            bindings::BLK_STS_RESV_CONFLICT => c"reservation conflict",
+            bindings::BLK_STS_RESOURCE => c"kernel resource",
+            bindings::BLK_STS_AGAIN => c"nonblocking retry",
+            _ => c"I/O",
+        }
+    }
+
     /// Returns the raw status.
     pub(crate) fn into_raw(self) -> bindings::blk_status_t {
         self.0

@@ -27,7 +27,6 @@ use crate::{
     block::{Queue, Status},
     cgroup::{Css, Io},
     fs::{BackingFile, FileExt},
-    task::NoioScope,
 };
 use core::{cell::UnsafeCell, mem::MaybeUninit, ptr::NonNull};
 use kernel::{
@@ -86,14 +85,14 @@ impl IoFlags {
     }
 }
 
-/// What became of a [submission](Transfer::submit).
+/// What became of a [submission](Submit::submit).
 pub enum Submitted<I> {
     /// It is over, and I/O and file are the caller's again, with the number of bytes
     /// transferred.
     Done(I, Result<usize>, ARef<BackingFile>),
     /// The file has the I/O and hands it back through
     /// [`Operations::io_complete`](super::Operations::io_complete), or
-    /// [`Operations::parked_complete`](super::Operations::parked_complete).
+    /// [`Operations::detached_complete`](super::Operations::detached_complete).
     Queued,
 }
 
@@ -148,7 +147,10 @@ impl FileIo {
 ///
 /// `bio` points to a valid bio with data.
 #[inline]
-unsafe fn for_each_bvec(bio: *const bindings::bio, mut f: impl FnMut(bindings::bio_vec)) {
+pub(super) unsafe fn for_each_bvec(
+    bio: *const bindings::bio,
+    mut f: impl FnMut(bindings::bio_vec),
+) {
     // SAFETY: By the requirements of this function.
     let (vecs, iter) = unsafe { ((*bio).bi_io_vec, (*bio).bi_iter) };
     let (mut idx, mut done, mut left) = (iter.bi_idx as usize, iter.bi_offset, iter.bi_size);
@@ -285,10 +287,8 @@ unsafe fn end_write(iocb: *mut bindings::kiocb) {
 /// - [`bios`](Self::bios) returns the first and the last of a chain of valid bios, which stays as
 ///   it is until the I/O ends or advances, or two null pointers. [`len`](Self::len) is the number
 ///   of their bytes. The bios of a read or a write have data.
-/// - [`io`](Self::io) returns a pointer to a [`FileIo`] that is valid for as long as the I/O has
-///   not ended, and accessed by its owner only.
-/// - [`from_io`](Self::from_io) of what [`io`](Self::io) returned, after
-///   [`forget`](Self::forget), makes the same I/O again.
+/// - [`io`](Self::io) returns a pointer to a [`FileIo`] that is valid for as long as the I/O is
+///   borrowed, and accessed by its owner only.
 pub unsafe trait Transfer: Sized {
     /// What is asked for.
     fn op(&self) -> Op;
@@ -314,30 +314,19 @@ pub unsafe trait Transfer: Sized {
     /// sector remains, too: a position is counted in them.
     fn advance(&mut self, bytes: usize);
 
-    /// Ends the I/O here and now.
+    /// Ends the I/O here and now. Any context.
+    ///
+    /// Who submitted it decides by the context whether to do expensive work such as decompression in
+    /// the completion callback (`bio_in_atomic()`, `in_interrupt()`). A task that serves the I/O of
+    /// many would do that work for one after the other, so that the callback is run with bottom
+    /// halves disabled, as in the softirq that completes most I/O.
     fn end(self, status: Status);
 
     #[doc(hidden)]
     fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio);
 
     #[doc(hidden)]
-    fn io(&self) -> *mut FileIo;
-
-    /// Gives up ownership without ending the I/O.
-    #[doc(hidden)]
-    fn forget(self) {
-        core::mem::forget(self);
-    }
-
-    /// # Safety
-    ///
-    /// `io` came from [`io`](Self::io) of an I/O that was given up with [`forget`](Self::forget).
-    #[doc(hidden)]
-    unsafe fn from_io(io: *mut FileIo) -> Self;
-
-    /// Hands an I/O that the file had queued back to the driver, in any context.
-    #[doc(hidden)]
-    fn hand_back(self, result: Result<usize>);
+    fn io(&mut self) -> *mut FileIo;
 
     /// The blkcg that the first bio is charged to; `None` when there is no bio, or it has no
     /// cgroup.
@@ -411,6 +400,33 @@ pub unsafe trait Transfer: Sized {
             Err(_) => transfer_bios(self, file, pos, flags),
         }
     }
+}
+
+/// I/O that a file can serve after the submitting call has returned.
+///
+/// # Safety
+///
+/// - What [`io`](Transfer::io) returns stays valid until the I/O ends.
+/// - [`from_io`](Self::from_io) of what [`io`](Transfer::io) returned, when the I/O was given up
+///   with [`into_io`](Self::into_io), makes the same I/O again.
+pub unsafe trait Submit: Transfer {
+    /// Gives up ownership without ending the I/O.
+    #[doc(hidden)]
+    fn into_io(mut self) -> *mut FileIo {
+        let io = self.io();
+        core::mem::forget(self);
+        io
+    }
+
+    /// # Safety
+    ///
+    /// `io` came from [`into_io`](Self::into_io), and is used for this once.
+    #[doc(hidden)]
+    unsafe fn from_io(io: *mut FileIo) -> Self;
+
+    /// Hands the I/O back to the driver when the file has completed it, in any context.
+    #[doc(hidden)]
+    fn complete_io(self, result: Result<usize>);
 
     /// Starts reading what is left of the I/O from `file` at byte `pos`, or writing it there.
     /// May sleep, but does not wait for the file when it can do without.
@@ -431,21 +447,20 @@ pub unsafe trait Transfer: Sized {
         };
         let iocb = prepare(&mut self, &file, pos, flags);
         let write = self.op() == Op::Write;
-        let io = self.io();
         // SAFETY: The kiocb's file is valid.
         if write && !unsafe { start_write(iocb, flags) } {
             // SAFETY: We own the I/O, and the iterator is not used any more.
-            unsafe { (*io).release_bvecs() };
+            unsafe { (*self.io()).release_bvecs() };
             return Submitted::Done(self, Err(EAGAIN), file);
         }
-        // SAFETY: We own the I/O.
+        // From here on the I/O is not ours alone.
+        let io = self.into_io();
+        // SAFETY: The file does not know of the I/O yet.
         unsafe {
             (*iocb).ki_complete = Some(ki_complete::<Self>);
             (*io).refs.store(2, Relaxed);
             (*io).file = ARef::into_raw(file);
         }
-        // From here on the I/O is not ours alone.
-        self.forget();
         // SAFETY: The kiocb, what the iterator describes, and the reference to the file, all stay
         // as they are until `finish`, after both the call and the completion.
         let ret = unsafe { call_file(iocb, &mut iter, write) };
@@ -526,12 +541,8 @@ unsafe fn iter<I: Transfer>(this: &mut I) -> Result<bindings::iov_iter> {
             bio = (*bio).bi_next;
         }
     }
-    {
-        // The memory may be needed to write memory back.
-        let _noio = NoioScope::enter();
-        // There is another way without it.
-        bvecs.reserve(segments, GFP_KERNEL | __GFP_NOWARN)?;
-    }
+    // The memory may be needed to write memory back, and there is another way without it.
+    bvecs.reserve(segments, GFP_NOWAIT | __GFP_NOWARN)?;
     bio = first;
     while !bio.is_null() {
         // SAFETY: As above.
@@ -649,7 +660,7 @@ unsafe fn call(
 /// # Safety
 ///
 /// `iocb` is the kiocb of an I/O of type `I` that was submitted.
-unsafe extern "C" fn ki_complete<I: Transfer>(iocb: *mut bindings::kiocb, ret: c_long) {
+unsafe extern "C" fn ki_complete<I: Submit>(iocb: *mut bindings::kiocb, ret: c_long) {
     // With the last I/O goes what keeps the module; its memory goes a grace period after that.
     let _rcu = rcu::read_lock();
     // The kiocb is the first field.
@@ -665,7 +676,7 @@ unsafe extern "C" fn ki_complete<I: Transfer>(iocb: *mut bindings::kiocb, ret: c
     let (this, result, file) = unsafe { finish::<I>(io) };
     // Once the I/O ends, nothing of it may hold the file.
     drop(file);
-    this.hand_back(result);
+    this.complete_io(result);
 }
 
 /// Takes an I/O back from a file.
@@ -674,7 +685,7 @@ unsafe extern "C" fn ki_complete<I: Transfer>(iocb: *mut bindings::kiocb, ret: c
 ///
 /// The I/O, of type `I`, was submitted, the submitting call has returned, and the kiocb has
 /// completed.
-unsafe fn finish<I: Transfer>(io: *mut FileIo) -> (I, Result<usize>, ARef<BackingFile>) {
+unsafe fn finish<I: Submit>(io: *mut FileIo) -> (I, Result<usize>, ARef<BackingFile>) {
     // SAFETY: By the requirements of this function nobody else has the I/O, which was given up.
     let this = unsafe { I::from_io(io) };
     let write = this.op() == Op::Write;

@@ -8,16 +8,16 @@
 //! | --- | --- |
 //! | Put I/O on two lists, or use it there | `push_back` takes it by value |
 //! | Free it while it is on a list | The list owns it: it has not ended |
-//! | Mix requests and parked I/O, or drivers | A list is for one type of I/O |
+//! | Mix kinds of I/O, or drivers | A list is for one type of I/O |
 //! | Put it on another device's list | Nothing; it knows the disk that it is for |
 //! | Change a list from two tasks | Only `&mut` changes it |
 //! | Send a list of what may not be sent | It is `Send` if its I/O is |
 //! | Forget a list | Nothing; its I/O does not end, and the disk's removal waits for it |
 
-use super::file_io::{FileIo, Transfer};
+use super::file_io::{FileIo, Submit};
 use core::{marker::PhantomData, ptr};
 
-/// A list of requests, or of parked I/O, open at both ends, for which nothing is allocated.
+/// A list of I/O, open at both ends, for which nothing is allocated.
 ///
 /// What is left on it when it is dropped is dropped, which ends it with an I/O error.
 ///
@@ -26,18 +26,18 @@ use core::{marker::PhantomData, ptr};
 /// `head` and `tail` are both null, or they are the ends of a chain of I/O linked through `next`,
 /// the last of which has a null link, all owned by the list. Each but the first has the one before it
 /// in `prev`.
-pub struct TransferList<I: Transfer> {
+pub struct TransferList<I: Submit> {
     head: *mut FileIo,
     tail: *mut FileIo,
     _owns: PhantomData<I>,
 }
 
 // SAFETY: A list is nothing but the I/O it owns.
-unsafe impl<I: Transfer + Send> Send for TransferList<I> {}
+unsafe impl<I: Submit + Send> Send for TransferList<I> {}
 // SAFETY: There is no access to I/O through a shared list.
-unsafe impl<I: Transfer + Send> Sync for TransferList<I> {}
+unsafe impl<I: Submit + Send> Sync for TransferList<I> {}
 
-impl<I: Transfer> TransferList<I> {
+impl<I: Submit> TransferList<I> {
     /// Creates an empty list.
     pub const fn new() -> Self {
         // INVARIANT: Both ends are null.
@@ -55,8 +55,7 @@ impl<I: Transfer> TransferList<I> {
 
     /// Adds I/O at the end.
     pub fn push_back(&mut self, io: I) {
-        let last = io.io();
-        io.forget();
+        let last = io.into_io();
         // SAFETY: The I/O is the list's now, and its links for its owner to use.
         unsafe {
             (*last).next = ptr::null_mut();
@@ -75,8 +74,7 @@ impl<I: Transfer> TransferList<I> {
 
     /// Adds I/O at the front.
     pub fn push_front(&mut self, io: I) {
-        let first = io.io();
-        io.forget();
+        let first = io.into_io();
         // SAFETY: The I/O is the list's now, and its links for its owner to use.
         unsafe { (*first).next = self.head };
         if self.head.is_null() {
@@ -140,13 +138,13 @@ impl<I: Transfer> TransferList<I> {
     }
 }
 
-impl<I: Transfer> Default for TransferList<I> {
+impl<I: Submit> Default for TransferList<I> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<I: Transfer> Drop for TransferList<I> {
+impl<I: Submit> Drop for TransferList<I> {
     fn drop(&mut self) {
         while let Some(io) = self.pop_front() {
             drop(io);

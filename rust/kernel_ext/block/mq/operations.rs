@@ -15,7 +15,7 @@
 
 use super::{
     request::{Pdu, Request},
-    Parked,
+    BoxedIo,
 };
 use crate::bindings;
 use core::marker::PhantomData;
@@ -35,9 +35,13 @@ pub trait Operations: Sized + 'static {
     /// The driver's data for a disk, held by the disk for as long as it exists.
     type Data: ForeignOwnable + Send + Sync;
 
-    /// The driver's data in each request, initialised when the tag set is allocated and dropped
-    /// when it is freed; it keeps its value from one use of the request to the next. Parked I/O has
-    /// such data of its own, from when it is parked until it ends.
+    /// The driver's data in each request; it keeps its value from one use of the request to the
+    /// next. Detached bios have such data of their own while they are [served](super::DetachedIo).
+    ///
+    /// Initialised when the memory of a request is allocated and dropped when that is freed: with
+    /// the tag set, for the flush request of each queue, and when user space changes the scheduler
+    /// or `nr_requests`, with the queue frozen. So `default` and `drop` must neither wait for I/O
+    /// of the queue nor allocate memory in a way that may start it.
     type RequestData: Default + Send;
 
     /// Starts a request. When `last` is false, more follow at once, or
@@ -57,14 +61,14 @@ pub trait Operations: Sized + 'static {
     /// Called in any context; must not sleep.
     fn complete(rq: Request<Self>);
 
-    /// Takes back a request whose [submission](super::Transfer::submit) to a file has come to its end,
+    /// Takes back a request whose [submission](super::Submit::submit) to a file has come to its end,
     /// with the number of bytes transferred.
     ///
     /// Called in any context, hard interrupts included; must not sleep.
     fn io_complete(rq: Request<Self>, result: Result<usize>);
 
-    /// As [`io_complete`](Self::io_complete), for parked I/O, in the same contexts.
-    fn parked_complete(parked: Parked<Self>, result: Result<usize>);
+    /// As [`io_complete`](Self::io_complete), for detached bios, in the same contexts.
+    fn detached_complete(io: BoxedIo<Self>, result: Result<usize>);
 }
 
 /// Makes the C vtable of an [`Operations`] implementation.

@@ -16,7 +16,7 @@
 //! | Remove the disk that it is for | Nothing; the removal waits for it |
 
 use super::{
-    file_io::{FileIo, Transfer},
+    file_io::{FileIo, Submit, Transfer},
     Operations,
 };
 use crate::{
@@ -187,35 +187,36 @@ impl<T: Operations> Request<T> {
         unsafe { bindings::blk_mq_requeue_request(self.into_raw(), true) }
     }
 
-    /// Whether the current task may serve the request, a read or a write, right here, where it is
-    /// handed to the driver:
+    /// Whether the current task may issue the request, a read or a write, to a file by itself, now
+    /// or when the batch that the request is part of has been dispatched:
     ///
-    /// - it is the task that asked for it, so that it waits for its own I/O only, and is charged for
-    ///   it as the request is: the request did not come through a scheduler, and the task's blkcg
-    ///   is the request's;
+    /// - it is the task that submitted the request, so that it waits for its own I/O only, and is
+    ///   charged for it as the request is: the request did not pass a scheduler, and the task is in
+    ///   the request's blkcg;
     /// - the size of the files that it writes, which is not that of the backing file, is not limited;
-    /// - it holds nothing that serving the request could wait for or be confused by: it does not
-    ///   reclaim memory, has no transaction open, and does not read metadata, which file systems do
-    ///   with all kinds of locks held; and the request is not a part that was split from a bio of
-    ///   which the rest is put off;
+    /// - it holds no locks, and is in no state, that serving the request could wait for or be confused
+    ///   by: it does not reclaim memory, has no transaction open, and does not read metadata, which
+    ///   file systems do with all kinds of locks held;
     /// - at least half of its stack is left.
     ///
+    /// What the task has in its plug is another matter: [`task::holds_no_requests`].
+    ///
     /// For [`Operations::queue_rq`] of a [blocking](super::TagSetOptions::blocking) tag set.
-    pub fn can_be_served_here(&self) -> bool {
+    pub fn can_issue_inline(&self) -> bool {
         let rq = self.as_raw();
         // SAFETY: By the type invariant the request is valid.
         let (cmd_flags, rq_flags) = unsafe { ((*rq).cmd_flags, (*rq).rq_flags) };
-        let readahead = cmd_flags & bindings::REQ_RAHEAD != 0;
+        let readahead = self.is_readahead();
         if !matches!(self.op(), Op::Read | Op::Write)
             || rq_flags & (bindings::RQF_USE_SCHED | bindings::RQF_FLUSH_SEQ) != 0
             || cmd_flags & (bindings::REQ_META | bindings::REQ_PRIO) != 0
-            || !task::may_nest(readahead)
+            || !task::can_issue_fs_io(readahead)
             || (self.op() == Op::Write && task::has_file_size_limit())
             || (!readahead && self.is_of_device_cache())
         {
             return false;
         }
-        self.blkcg().is_some_and(Css::is_of_current)
+        self.blkcg().is_some_and(Css::is_current)
     }
 
     /// Whether the first page of a read's or write's memory is of the page cache of the device itself:
@@ -233,6 +234,18 @@ impl<T: Operations> Request<T> {
             let folio = bindings::page_folio(page);
             (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping == (*(*bio).bi_bdev).bd_mapping
         }
+    }
+
+    /// Whether the request reads ahead (`REQ_RAHEAD`).
+    pub fn is_readahead(&self) -> bool {
+        // SAFETY: By the type invariant the request is valid.
+        unsafe { (*self.as_raw()).cmd_flags & bindings::REQ_RAHEAD != 0 }
+    }
+
+    /// Whether the submitter must not sleep (`REQ_NOWAIT`).
+    pub fn is_nowait(&self) -> bool {
+        // SAFETY: By the type invariant the request is valid.
+        unsafe { (*self.as_raw()).cmd_flags & bindings::REQ_NOWAIT != 0 }
     }
 
     /// Allows the request to block, whatever its submitter asked for: it is up to the driver to
@@ -277,13 +290,15 @@ unsafe impl<T: Operations> Transfer for Request<T> {
     fn advance(&mut self, bytes: usize) {
         let bytes = bytes.min(self.len()) as u32 & !(SECTOR_SIZE - 1);
         // SAFETY: By the type invariant we own the started request.
-        unsafe { bindings::blk_update_request(self.as_raw(), Status::OK.into_raw(), bytes) };
+        task::in_completion_context(|| unsafe {
+            bindings::blk_update_request(self.as_raw(), Status::OK.into_raw(), bytes)
+        });
     }
 
     /// Wraps the C function `blk_mq_end_request`.
     fn end(self, status: Status) {
         // SAFETY: By the type invariant we own the started request, and give it up.
-        unsafe { bindings::blk_mq_end_request(self.into_raw(), status.into_raw()) }
+        unsafe { bindings::blk_mq_end_request_bh(self.into_raw(), status.into_raw()) }
     }
 
     fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio) {
@@ -296,17 +311,20 @@ unsafe impl<T: Operations> Transfer for Request<T> {
         (head, tail)
     }
 
-    fn io(&self) -> *mut FileIo {
+    fn io(&mut self) -> *mut FileIo {
         self.pdu().cast()
     }
+}
 
+// SAFETY: The private data stays where it is, and behind its request.
+unsafe impl<T: Operations> Submit for Request<T> {
     unsafe fn from_io(io: *mut FileIo) -> Self {
         // SAFETY: By the requirements of this function the private data is that of a request which
         // nobody else has.
         unsafe { Self::from_raw(Pdu::<T>::request(io.cast())) }
     }
 
-    fn hand_back(self, result: Result<usize>) {
+    fn complete_io(self, result: Result<usize>) {
         T::io_complete(self, result);
     }
 }
@@ -314,6 +332,6 @@ unsafe impl<T: Operations> Transfer for Request<T> {
 impl<T: Operations> Drop for Request<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant we own the started request, and give it up.
-        unsafe { bindings::blk_mq_end_request(self.as_raw(), Status::IOERR.into_raw()) }
+        unsafe { bindings::blk_mq_end_request_bh(self.as_raw(), Status::IOERR.into_raw()) }
     }
 }
