@@ -33,6 +33,10 @@ test:
 test-all:
 	@scripts/test --all $(TESTS)
 
+.PHONY: test-the-tests
+test-the-tests:
+	@scripts/test-the-tests
+
 .PHONY: test-peers
 test-peers:
 	@scripts/test-peers $(TESTS)
