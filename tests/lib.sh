@@ -62,15 +62,25 @@ want_le() {
 	[ "$2" -le "$3" ] || fail "$1: got $2, expected at most $3"
 }
 
-# want_error TEXT COMMAND...: the command fails, and its output has TEXT.
+# want_error TEXT COMMAND...: the command fails, and its output has TEXT. A command that a
+# timeout or another signal ended (124, 128 and more), or that could not be run (125 to 127),
+# did not report an error.
 want_error() {
-	local text=$1 out
+	local text=$1 out rc=0
 
 	shift
-	if out=$("$@" 2>&1); then
-		fail "succeeded, expected '$text': $*"
-	fi
+	out=$("$@" 2>&1) || rc=$?
+	[ "$rc" -ne 0 ] || fail "succeeded, expected '$text': $*"
+	[ "$rc" -lt 124 ] || fail "exit status $rc, expected '$text' from: $*: $out"
 	[[ $out == *"$text"* ]] || fail "expected '$text' from: $*: $out"
+}
+
+# median NUMBER...
+median() {
+	local sorted
+
+	mapfile -t sorted < <(printf '%s\n' "$@" | sort -n)
+	echo "${sorted[$# / 2]}"
 }
 
 # check DESCRIPTION FUNCTION...: one test case. It runs in a subshell under
@@ -476,6 +486,15 @@ worker_stat() {
 		END { if (found) print n }' "/sys/kernel/debug/loop_rs/$1/workers"
 }
 
+# A line in the kernel log, and what the log has after it.
+log_mark() {
+	LIB_MARK="loop_rs-test-$SRANDOM"
+	echo "$LIB_MARK" >/dev/kmsg
+}
+log_since_mark() {
+	dmesg | awk -v mark="$LIB_MARK" 'seen; index($0, mark) { seen = 1 }'
+}
+
 blocks_of() {
 	stat -c %b "$1"
 }
@@ -517,6 +536,9 @@ scratch_fs() {
 		;;
 	btrfs)
 		mkfs.btrfs -qf -b "$size" "$dev"
+		;;
+	f2fs)
+		mkfs.f2fs -qf "$dev" "$((${size%M} * 2048))" >/dev/null
 		;;
 	vfat)
 		mkfs.vfat -F 32 "$dev" >/dev/null

@@ -108,7 +108,7 @@ mounted() {
 	echo hello >"$T/mnt/f"
 	sync -f "$T/mnt"
 	dm_swap "$DM" "$ERROR"
-	want_error "" io if=/dev/zero of="$T/mnt/g" bs=64k count=8 conv=fsync
+	want_error "Input/output error" io if=/dev/zero of="$T/mnt/g" bs=64k count=8 conv=fsync
 	timeout $LIMIT umount "$T/mnt"
 	dm_swap "$DM" "$LINEAR"
 	detach

@@ -15,11 +15,11 @@ unchanged() {
 
 # Each way to write, on $LOOP.
 refuses() {
-	want_error "" dd if=/dev/zero of="$LOOP" bs=4k count=1 conv=notrunc
-	want_error "" dd if=/dev/zero of="$LOOP" bs=4k count=1 conv=notrunc oflag=direct
-	want_error "" blkdiscard "$LOOP"
-	want_error "" blkdiscard --zeroout "$LOOP"
-	want_error "" mkfs.ext4 -qF "$LOOP"
+	want_error "not permitted" dd if=/dev/zero of="$LOOP" bs=4k count=1 conv=notrunc
+	want_error "not permitted" dd if=/dev/zero of="$LOOP" bs=4k count=1 conv=notrunc oflag=direct
+	want_error "not permitted" blkdiscard "$LOOP"
+	want_error "not permitted" blkdiscard --zeroout "$LOOP"
+	want_error "not permitted" mkfs.ext4 -qF "$LOOP"
 }
 
 by_flag() {
@@ -77,10 +77,10 @@ mounted() {
 	cp "$T/img" "$T/img.copy"
 	mkdir "$T/mnt"
 	attach --read-only "$T/img"
-	want_error "" mount -o rw "$LOOP" "$T/mnt/nothing"
+	want_error "is write-protected" mount --read-write "$LOOP" "$T/mnt"
 	mount -o ro "$LOOP" "$T/mnt"
 	want_error "Read-only file system" touch "$T/mnt/x"
-	want_error "" mount -o remount,rw "$T/mnt"
+	want_error "is write-protected" mount -o remount,rw "$T/mnt"
 	umount "$T/mnt"
 	detach
 	cmp "$T/img" "$T/img.copy"
