@@ -12,19 +12,35 @@
  *   loop_io deep DEV SIZE SEED DEPTH COUNT
  *	COUNT direct reads of a block at random, DEPTH of them in flight, submitted one
  *	by one; DEV must have what pattern wrote
+ *   loop_io rates DEV CONTROL SIZE ROUNDS READS
+ *	in each round that many direct reads of a block at random of either device, in turn;
+ *	prints how fast those of DEV were, as a percentage of CONTROL's
+ *   loop_io short DEV OFFSET SIZE DEPTH
+ *	that many direct reads of SIZE bytes at OFFSET, all in flight: the backing file
+ *	ends within them, and each must fail with EIO
  *   loop_io order DEV COUNT
  *	COUNT direct writes of a block, not side by side, all in flight, submitted one
  *	by one; prints which they are as they end, a number each, counted from 0
+ *   loop_io set-name DEV NAME
+ *	LOOP_SET_STATUS64 with another name, and all else as it is
+ *   loop_io clear-dirty DEV
+ *	write a block through the page cache, close; LOOP_CLR_FD by another opener, which
+ *	is the last to close
+ *   loop_io poll DEV
+ *	a direct read with RWF_HIPRI, and one through a ring with IORING_SETUP_IOPOLL; prints what
+ *	came of each: the number of bytes, or the error
  *   loop_io add N, loop_io remove N
  *	make the loop device of that number, or remove it
  *   loop_io memory MIB READY GO
  *	have that much memory, make the file READY, wait for the file GO; the memory
  *	must hold what was written
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <linux/loop.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,6 +50,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "loop_test.h"
@@ -490,6 +507,189 @@ static int order(const char *dev, int count)
 	return 0;
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+/* How long a direct read takes. */
+static uint64_t timed_read(int fd, uint64_t size)
+{
+	static uint8_t buf[PAGE] __attribute__((aligned(PAGE)));
+	uint64_t start = now_ns();
+
+	if (pread(fd, buf, PAGE, (off_t)PAGE * rnd(size / PAGE)) != PAGE)
+		die("read: %m");
+	return now_ns() - start;
+}
+
+static int rates(const char *dev, const char *control, uint64_t size, int rounds, int reads)
+{
+	int fd[2] = { open(dev, O_RDONLY | O_DIRECT), open(control, O_RDONLY | O_DIRECT) };
+	int i, j;
+
+	if (fd[0] < 0 || fd[1] < 0)
+		die("open %s or %s: %m", dev, control);
+	if (size < PAGE)
+		die("bad size");
+	rng = getpid();
+	/* The first round is for what the first reads set up. */
+	for (i = 0; i <= rounds; i++) {
+		uint64_t ns[2] = { 0, 0 };
+
+		for (j = 0; j < reads; j++) {
+			/* Neither is always the first of the two. */
+			ns[j % 2] += timed_read(fd[j % 2], size);
+			ns[!(j % 2)] += timed_read(fd[!(j % 2)], size);
+		}
+		if (i)
+			printf("%llu\n", (unsigned long long)(ns[1] * 100 / ns[0]));
+	}
+	return 0;
+}
+
+static int short_reads(const char *dev, off_t pos, size_t size, int depth)
+{
+	int fd = open(dev, O_RDONLY | O_DIRECT), i, done = 0;
+	struct io_event *events = calloc(depth, sizeof(*events));
+	struct iocb **ptrs = calloc(depth, sizeof(*ptrs));
+	struct iocb *iocbs = calloc(depth, sizeof(*iocbs));
+	aio_context_t ctx = 0;
+	uint8_t *buf;
+	long n;
+
+	if (fd < 0)
+		die("open %s: %m", dev);
+	if (!events || !ptrs || !iocbs || posix_memalign((void **)&buf, PAGE, size))
+		die("no memory");
+	if (syscall(SYS_io_setup, depth, &ctx))
+		die("io_setup: %m");
+	for (i = 0; i < depth; i++) {
+		iocbs[i] = (struct iocb) {
+			.aio_lio_opcode = IOCB_CMD_PREAD,
+			.aio_fildes = fd,
+			.aio_buf = (uintptr_t)buf,
+			.aio_nbytes = size,
+			.aio_offset = pos,
+		};
+		ptrs[i] = &iocbs[i];
+	}
+	for (i = 0; i < depth; i += n) {
+		n = syscall(SYS_io_submit, ctx, (long)(depth - i), ptrs + i);
+		if (n <= 0)
+			die("io_submit: %m");
+	}
+	while (done < depth) {
+		n = syscall(SYS_io_getevents, ctx, 1L, (long)depth, events, NULL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			die("io_getevents: %m");
+		for (i = 0; i < n; i++)
+			if (events[i].res != -EIO)
+				die("a read ended with %lld", (long long)events[i].res);
+		done += n;
+	}
+	return 0;
+}
+
+static int set_name(const char *dev, const char *name)
+{
+	int fd = open(dev, O_RDWR);
+	struct loop_info64 info;
+
+	if (fd < 0)
+		die("open %s: %m", dev);
+	if (ioctl(fd, LOOP_GET_STATUS64, &info))
+		die("LOOP_GET_STATUS64: %m");
+	memset(info.lo_file_name, 0, sizeof(info.lo_file_name));
+	strncpy((char *)info.lo_file_name, name, sizeof(info.lo_file_name) - 1);
+	if (ioctl(fd, LOOP_SET_STATUS64, &info))
+		die("LOOP_SET_STATUS64: %m");
+	return 0;
+}
+
+static int clear_dirty(const char *dev)
+{
+	int keeper = open(dev, O_RDWR), writer = open(dev, O_RDWR);
+	static uint8_t buf[PAGE];
+
+	if (keeper < 0 || writer < 0)
+		die("open %s: %m", dev);
+	memset(buf, 'x', sizeof(buf));
+	if (write(writer, buf, sizeof(buf)) != sizeof(buf))
+		die("write %s: %m", dev);
+	if (close(writer))
+		die("close: %m");
+	if (ioctl(keeper, LOOP_CLR_FD))
+		die("LOOP_CLR_FD: %m");
+	if (close(keeper))
+		die("close: %m");
+	return 0;
+}
+
+static void outcome(const char *what, long res)
+{
+	if (res >= 0)
+		printf("%s %ld\n", what, res);
+	else
+		printf("%s %s\n", what, strerrorname_np(-res));
+}
+
+/* A ring of one entry, by hand: one read, and what came of it. */
+static long ring_read(int fd, uint8_t *buf, uint32_t flags)
+{
+	struct io_uring_params p = { .flags = flags };
+	int ring = syscall(SYS_io_uring_setup, 1, &p);
+	size_t sq_size, cq_size;
+	struct io_uring_sqe *sqe;
+	uint8_t *sq, *cq;
+	uint32_t *tail;
+
+	if (ring < 0)
+		die("io_uring_setup: %m");
+	sq_size = p.sq_off.array + p.sq_entries * sizeof(uint32_t);
+	cq_size = p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe);
+	sq = mmap(NULL, sq_size, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQ_RING);
+	cq = mmap(NULL, cq_size, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_CQ_RING);
+	sqe = mmap(NULL, sizeof(*sqe), PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQES);
+	if (sq == MAP_FAILED || cq == MAP_FAILED || sqe == MAP_FAILED)
+		die("mmap of the ring: %m");
+	memset(sqe, 0, sizeof(*sqe));
+	sqe->opcode = IORING_OP_READ;
+	sqe->fd = fd;
+	sqe->addr = (uintptr_t)buf;
+	sqe->len = PAGE;
+	*(uint32_t *)(sq + p.sq_off.array) = 0;
+	tail = (uint32_t *)(sq + p.sq_off.tail);
+	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
+	if (syscall(SYS_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0)
+		die("io_uring_enter: %m");
+	if (__atomic_load_n((uint32_t *)(cq + p.cq_off.tail), __ATOMIC_ACQUIRE) !=
+	    *(uint32_t *)(cq + p.cq_off.head) + 1)
+		die("no completion in the ring");
+	return ((struct io_uring_cqe *)(cq + p.cq_off.cqes))->res;
+}
+
+static int poll_reads(const char *dev)
+{
+	static uint8_t buf[PAGE] __attribute__((aligned(PAGE)));
+	struct iovec iov = { .iov_base = buf, .iov_len = PAGE };
+	int fd = open(dev, O_RDONLY | O_DIRECT);
+	ssize_t n;
+
+	if (fd < 0)
+		die("open %s: %m", dev);
+	n = preadv2(fd, &iov, 1, 0, RWF_HIPRI);
+	outcome("hipri", n < 0 ? -errno : n);
+	outcome("ring", ring_read(fd, buf, 0));
+	outcome("iopoll", ring_read(fd, buf, IORING_SETUP_IOPOLL));
+	return 0;
+}
+
 static int control(unsigned long cmd, int number)
 {
 	int fd = open("/dev/loop-control", O_RDWR);
@@ -515,6 +715,18 @@ int main(int argc, char **argv)
 	if (argc == 7 && !strcmp(argv[1], "deep"))
 		return deep(argv[2], strtoull(argv[3], NULL, 0), strtoull(argv[4], NULL, 0),
 			    atoi(argv[5]), atoi(argv[6]));
+	if (argc == 7 && !strcmp(argv[1], "rates"))
+		return rates(argv[2], argv[3], strtoull(argv[4], NULL, 0), atoi(argv[5]),
+			     atoi(argv[6]));
+	if (argc == 6 && !strcmp(argv[1], "short"))
+		return short_reads(argv[2], strtoull(argv[3], NULL, 0),
+				   strtoull(argv[4], NULL, 0), atoi(argv[5]));
+	if (argc == 4 && !strcmp(argv[1], "set-name"))
+		return set_name(argv[2], argv[3]);
+	if (argc == 3 && !strcmp(argv[1], "clear-dirty"))
+		return clear_dirty(argv[2]);
+	if (argc == 3 && !strcmp(argv[1], "poll"))
+		return poll_reads(argv[2]);
 	if (argc == 4 && !strcmp(argv[1], "order"))
 		return order(argv[2], atoi(argv[3]));
 	if (argc == 5 && !strcmp(argv[1], "memory"))
@@ -525,6 +737,12 @@ int main(int argc, char **argv)
 	fprintf(stderr, "usage: loop_io pattern FILE SIZE SEED\n"
 			"       loop_io shape DEV BACKING OFFSET SEED ROUNDS\n"
 			"       loop_io deep DEV SIZE SEED DEPTH COUNT\n"
+			"       loop_io rates DEV CONTROL SIZE ROUNDS READS\n"
+			"       loop_io short DEV OFFSET SIZE DEPTH\n"
+			"       loop_io order DEV COUNT\n"
+			"       loop_io set-name DEV NAME\n"
+			"       loop_io clear-dirty DEV\n"
+			"       loop_io poll DEV\n"
 			"       loop_io add|remove N\n"
 			"       loop_io memory MIB READY GO\n"
 			"       loop_io zeroed DEV OFFSET SIZE\n");
