@@ -110,11 +110,31 @@ zeroed() {
 	detach
 }
 
+# Many at a time that come out short, for most of which there is no tag: what is left of each
+# is asked for again, and fails.
+short() {
+	driver_unload
+	driver_load max_loop=1 hw_queue_depth=16
+	need_scratch
+	scratch_fs ext4 "$T/fs" "$SCRATCH_DEV" 256M
+	cp "$T/pattern" "$T/fs/file"
+	sync -f "$T/fs/file"
+	attach "$@" "$T/fs/file"
+	truncate -s $((4 * MIB)) "$T/fs/file"
+	within $LIMIT "$LIB_DIR/loop_io" short "$LOOP" $((4 * MIB - 4096)) 8192 256
+	if [ -r "/sys/kernel/debug/loop_rs/$L/workers" ]; then
+		want_ge "requests without a tag" "$(worker_stat "$L" / parked)" 64
+	fi
+	want "in flight in the end" "$(disk_stat "$L" 9)" 0
+	detach
+	umount "$T/fs"
+}
+
 ended() {
 	! kill -0 "$1" 2>/dev/null
 }
 
-test_begin 9
+test_begin 11
 pattern $((8 * MIB)) "$T/pattern" 7
 need_driver
 
@@ -127,5 +147,7 @@ check "writing behind the end" write_behind
 check "while it is being read" under_load
 check "no data where none could be read" zeroed
 check "no data where none could be read, backing I/O direct" zeroed --direct-io=on
+check "many that come out short" short
+check "many that come out short, backing I/O direct" short --direct-io=on
 
 test_end
