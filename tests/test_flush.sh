@@ -31,7 +31,7 @@ write_dev() {
 }
 
 counted() {
-	local disk=${SCRATCH_DEV#/dev/} opts=() before mid
+	local disk=${SCRATCH_DEV#/dev/} opts=() before mid written
 
 	need_scratch
 	want "write cache of the disk" \
@@ -45,9 +45,13 @@ counted() {
 	write_dev oflag=direct
 	mid=$(disk_stat "$disk" 16)
 	want "flushes without asking" $((mid - before)) 0
+	written=$(disk_stat "$disk" 7)
 	sync "$LOOP"
 	want_ge "flushes of the loop device" "$(disk_stat "$L" 16)" 1
 	want_ge "flushes for fsync" $(($(disk_stat "$disk" 16) - mid)) 1
+	# The file's data are there, and its times need no transaction.
+	[ "$1" = buffered ] || [ "$DRIVER" = loop ] ||
+		want "sectors written for fsync" $(($(disk_stat "$disk" 7) - written)) 0
 	mid=$(disk_stat "$disk" 16)
 	write_dev oflag=direct,dsync
 	want_ge "flushes for O_DSYNC" $(($(disk_stat "$disk" 16) - mid)) 1
@@ -132,6 +136,31 @@ fua() {
 	detach
 }
 
+# FUA is offered where the file can make a write durable by itself, and reaches the disk.
+fua_offered() {
+	local disk=${SCRATCH_DEV#/dev/} before fs
+
+	skip_on_c "it has none"
+	need_scratch
+	for fs in f2fs xfs none; do
+		if [ $fs = none ]; then
+			attach --sizelimit $((8 * MIB)) "$SCRATCH_DEV"
+		else
+			scratch_fs $fs "$T/fs" "$SCRATCH_DEV" 512M
+			pattern $((8 * MIB)) "$T/fs/file" 1
+			sync -f "$T/fs/file"
+			attach "$T/fs/file"
+		fi
+		want "FUA, $fs" "$(<"/sys/block/$L/queue/fua")" 1
+		before=$(disk_stat "$disk" 7)
+		# The block layer sends FUA for it, and no flush.
+		dd if="$T/data" of="$LOOP" bs=64k count=1 conv=notrunc oflag=direct,dsync 2>/dev/null
+		want_ge "sectors written, $fs" $(($(disk_stat "$disk" 7) - before)) 128
+		detach
+		[ $fs = none ] || umount "$T/fs"
+	done
+}
+
 # The disk stops taking writes, as if the power had gone. What was synced before is
 # there, what was not need not be.
 crash() {
@@ -167,7 +196,7 @@ crash() {
 	dm_remove loop_rs-crash
 }
 
-test_begin 9
+test_begin 10
 LIB_DMS+=(loop_rs-crash)
 dd if=/dev/urandom of="$T/data" bs=1M count=1 2>/dev/null
 need_driver
@@ -179,6 +208,7 @@ check "direct backing I/O goes past the page cache" not_cached
 check "synced data survives a crash, backing I/O buffered" crash buffered
 check "synced data survives a crash, backing I/O direct" crash direct
 check "FUA reaches the disk" fua
+check "FUA on f2fs, xfs and a block device" fua_offered
 check "data written with FUA survives a crash, backing I/O buffered" crash buffered fua
 check "data written with FUA survives a crash, backing I/O direct" crash direct fua
 
