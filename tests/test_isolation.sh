@@ -4,6 +4,9 @@
 # A cgroup whose I/O is stuck holds up no other: not the I/O of the others, which need
 # tags of the same device, and not what waits for all I/O any longer than it takes.
 #
+# How fast the others are is compared with a control: the same reads through a loop device of
+# their own, over a file on the same disk, in turn with those through the shared device.
+#
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
@@ -20,6 +23,7 @@ set_up() {
 	DISK=$(<"/sys/class/block/${SCRATCH_DEV#/dev/}/dev")
 	scratch_fs ext4 "$T/fs"
 	pattern $((16 * MIB)) "$T/fs/file" 7
+	pattern $((4 * MIB)) "$T/fs/control" 7
 	sync -f "$T/fs/file"
 	mkdir "$PARENT"
 	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
@@ -52,7 +56,7 @@ in_flight() {
 
 # neighbour CGROUP OFFSET DEPTH: has that many writes in flight, and verifies them in the end.
 neighbour() {
-	cg_run "$1" timeout $((60 * SLOW)) fio --name=n --filename="$LOOP" --rw=randwrite --bs=4k \
+	cg_run "$1" timeout $((120 * SLOW)) fio --name=n --filename="$LOOP" --rw=randwrite --bs=4k \
 		--iodepth="$3" --ioengine=libaio --iodepth_batch_submit=32 --direct=1 \
 		--offset="$2" --size=$(($3 * 4))k --verify=crc32c --verify_fatal=1 \
 		>"$T/fio.${#NEIGHBOUR[@]}" 2>&1 &
@@ -93,6 +97,40 @@ victim() {
 	cmp -n $((400 * 1024)) "$T/out" "$T/fs/file"
 }
 
+# The percentage of the control's IOPS that a victim must have, and that below which it
+# is not noise that it has less: no more rounds are made then.
+KEEPS=80
+NOISE=50
+
+# attach_both MODE: LOOP is the shared device, CONTROL the one that only the victim uses.
+attach_both() {
+	attach --direct-io="$1" "$T/fs/control"
+	CONTROL=$LOOP
+	attach --direct-io="$1" "$T/fs/file"
+}
+
+detach_both() {
+	detach
+	detach "$CONTROL"
+}
+
+# keeps WHAT [CGROUP]: the victim reads through the shared device nearly as fast as through
+# its own, by the median of short rounds.
+keeps() {
+	local what=$1 cg=${2:-$PARENT/victim} i out ratios=() median
+
+	for i in 1 2 3; do
+		out=$(within 20 cg_run "$cg" "$LIB_DIR/loop_io" rates "$LOOP" "$CONTROL" \
+			$((4 * MIB)) 9 50) || fail "$what: $out"
+		# shellcheck disable=SC2206 # words
+		ratios+=($out)
+		median=$(median "${ratios[@]}")
+		[ "$median" -lt $KEEPS ] && [ "$median" -ge $NOISE ] || break
+	done
+	echo "$what keeps $median %; rounds: ${ratios[*]}"
+	want_ge "$what: percentage of the control's reads" "$median" $KEEPS
+}
+
 # Many at a time, each of which needs a tag and goes: who waits for one has to be woken.
 victims() {
 	local i pids=()
@@ -110,7 +148,7 @@ throttled() {
 
 	skip_on_c "who is throttled holds all tags"
 	set_up
-	attach --direct-io="$2" "$T/fs/file"
+	attach_both "$2"
 	for ((i = 0; i < n; i++)); do
 		mkdir "$PARENT/n$i"
 		# All together a few I/Os in a second: they must not be through before the victims.
@@ -121,12 +159,14 @@ throttled() {
 	victim
 	victim "$CGROOT"
 	victims
+	keeps "a cgroup"
+	[ "$n" -gt 1 ] || keeps "the root" "$CGROOT"
 	in_flight $((DEPTH / 2)) || fail "nobody was held up: this shows nothing"
 	for ((i = 0; i < n; i++)); do
 		cg_limit_io "$PARENT/n$i" "$DISK" wbps=max
 	done
 	neighbours_end
-	detach
+	detach_both
 	tear_down
 }
 
@@ -134,7 +174,7 @@ throttled() {
 frozen() {
 	skip_on_c "who is stuck holds all tags"
 	set_up
-	attach --direct-io=on "$T/fs/file"
+	attach_both on
 	fsfreeze -f "$T/fs"
 	neighbour "$CGROOT" $((4 * MIB)) $DEPTH
 	wait_for 30 in_flight $((DEPTH * 3 / 4))
@@ -142,10 +182,11 @@ frozen() {
 	# A flush is nobody's: it does not wait for the root's.
 	cg_run "$PARENT/victim" sync "$LOOP" &
 	in_time "the victim's fsync did not return" $!
+	keeps "a cgroup"
 	in_flight $((DEPTH * 3 / 4)) || fail "it was not stuck: this shows nothing"
 	fsfreeze -u "$T/fs"
 	neighbours_end
-	detach
+	detach_both
 	tear_down
 }
 
@@ -165,7 +206,7 @@ crowd() {
 	skip_on_c "it parks nothing"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
 	set_up
-	attach --direct-io=on "$T/fs/file"
+	attach_both on
 	# The first direct I/O sets up what the next ones need.
 	victim
 	fsfreeze -f "$T/fs"
@@ -176,6 +217,10 @@ crowd() {
 	# Nearly all of it, and no more to come: while they do, what they hold changes.
 	wait_for 60 in_flight $((7 * 64))
 	wait_for 30 settled
+	# All of them are counted, those with a tag in "inflight".
+	want_ge "in flight in /proc/diskstats" \
+		"$(awk -v l="$L" '$3 == l { print $12 }' /proc/diskstats)" $((7 * 64))
+	want_le "requests with a tag" "$(awk '{ print $1 + $2 }' "/sys/block/$L/inflight")" 128
 	# Not the name of one whose worker can be reaped meanwhile.
 	mkdir "$PARENT/alone"
 	cg_run "$PARENT/alone" "$LIB_DIR/loop_io" deep "$LOOP" $((4 * MIB)) 7 16 1000
@@ -185,9 +230,10 @@ crowd() {
 	want "the victim's requests" "$served" 1000
 	echo "$parked of them parked"
 	[ "$parked" -le 250 ] || fail "$parked of them parked: $(<"/sys/kernel/debug/loop_rs/$L/workers")"
+	keeps "a cgroup"
 	fsfreeze -u "$T/fs"
 	neighbours_end
-	detach
+	detach_both
 	tear_down
 }
 
