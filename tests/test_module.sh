@@ -106,6 +106,41 @@ nothing_left() {
 	driver_load
 }
 
+# in_flight_at_most N: writes that are stuck fill that many tags, and no more: the others wait, or
+# are served without one.
+in_flight_at_most() {
+	local pid n=0 i
+
+	have_scratch || return 0
+	scratch_fs ext4 "$T/fs" "$SCRATCH_DEV" 64M
+	truncate -s 16M "$T/fs/file"
+	attach "$T/fs/file"
+	fsfreeze -f "$T/fs"
+	fio --output=/dev/null --name=j --filename="$LOOP" --rw=randwrite --direct=1 \
+		--bs=4k --ioengine=libaio --iodepth=$(($1 * 4)) --number_ios=$(($1 * 4)) &
+	pid=$!
+	wait_for 20 some_in_flight "$1" || true
+	for ((i = 0; i < 5; i++)); do
+		[ "$(tags_in_flight)" -le "$n" ] || n=$(tags_in_flight)
+		sleep 0.1
+	done
+	fsfreeze -u "$T/fs"
+	wait $pid
+	want_ge "requests in flight" "$n" 1
+	want_le "requests in flight" "$n" "$1"
+	detach
+	umount "$T/fs"
+}
+
+# Requests, reads and writes.
+tags_in_flight() {
+	awk '{ print $1 + $2 }' "/sys/block/$L/inflight"
+}
+
+some_in_flight() {
+	[ "$(tags_in_flight)" -ge $(($1 / 8)) ]
+}
+
 parameters() {
 	driver_unload
 	driver_load max_loop=3 hw_queue_depth=32
@@ -118,8 +153,9 @@ parameters() {
 	fio --output=/dev/null --name=j --filename="$LOOP" --rw=randread --direct=1 \
 		--bs=4k --ioengine=libaio --iodepth=64 --number_ios=2000
 	detach
+	in_flight_at_most 32
 	driver_unload
-	want_error "" driver_load hw_queue_depth=0
+	want_error "Invalid parameters" driver_load hw_queue_depth=0
 	not_loaded
 	driver_load max_loop=0
 	want "devices" "$(cd /sys/block && echo loop*)" "loop*"
@@ -204,9 +240,9 @@ side_by_side() {
 # A driver that is told nonsense doesn't stay half loaded.
 bad_parameters() {
 	driver_unload
-	want_error "" driver_load max_part=100000
+	want_error "Invalid" driver_load max_part=100000
 	not_loaded
-	want_error "" driver_load max_loop=99999999
+	want_error "Invalid" driver_load max_loop=99999999
 	not_loaded
 	want "left behind" "$(traces)" ""
 	driver_load
