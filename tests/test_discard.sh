@@ -179,6 +179,31 @@ swapped_to() {
 	finish
 }
 
+# On a frozen file system a discard waits, as a write does.
+frozen() {
+	local pid before after rc=0
+
+	skip_on_c "it frees space on a frozen file system"
+	prepare ext4
+	sync -f "$FILE"
+	trap 'fsfreeze -u "$T/fs" 2>/dev/null || true' EXIT
+	fsfreeze -f "$T/fs"
+	before=$(disk_stat "${SCRATCH_DEV#/dev/}" 5)
+	blkdiscard -f -o $MIB -l $MIB "$LOOP" &
+	pid=$!
+	sleep 1
+	kill -0 $pid || rc=1
+	after=$(disk_stat "${SCRATCH_DEV#/dev/}" 5)
+	fsfreeze -u "$T/fs"
+	trap - EXIT
+	wait $pid
+	want "the discard ended while the file system was frozen" $rc 0
+	want "writes to the disk of the frozen file system" $((after - before)) 0
+	zero_model $MIB $MIB
+	holds
+	finish
+}
+
 # A block device without write-zeroes offers none; its data stays.
 bdev_without() {
 	local conf=/sys/kernel/config/nullb/lrs-nullb dev=/dev/lrs-nullb
@@ -199,7 +224,7 @@ bdev_without() {
 	rmmod null_blk
 }
 
-test_begin 10
+test_begin 11
 LIB_DMS+=(loop_rs-vfat)
 mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
 need_driver
@@ -213,6 +238,7 @@ check "write-zeroes and punch-hole on ext4" zeroes ext4
 check "fstrim of a file system on it" trim
 check "discard where the file system punches no holes" unsupported
 check "discard of a file that is swapped to" swapped_to
+check "discard on a frozen file system" frozen
 check "discard over a block device without it" bdev_without
 
 test_end
