@@ -9,7 +9,7 @@
 # copy of the disk that ends anywhere in this log: all up to the last flush, and of what
 # comes after it a part by chance, as a disk with a write cache has it.
 #
-#   CUTS        how many cuts in all (default 4; 24 on slow kernels)
+#   CUTS        how many cuts in all (default 8, and no less; 24 on slow kernels)
 #   CUTS_SEED   choose the cuts as the test printed (default: by chance); the log is
 #               not the same each time, but for its outlines
 #
@@ -19,7 +19,9 @@
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
-CUTS=${CUTS:-$((SLOW > 1 ? 24 : 4))}
+CUTS=${CUTS:-$((SLOW > 1 ? 24 : 8))}
+# Each of the four cases has one of either kind at least.
+[ "$CUTS" -ge 8 ] || CUTS=8
 CUTS_SEED=${CUTS_SEED:-$((SRANDOM % 32768))}
 WRITERS=2
 STEPS=16
@@ -167,21 +169,41 @@ after_cut() {
 	dm_remove loop_rs-snap
 }
 
-# cuts NUMBER OUTER MODE INNER: this one's share of the cuts.
+# The mark of a step that was synced by nothing but FUA (see loop_cuts.c), of either writer.
+FUA_MARK='^[0-9]+-(6|14)$'
+
+# cuts NUMBER OUTER MODE INNER: this one's share of the cuts. Before any of them each writer has
+# synced something.
 cuts() {
-	local at i n
+	local at i n first last steps=0 made=0
 	local nr=$1
 
 	record "$2" "$3" "$4"
 	n=$(wc -l <"$T/list")
+	first=$(awk -v writers=$WRITERS '
+		$2 == "M" && split($5, a, "-") == 2 && !(a[1] in seen) {
+			seen[a[1]] = 1
+			if (++n == writers) {
+				print $1 + 1
+				exit
+			}
+		}' "$T/list")
 	# Not for a subshell, which starts anew.
 	RANDOM=$((CUTS_SEED + nr))
 	for ((i = nr; i < CUTS; i += 4)); do
-		at=$((1 + (RANDOM << 15 | RANDOM) % n))
-		# Half of them just before a flush, when there is the most to lose.
-		((i / 4 % 2)) || at=$(awk -v at=$at '
-			$1 >= at && $2 ~ /F/ { at = $1; exit }
-			END { print at }' "$T/list")
+		at=$((first + (RANDOM << 15 | RANDOM) % (n - first)))
+		case $((i / 4 % 4)) in
+		0)	# Right after a step that FUA alone made durable.
+			at=$(awk -v first="$first" -v mark="$FUA_MARK" -v nr=$RANDOM '
+				$2 == "M" && $5 ~ mark && $1 >= first { at[n++] = $1 + 1 }
+				END { print at[nr % n] }' "$T/list")
+			;;
+		1 | 3)	# Just before a flush, when there is the most to lose.
+			at=$(awk -v at=$at '
+				$1 >= at && $2 ~ /F/ { at = $1; exit }
+				END { print at }' "$T/list")
+			;;
+		esac
 		echo "$at $RANDOM"
 	done >"$T/cuts"
 	sort -n -o "$T/cuts" "$T/cuts"
@@ -189,7 +211,16 @@ cuts() {
 		cut "$at" "$i"
 		check_files
 		after_cut
+		for last in $LAST; do
+			want_ge "the last step of a writer" "$last" 0
+			steps=$((steps + last + 1))
+		done
+		made=$((made + 1))
 	done <"$T/cuts"
+	echo "$steps steps checked after $made cuts"
+	want_ge "cuts" "$made" $((CUTS / 4))
+	# The one after FUA has seven steps of its writer, and at least one of the other's.
+	want_ge "steps that were checked" "$steps" $((8 + (made - 1) * WRITERS))
 }
 
 # With barrier=0 the file system does not ask the disk to flush anything.
