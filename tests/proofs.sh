@@ -159,8 +159,9 @@ mem_killed() {
 	want_ge "$what: oom_kill after the write through the loop device" \
 		"$after" $((between + 1))
 	# What the writer itself could have filled the cgroup with is its own
-	# few pages: the rest was allocated by the driver, on tmpfs.
-	want_ge "$what: shmem charged" "$shmem" $((MEM_LIMIT / 2))
+	# few pages: the rest was allocated by the driver, on tmpfs.  The debug kernel's own
+	# allocations are charged, too.
+	want_ge "$what: shmem charged" "$shmem" $((MEM_LIMIT * (${SLOW:-1} > 1 ? 6 : 7) / 8))
 }
 
 # The same through the page cache of the loop device, whose pages are the
@@ -318,8 +319,9 @@ io_held() {
 	want_le "$loop/$backing: milliseconds without" "$free" $((least - 1))
 	want_ge "$loop/$backing: bytes in io.stat" "$held_bytes" "$bytes"
 	want_ge "$loop/$backing: bytes in io.stat without limit" "$free_bytes" "$bytes"
-	want_le "$loop/$backing: bytes of root itself" "$root" $((bytes / 4))
-	want_le "$loop/$backing: bytes of the other cgroup" "$i" $((bytes / 16))
+	# Less than one request of the write; the journal may have written something.
+	want_le "$loop/$backing: bytes of root itself" "$root" $((bytes / 16))
+	want_le "$loop/$backing: bytes of the other cgroup" "$i" $((bytes / 64))
 }
 
 # The kernel gives the writeback of an inode to the cgroup that has dirtied most
