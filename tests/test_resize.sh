@@ -64,22 +64,34 @@ grow() {
 	rm "$T/img"
 }
 
+written() {
+	[ "$(disk_stat "$L" 5)" -ge "$1" ]
+}
+
 # While it's written to all the time: nothing of it fails, all of it is there.
 under_io() {
-	local i
+	local i pid
 
 	rm -f "$T/img"
 	truncate -s 8M "$T/img"
 	attach "$T/img"
 	fio --output="$T/fio" --name=j --filename="$LOOP" --rw=randwrite --bs=4k \
 		--ioengine=libaio --iodepth=8 --direct=1 --size=8M \
-		--time_based --runtime=2 --verify=crc32c --verify_backlog=64 &
+		--time_based --runtime=$((60 * SLOW)) --verify=crc32c --verify_backlog=64 \
+		--verify_fatal=1 --verify_state_save=0 &
+	pid=$!
+	wait_for 10 written 100
 	for ((i = 9; i <= 24; i++)); do
 		truncate -s "${i}M" "$T/img"
 		losetup -c "$LOOP"
 		size_is "step $i" $((i * MIB))
 	done
-	wait $! || { cat "$T/fio"; fail "fio"; }
+	# It goes on after the last step, until it is told to end.
+	wait_for 10 written $(($(disk_stat "$L" 5) + 100))
+	kill -INT $pid
+	wait $pid || true
+	# Of its exit status it makes that it was told to end.
+	grep -q "err= 0" "$T/fio" && ! grep -q "verify: bad" "$T/fio" || { cat "$T/fio"; fail "fio"; }
 	detach
 	rm "$T/img"
 }
