@@ -23,17 +23,28 @@ suite() {
 	echo "$results"
 	! grep -q '^ *not ok ' <<<"$results" || fail "a case failed"
 	grep -q '^ok 1 ' <<<"$results" || fail "the suite did not pass"
-	want_ge "cases" "$(grep -c '^    ok ' <<<"$results")" 1
+	want_ge "cases" "$(grep -c '^    ok ' <<<"$results")" 2
+	want "cases that were skipped" "$(grep -c '^    ok .*# SKIP' <<<"$results")" 0
+}
+
+# None of the driver's is missing above.
+all_suites() {
+	skip_on_c "it has none"
+	[ -d "$KUNIT" ] || skip "no KUnit in this kernel"
+	# shellcheck disable=SC2086 # words
+	want "suites" "$(cd "$KUNIT" && echo loop_rs_* kernel_ext_* | xargs -n 1 | sort | xargs)" \
+		"$(printf '%s\n' $SUITES | sort | xargs)"
 }
 
 # shellcheck disable=SC2086 # words
 set -- $SUITES
-test_begin $#
+test_begin $(($# + 1))
 need_driver
 mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug
 
 for s in "$@"; do
 	check "$s" suite "$s"
 done
+check "no other suite" all_suites
 
 test_end
