@@ -121,7 +121,7 @@ keeps() {
 
 	for i in 1 2 3; do
 		out=$(within 20 cg_run "$cg" "$LIB_DIR/loop_io" rates "$LOOP" "$CONTROL" \
-			$((4 * MIB)) 9 50) || fail "$what: $out"
+			$((4 * MIB)) 9 30) || fail "$what: $out"
 		# shellcheck disable=SC2206 # words
 		ratios+=($out)
 		median=$(median "${ratios[@]}")
