@@ -136,7 +136,8 @@ fua() {
 	detach
 }
 
-# FUA is offered where the file can make a write durable by itself, and reaches the disk.
+# FUA is offered where the file can make a write durable by itself. That it reaches the disk is
+# shown above, and by test_cuts.sh.
 fua_offered() {
 	local disk=${SCRATCH_DEV#/dev/} before fs
 
@@ -153,7 +154,6 @@ fua_offered() {
 		fi
 		want "FUA, $fs" "$(<"/sys/block/$L/queue/fua")" 1
 		before=$(disk_stat "$disk" 7)
-		# The block layer sends FUA for it, and no flush.
 		dd if="$T/data" of="$LOOP" bs=64k count=1 conv=notrunc oflag=direct,dsync 2>/dev/null
 		want_ge "sectors written, $fs" $(($(disk_stat "$disk" 7) - before)) 128
 		detach
