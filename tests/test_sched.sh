@@ -4,6 +4,8 @@
 # Each I/O scheduler on the loop device: data, verified, of two cgroups and of the root at once,
 # more in flight than there are tags; each cgroup's I/O is its own.
 #
+# tier: long
+#
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
