@@ -7,7 +7,7 @@
  * I/O was under way and not before or after, to the instruction where the
  * clock counts these.
  *
- * Depth 1 is pread() and pwrite(), more is Linux AIO. Each task is a process; with
+ * Depth 1 is pread() and pwrite(), more is Linux AIO; with -u, io_uring at any depth. Each task is a process; with
  * cgroups given, it is born in its own, the first in the first one and so on, round
  * and round, and has done one I/O before the clock starts. Prints NAME VALUE.
  */
@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <linux/sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -43,6 +44,7 @@ static const char usage[] =
 "  -w N      how many of 100 are writes (0)\n"
 "  -s        one after the other, not at random\n"
 "  -d        O_DIRECT\n"
+"  -u        by io_uring, set up as fio does it\n"
 "  -F        fsync after each write\n"
 "  -T        discards\n"
 "  -t MS     for so long (1000)\n"
@@ -71,7 +73,7 @@ static uint64_t sample_max;
 
 static const char *path;
 static uint64_t block = 4096, size, count;
-static int depth = 1, batch = 1, tasks = 1, write_percent, sequential, direct, do_fsync, discard;
+static int depth = 1, batch = 1, tasks = 1, write_percent, sequential, direct, uring, do_fsync, discard;
 
 static uint64_t now(void)
 {
@@ -275,6 +277,110 @@ static void task_aio(int i, int fd, char *buf)
 	}
 }
 
+struct ring {
+	int fd;
+	unsigned int *sq_tail, *sq_array, sq_mask, *cq_head, *cq_tail, cq_mask;
+	struct io_uring_sqe *sqes;
+	struct io_uring_cqe *cqes;
+};
+
+static char *ring_map(int fd, size_t bytes, off_t offset)
+{
+	char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, offset);
+
+	if (p == MAP_FAILED)
+		fail("mmap of a ring", errno);
+	return p;
+}
+
+static void ring_init(struct ring *r)
+{
+	struct io_uring_params p = {
+		.flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+	};
+	char *sq, *cq;
+	unsigned int k;
+
+	r->fd = syscall(SYS_io_uring_setup, depth, &p);
+	if (r->fd < 0)
+		fail("io_uring_setup", errno);
+	sq = ring_map(r->fd, p.sq_off.array + p.sq_entries * sizeof(*r->sq_array), IORING_OFF_SQ_RING);
+	cq = ring_map(r->fd, p.cq_off.cqes + p.cq_entries * sizeof(*r->cqes), IORING_OFF_CQ_RING);
+	r->sqes = (void *)ring_map(r->fd, p.sq_entries * sizeof(*r->sqes), IORING_OFF_SQES);
+	r->sq_tail = (void *)(sq + p.sq_off.tail);
+	r->sq_array = (void *)(sq + p.sq_off.array);
+	r->sq_mask = p.sq_entries - 1;
+	r->cq_head = (void *)(cq + p.cq_off.head);
+	r->cq_tail = (void *)(cq + p.cq_off.tail);
+	r->cq_mask = p.cq_entries - 1;
+	r->cqes = (void *)(cq + p.cq_off.cqes);
+	for (k = 0; k < p.sq_entries; k++)
+		r->sq_array[k] = k;
+}
+
+static void ring_enter(struct ring *r, unsigned int submit, unsigned int wait)
+{
+	int done;
+
+	do {
+		done = syscall(SYS_io_uring_enter, r->fd, submit, wait,
+			       wait ? IORING_ENTER_GETEVENTS : 0, NULL, 0);
+	} while (done < 0 && errno == EINTR);
+	if (done != (int)submit)
+		fail("io_uring_enter", done < 0 ? errno : EIO);
+}
+
+static void task_uring(int i, int fd, char *buf)
+{
+	uint64_t *since = calloc(depth, sizeof(*since)), issued = 0;
+	int *free_slots = calloc(depth, sizeof(*free_slots)), nr_free = depth, flying = 0, k;
+	struct ring r;
+
+	if (!since || !free_slots)
+		fail("calloc", errno);
+	ring_init(&r);
+	for (k = 0; k < depth; k++)
+		free_slots[k] = k;
+	for (;;) {
+		int over = shared->stop || (count && issued >= count), n;
+		unsigned int head, tail;
+
+		while (nr_free && !over) {
+			for (n = 0; n < batch && nr_free && (!count || issued < count); n++, issued++) {
+				int slot = free_slots[--nr_free];
+				struct io_uring_sqe *sqe = &r.sqes[*r.sq_tail & r.sq_mask];
+
+				memset(sqe, 0, sizeof(*sqe));
+				sqe->opcode = next_is_write() ? IORING_OP_WRITE : IORING_OP_READ;
+				sqe->fd = fd;
+				sqe->off = next_offset();
+				sqe->addr = (uintptr_t)(buf + slot * block);
+				sqe->len = block;
+				sqe->user_data = slot;
+				since[slot] = now();
+				__atomic_store_n(r.sq_tail, *r.sq_tail + 1, __ATOMIC_RELEASE);
+			}
+			ring_enter(&r, n, 0);
+			flying += n;
+			over = count && issued >= count;
+		}
+		if (!flying)
+			break;
+		ring_enter(&r, 0, batch < flying ? batch : flying);
+		head = *r.cq_head;
+		tail = __atomic_load_n(r.cq_tail, __ATOMIC_ACQUIRE);
+		for (; head != tail; head++, flying--) {
+			struct io_uring_cqe *cqe = &r.cqes[head & r.cq_mask];
+
+			if (cqe->res != (int64_t)block)
+				fail("I/O", cqe->res < 0 ? -cqe->res : EIO);
+			account(i, since[cqe->user_data]);
+			free_slots[nr_free++] = cqe->user_data;
+		}
+		__atomic_store_n(r.cq_head, head, __ATOMIC_RELEASE);
+	}
+}
+
 static void task(int i, int go, int ready, int finished, int over)
 {
 	int fd = open(path, ((write_percent || discard) ? O_RDWR : O_RDONLY) | (direct ? O_DIRECT : 0));
@@ -305,7 +411,9 @@ static void task(int i, int go, int ready, int finished, int over)
 	/* until nobody has the other end open any more */
 	if (read(go, &c, 1) != 0)
 		fail("read from a pipe", errno);
-	if (depth == 1)
+	if (uring)
+		task_uring(i, fd, buf);
+	else if (depth == 1)
 		task_sync(i, fd, buf);
 	else
 		task_aio(i, fd, buf);
@@ -356,7 +464,7 @@ int main(int argc, char **argv)
 	uint32_t *sorted;
 	struct stat st;
 
-	while ((opt = getopt(argc, argv, "hb:q:B:j:w:sdFTt:n:m:")) != -1) {
+	while ((opt = getopt(argc, argv, "hb:q:B:j:w:sduFTt:n:m:")) != -1) {
 		switch (opt) {
 		case 'h':	fputs(usage, stdout); return 0;
 		case 'b':	block = number(optarg, 512, 1 << 24); break;
@@ -366,6 +474,7 @@ int main(int argc, char **argv)
 		case 'w':	write_percent = number(optarg, 0, 100); break;
 		case 's':	sequential = 1; break;
 		case 'd':	direct = 1; break;
+		case 'u':	uring = 1; break;
 		case 'F':	do_fsync = 1; break;
 		case 'T':	discard = 1; break;
 		case 't':	ms = number(optarg, 1, 86400000); break;
@@ -380,8 +489,8 @@ int main(int argc, char **argv)
 		fputs(usage, stderr);
 		return 2;
 	}
-	if (depth > 1 && (do_fsync || discard))
-		errx(2, "-F and -T are for -q 1");
+	if ((depth > 1 || uring) && (do_fsync || discard))
+		errx(2, "-F and -T are for -q 1 without -u");
 	path = argv[optind++];
 	groups = argc - optind;
 
