@@ -1,15 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The power is cut while files on a loop device are written and synced: afterwards both
-# file systems, that on the device and that with its backing file, are clean, and what
-# was synced is there.
+# The power is cut while files on a loop device are written and synced, or the device itself is
+# written to, zeroed and discarded: afterwards both file systems, that on the device and that with
+# its backing file, are clean, and what was synced is there.
 #
 # dm-log-writes keeps what the disk gets, in order, and what it has flushed. A cut is a
 # copy of the disk that ends anywhere in this log: all up to the last flush, and of what
 # comes after it a part by chance, as a disk with a write cache has it.
 #
-#   CUTS        how many cuts in all (default 8, and no less; 24 on slow kernels)
+#   CUTS        how many cuts in all (default 20, and no less; 40 on slow kernels)
 #   CUTS_SEED   choose the cuts as the test printed (default: by chance); the log is
 #               not the same each time, but for its outlines
 #
@@ -19,9 +19,10 @@
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
-CUTS=${CUTS:-$((SLOW > 1 ? 24 : 8))}
-# Each of the four cases has one of either kind at least.
-[ "$CUTS" -ge 8 ] || CUTS=8
+CASES=10
+CUTS=${CUTS:-$((SLOW > 1 ? 4 * CASES : 2 * CASES))}
+# Each case has one of either kind at least.
+[ "$CUTS" -ge $((2 * CASES)) ] || CUTS=$((2 * CASES))
 CUTS_SEED=${CUTS_SEED:-$((SRANDOM % 32768))}
 WRITERS=2
 STEPS=16
@@ -41,7 +42,17 @@ need_targets() {
 	done
 }
 
-# inner_fs TYPE: on $LOOP.
+# outer_fs TYPE: on the first disk, mounted.
+outer_fs() {
+	case $1 in
+	f2fs)	wipefs -qa "$SCRATCH_DEV"
+		mkfs.f2fs -fq "$SCRATCH_DEV" $SIZE >/dev/null
+		mount -t f2fs -o noatime "$SCRATCH_DEV" "$T/fs" ;;
+	*)	scratch_fs "$1" "$T/fs" "$SCRATCH_DEV" 512M ;;
+	esac
+}
+
+# inner_fs TYPE: on $LOOP; "none" is the device itself.
 inner_fs() {
 	case $1 in
 	ext4)	mkfs.ext4 -qF -E lazy_itable_init=0,lazy_journal_init=0 \
@@ -54,6 +65,8 @@ fsck() {
 	case $1 in
 	ext4)	e2fsck -fn "$2" ;;
 	xfs)	xfs_repair -n "$2" ;;
+	btrfs)	btrfs check --readonly "$2" ;;
+	f2fs)	fsck.f2fs --dry-run "$2" ;;
 	esac
 }
 
@@ -67,14 +80,16 @@ bring_up() {
 	local opts=()
 
 	[ "$MODE" = buffered ] || opts+=(--direct-io=on)
+	# It would take the disk itself, which has the same identity, for a newer one.
+	[ "$OUTER" != btrfs ] || btrfs device scan --forget
 	mount -t "$OUTER" -o "noatime$2" "/dev/mapper/$1" "$T/fs"
 	attach "${opts[@]}" "$T/fs/file"
 	want "direct I/O" "$(<"/sys/block/$L/loop/dio")" ${#opts[@]}
-	mount -t "$INNER" -o noatime "$LOOP" "$T/mnt"
+	[ "$INNER" = none ] || mount -t "$INNER" -o noatime "$LOOP" "$T/mnt"
 }
 
 take_down() {
-	umount "$T/mnt"
+	[ "$INNER" = none ] || umount "$T/mnt"
 	detach
 	umount "$T/fs"
 }
@@ -90,22 +105,32 @@ record() {
 	# Once for all cases; it goes with the test.
 	[ -b /dev/mapper/loop_rs-cow ] ||
 		dm_create loop_rs-cow "0 $SIZE linear $SCRATCH_DEV2 $SIZE"
-	scratch_fs "$OUTER" "$T/fs" "$SCRATCH_DEV" 512M
+	outer_fs "$OUTER"
 	# With holes, so that its own file system has something to sync for the data.
 	truncate -s 304M "$T/fs/file"
 	attach "$T/fs/file"
-	inner_fs "$INNER"
-	mount "$LOOP" "$T/mnt"
-	for ((i = 0; i < WRITERS; i++)); do
-		mkdir "$T/mnt/$i"
-	done
+	if [ "$INNER" = none ]; then
+		for ((i = 0; i < WRITERS; i++)); do
+			"$LIB_DIR/loop_cuts" fill "$LOOP" $i
+		done
+	else
+		inner_fs "$INNER"
+		mount "$LOOP" "$T/mnt"
+		for ((i = 0; i < WRITERS; i++)); do
+			mkdir "$T/mnt/$i"
+		done
+	fi
 	take_down
 
 	snap
 	dm_create loop_rs-log "0 $SIZE log-writes /dev/mapper/loop_rs-snap $SCRATCH_DEV2"
 	bring_up loop_rs-log "${4:-}"
 	for ((i = 0; i < WRITERS; i++)); do
-		"$LIB_DIR/loop_cuts" write "$T/mnt/$i" $i $STEPS loop_rs-log &
+		if [ "$INNER" = none ]; then
+			"$LIB_DIR/loop_cuts" change "$LOOP" $i $STEPS loop_rs-log &
+		else
+			"$LIB_DIR/loop_cuts" write "$T/mnt/$i" $i $STEPS loop_rs-log &
+		fi
 		writers+=($!)
 	done
 	for i in "${writers[@]}"; do
@@ -155,14 +180,20 @@ check_files() {
 	local i=0 last
 
 	for last in $LAST; do
-		"$LIB_DIR/loop_cuts" check "$T/mnt/$i" $i "$last" || return
+		if [ "$INNER" = none ]; then
+			"$LIB_DIR/loop_cuts" verify "$LOOP" $i "$last" || return
+		else
+			"$LIB_DIR/loop_cuts" check "$T/mnt/$i" $i "$last" || return
+		fi
 		i=$((i + 1))
 	done
 }
 
 after_cut() {
-	umount "$T/mnt"
-	fsck "$INNER" "$LOOP"
+	if [ "$INNER" != none ]; then
+		umount "$T/mnt"
+		fsck "$INNER" "$LOOP"
+	fi
 	detach
 	umount "$T/fs"
 	fsck "$OUTER" /dev/mapper/loop_rs-snap
@@ -190,11 +221,11 @@ cuts() {
 		}' "$T/list")
 	# Not for a subshell, which starts anew.
 	RANDOM=$((CUTS_SEED + nr))
-	for ((i = nr; i < CUTS; i += 4)); do
+	for ((i = nr; i < CUTS; i += CASES)); do
 		at=$((first + (RANDOM << 15 | RANDOM) % (n - first)))
-		case $((i / 4 % 4)) in
+		case $((i / CASES % 4)) in
 		0)	# Right after a step that FUA alone made durable.
-			at=$(awk -v first="$first" -v mark="$FUA_MARK" -v nr=$RANDOM '
+			[ "$INNER" = none ] || at=$(awk -v first="$first" -v mark="$FUA_MARK" -v nr=$RANDOM '
 				$2 == "M" && $5 ~ mark && $1 >= first { at[n++] = $1 + 1 }
 				END { print at[nr % n] }' "$T/list")
 			;;
@@ -218,9 +249,11 @@ cuts() {
 		made=$((made + 1))
 	done <"$T/cuts"
 	echo "$steps steps checked after $made cuts"
-	want_ge "cuts" "$made" $((CUTS / 4))
+	want_ge "cuts" "$made" $((CUTS / CASES))
 	# The one after FUA has seven steps of its writer, and at least one of the other's.
-	want_ge "steps that were checked" "$steps" $((8 + (made - 1) * WRITERS))
+	n=$((made * WRITERS))
+	[ "$INNER" = none ] || n=$((n + 8 - WRITERS))
+	want_ge "steps that were checked" "$steps" $n
 }
 
 # With barrier=0 the file system does not ask the disk to flush anything.
@@ -235,7 +268,8 @@ unflushed() {
 	after_cut
 }
 
-test_begin 5
+modprobe -qa btrfs f2fs
+test_begin $((CASES + 1))
 modprobe -qa dm-log-writes dm-snapshot
 TARGETS=$(dmsetup targets 2>/dev/null)
 LIB_DMS+=(loop_rs-log loop_rs-snap loop_rs-cow)
@@ -246,6 +280,12 @@ check "ext4 on a file on ext4, backing I/O buffered" cuts 0 ext4 buffered ext4
 check "xfs on a file on ext4, backing I/O direct" cuts 1 ext4 direct xfs
 check "xfs on a file on xfs, backing I/O buffered" cuts 2 xfs buffered xfs
 check "ext4 on a file on xfs, backing I/O direct" cuts 3 xfs direct ext4
+check "ext4 on a file on f2fs, backing I/O direct" cuts 4 f2fs direct ext4
+check "ext4 on a file on btrfs, backing I/O buffered" cuts 5 btrfs buffered ext4
+check "a file on ext4, zeroed and discarded, backing I/O direct" cuts 6 ext4 direct none
+check "a file on xfs, zeroed and discarded, backing I/O buffered" cuts 7 xfs buffered none
+check "a file on f2fs, zeroed and discarded, backing I/O buffered" cuts 8 f2fs buffered none
+check "a file on btrfs, zeroed and discarded, backing I/O direct" cuts 9 btrfs direct none
 check "a disk that is not flushed loses what was synced" unflushed
 
 test_end
