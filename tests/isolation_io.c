@@ -3,12 +3,13 @@
  * The neighbours of tests/isolation: processes, each in a cgroup, that keep a
  * device busy until they are told to stop.
  *
- *   isolation_io COUNTS DEVICE read|write|paged OFFSET SIZE DEPTH CGROUP...
+ *   isolation_io COUNTS DEVICE read|write|paged|fsync OFFSET SIZE DEPTH CGROUP...
  *
  * One process for each CGROUP (a directory), with a range of SIZE bytes of its own,
  * the first at OFFSET: "read" and "write" keep DEPTH direct 4 KiB requests in flight
- * at random places, "paged" writes through the device's page cache. How many
- * were done is counted in the file COUNTS, 8 bytes for each process.
+ * at random places, "paged" writes through the device's page cache, "fsync" has DEPTH
+ * tasks that write a block each and fsync. How many were done is counted in the file
+ * COUNTS, 8 bytes for each process.
  *
  * On SIGTERM the processes are killed and waited for; who is stuck in the kernel
  * is waited for as long as it takes. Exits with 1 if one of them failed.
@@ -31,7 +32,7 @@
 
 #define BLOCK		4096u
 #define BATCH		32
-#define MAX_DEPTH	4096
+#define MAX_DEPTH	65536
 
 static uint64_t rng;
 static uint8_t buf[BLOCK] __attribute__((aligned(BLOCK)));
@@ -131,6 +132,31 @@ write_paged(int fd, uint64_t offset, uint64_t size, volatile uint64_t *count)
 	}
 }
 
+static void __attribute__((noreturn))
+write_and_sync(int fd, uint64_t offset, uint64_t size, long tasks, volatile uint64_t *count)
+{
+	long i;
+
+	for (i = 1; i < tasks; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			die("fork: %s", strerror(errno));
+		if (!pid) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			rng += i * 1000;
+			break;
+		}
+	}
+	for (;;) {
+		int64_t pos = somewhere(offset, size);
+
+		if (pwrite(fd, buf, BLOCK, pos) != BLOCK || fsync(fd))
+			die("write or fsync at %lld: %s", (long long)pos, strerror(errno));
+		__atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
+	}
+}
+
 static void enter(const char *cgroup)
 {
 	char path[4096];
@@ -153,15 +179,15 @@ int main(int argc, char **argv)
 	pid_t *pids;
 
 	if (argc < 8)
-		die("usage: isolation_io COUNTS DEVICE read|write|paged OFFSET SIZE DEPTH CGROUP...");
+		die("usage: isolation_io COUNTS DEVICE read|write|paged|fsync OFFSET SIZE DEPTH CGROUP...");
 	device = argv[2];
 	op = argv[3];
 	offset = number(argv[4]);
 	size = number(argv[5]);
 	depth = number(argv[6]);
 	n = argc - 7;
-	if (strcmp(op, "read") && strcmp(op, "write") && strcmp(op, "paged"))
-		die("%s is not read, write, or paged", op);
+	if (strcmp(op, "read") && strcmp(op, "write") && strcmp(op, "paged") && strcmp(op, "fsync"))
+		die("%s is not read, write, paged, or fsync", op);
 	if (size < BLOCK || depth < 1 || depth > MAX_DEPTH)
 		die("a SIZE of at least %u, and a DEPTH of 1 to %d", BLOCK, MAX_DEPTH);
 
@@ -192,11 +218,13 @@ int main(int argc, char **argv)
 		rng = i + 1;
 		enter(argv[7 + i]);
 		fd = open(device, !strcmp(op, "read") ? O_RDONLY | O_DIRECT :
-			  !strcmp(op, "write") ? O_WRONLY | O_DIRECT : O_WRONLY);
+			  !strcmp(op, "paged") ? O_WRONLY : O_WRONLY | O_DIRECT);
 		if (fd < 0)
 			die("%s: %s", device, strerror(errno));
 		if (!strcmp(op, "paged"))
 			write_paged(fd, offset + i * size, size, &counts[i]);
+		if (!strcmp(op, "fsync"))
+			write_and_sync(fd, offset + i * size, size, depth, &counts[i]);
 		keep_in_flight(fd, *op == 'r' ? IOCB_CMD_PREAD : IOCB_CMD_PWRITE,
 			       offset + i * size, size, depth, &counts[i]);
 	}
