@@ -21,10 +21,16 @@ null_disk() {
 # cold_file DISK EXTENTS: attaches $LOOP to a file of that many extents on DISK. Unless they are
 # cached, a read of a block reads metadata first; "loop_edges forget" drops them from the cache.
 cold_file() {
+	# What the offload policy has learned from other I/O must not decide.
+	driver_unload
+	driver_load max_loop=1
 	scratch_fs ext4 "$T/cold" "$1" 512M
 	pattern $(($2 * 8192)) "$T/cold/file" 7
 	sync -f "$T/cold"
 	"$EDGES" fragment "$T/cold/file" "$2"
+	# Metadata in the journal cannot be dropped from the cache.
+	umount "$T/cold"
+	mount -t ext4 -o noatime "$1" "$T/cold"
 	attach --direct-io=on "$T/cold/file"
 	# The first asynchronous direct I/O sets up what the next ones need.
 	dd if="$LOOP" of=/dev/null bs=4k count=64 iflag=direct status=none

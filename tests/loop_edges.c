@@ -10,9 +10,9 @@
  *   loop_edges batch LOOP COUNT SEED DISK SECONDS aio|uring
  *	submit 31 reads of LOOP, at random among the COUNT blocks that "fragment" left, and
  *	one of DISK, as one batch, again and again; prints how many batches there were
- *   loop_edges forget DISK
- *	have the page cache of DISK, and what file systems remember of their extents, given
- *	back again and again, for ever
+ *   loop_edges forget DISK MS
+ *	drop the page cache of DISK, and what file systems remember of their extents, every
+ *	MS milliseconds, for ever
  *   loop_edges suspend NAME
  *	suspend and resume the device-mapper device NAME until SIGTERM; prints how often
  *   loop_edges flood DEV read|write FIRST COUNT SIZE READY SEED...
@@ -309,17 +309,20 @@ static int batch(const char *loop_name, uint64_t count, uint64_t seed, const cha
 	return 0;
 }
 
-static int forget(const char *disk_name)
+static int forget(const char *disk_name, int ms)
 {
 	int disk = open_at(disk_name, O_RDONLY);
 	int control = open_at("/proc/sys/vm/drop_caches", O_WRONLY);
 
+	/* No line in the kernel log each time. */
+	if (pwrite(control, "4", 1, 0) != 1)
+		die("drop_caches: %m");
 	for (;;) {
 		if (posix_fadvise(disk, 0, 0, POSIX_FADV_DONTNEED))
 			die("posix_fadvise");
 		if (pwrite(control, "2", 1, 0) != 1)
 			die("drop_caches: %m");
-		usleep(50000);
+		usleep(ms * 1000);
 	}
 }
 
@@ -353,7 +356,7 @@ static int suspend(const char *name)
 				die("%s %s: %m", i ? "resume" : "suspend", name);
 		}
 		n++;
-		usleep(10000);
+		usleep(30000);
 	}
 	printf("%ld\n", n);
 	return 0;
@@ -681,8 +684,8 @@ int main(int argc, char **argv)
 	if (argc == 8 && !strcmp(cmd, "batch"))
 		return batch(argv[2], number(argv[3]), number(argv[4]), argv[5], number(argv[6]),
 			     !strcmp(argv[7], "uring"));
-	if (argc == 3 && !strcmp(cmd, "forget"))
-		return forget(argv[2]);
+	if (argc == 4 && !strcmp(cmd, "forget"))
+		return forget(argv[2], number(argv[3]));
 	if (argc == 3 && !strcmp(cmd, "suspend"))
 		return suspend(argv[2]);
 	if (argc >= 9 && !strcmp(cmd, "flood"))
