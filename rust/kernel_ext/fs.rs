@@ -259,7 +259,7 @@ fn super_magic(file: &File) -> u32 {
 /// Whether `fdatasync` makes durable what `fallocate` did to a file's extents.
 ///
 /// - ext4: `ext4_update_inode_fsync_trans()` notes the transaction in `i_datasync_tid` where extents
-///   are allocated, converted, or removed.
+///   are allocated, converted, or removed. ext2, which has the same magic number, has no `fallocate`.
 /// - xfs: each change of the extents is logged with the inode, whose `ili_datasync_seq` follows it;
 ///   only a change of times alone does not move that.
 /// - btrfs: `btrfs_sync_file()` does not look at `datasync`.

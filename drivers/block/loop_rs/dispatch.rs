@@ -178,8 +178,9 @@ impl mq::Operations for LoopOps {
         match backing::settle(&mut io, result) {
             Some(result) => end(io.into_inner(), result),
             None => {
-                // Once the bios are in the pool, their usage reference keeps the disk no longer; for
-                // the disk to be freed takes a grace period.
+                // Once the pool has the bios, the worker may complete them. The disk is not freed
+                // within a grace period: `del_gendisk()` begins when they have completed, and waits for
+                // one (`bdi_unregister()`).
                 let _rcu = rcu::read_lock();
                 let pool = Arc::from(io.disk().data().pool());
                 let slot = io.data_mut().service.as_ref().map(Service::slot);

@@ -807,7 +807,7 @@ impl Inner {
 /// The workqueues of a device.
 ///
 /// The root's worker and that of flushes have a workqueue of their own, so that they run however many
-/// cgroups' workers are blocked.
+/// cgroups' workers are blocked. Of these as many run as a workqueue can have, 2,048.
 pub(crate) struct Queues {
     pub(crate) cgroups: OwnedQueue,
     pub(crate) shared: OwnedQueue,

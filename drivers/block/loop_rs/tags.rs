@@ -24,9 +24,10 @@
 //! - After each decision at least the reserve is free: a tag is kept only while that many others are
 //!   free, and detaching frees one.
 //! - Whoever waits for a tag in the block layer found all of them in use. Those that are not kept
-//!   belong to requests on their way to the driver. A task that dispatches requests does not sleep
-//!   before the driver has seen the last of them: a request is issued inline only when the task holds
-//!   no other request, and others of its batch wait where they can be detached, too.
+//!   belong to requests on their way to the driver. A task that dispatches requests does not sleep in
+//!   this driver before the driver has seen the last of them: a request is issued inline only when the
+//!   task holds no other request, and others of its batch wait where they can be detached, too. In a
+//!   plug of several queues the other drivers may sleep.
 //! - The reserve is as many tags as it takes for waiters to be woken, which the block layer does in
 //!   batches (`sbq_calc_wake_batch`).
 //! - Detaching needs no memory and has no limit, so that it does not fail.
