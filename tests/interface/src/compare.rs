@@ -331,14 +331,26 @@ mod tests {
         assert_eq!(report("", LISTS, &ours).failed, 1);
         assert_eq!(report(ITEM, LISTS, &ours).failed, 0);
         // Another value than the listed one.
-        assert_eq!(report(ITEM, &LISTS.replace("2 -> 0", "3 -> 0"), &ours).failed, 2);
+        assert_eq!(
+            report(ITEM, &LISTS.replace("2 -> 0", "3 -> 0"), &ours).failed,
+            2
+        );
         // What else is in the list is compared.
-        assert_eq!(report(ITEM, LISTS, &ours.replace("8 -> 0", "8 -> 4")).failed, 1);
-        assert_eq!(report(ITEM, LISTS, &ours.replace("; size: 8 -> 0", "")).failed, 1);
+        assert_eq!(
+            report(ITEM, LISTS, &ours.replace("8 -> 0", "8 -> 4")).failed,
+            1
+        );
+        assert_eq!(
+            report(ITEM, LISTS, &ours.replace("; size: 8 -> 0", "")).failed,
+            1
+        );
         assert_eq!(report(ITEM, LISTS, LISTS).failed, 1);
         // The only one.
         let only = "s: X\tone\twbt: 2 -> 0\ns: Y\tone\t0\n";
-        assert_eq!(report(ITEM, only, &only.replace("wbt: 2 -> 0", "")).failed, 0);
+        assert_eq!(
+            report(ITEM, only, &only.replace("wbt: 2 -> 0", "")).failed,
+            0
+        );
     }
 
     #[test]
