@@ -446,9 +446,11 @@ impl FileExt for File {
     }
 
     fn flush(&self) -> Result {
-        let datasync = self.as_bdev().is_some() || fdatasync_covers_extents(super_magic(self));
+        if self.as_bdev().is_none() && !fdatasync_covers_extents(super_magic(self)) {
+            return self.fsync();
+        }
         // SAFETY: The file is valid.
-        to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), datasync.into()) })
+        to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), 1) })
     }
 
     fn fallocate(&self, mode: i32, pos: i64, len: i64) -> Result {
