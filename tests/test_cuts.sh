@@ -55,7 +55,8 @@ outer_fs() {
 # inner_fs TYPE: on $LOOP; "none" is the device itself.
 inner_fs() {
 	case $1 in
-	ext4)	mkfs.ext4 -qF -E lazy_itable_init=0,lazy_journal_init=0 \
+	# Direct I/O may get another block size when the file is attached again.
+	ext4)	mkfs.ext4 -qF -b 4096 -E lazy_itable_init=0,lazy_journal_init=0 \
 			-J size=4 -N 256 "$LOOP" ;;
 	xfs)	mkfs.xfs -qf "$LOOP" ;;
 	esac
