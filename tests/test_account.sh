@@ -16,7 +16,7 @@ SECTORS=$((64 * 2048))
 COUNT=512
 TRACE=/sys/kernel/tracing/instances/loop_rs-account
 EXTENTS=4096
-READS=512
+READS=256
 
 # counted OP EXPECTED: what is accounted for 100 blocks. The first run reads the program itself; no
 # page of the backing file is dirty after the flush.
@@ -158,7 +158,7 @@ nowait() {
 	null_disk
 	cold_file /dev/nullb0 $EXTENTS
 	# While the metadata is cached, inline issue is what the offload policy comes to.
-	"$EDGES" nowait "$LOOP" $EXTENTS $((2 * READS))
+	"$EDGES" nowait "$LOOP" $EXTENTS $READS
 	"$EDGES" forget /dev/nullb0 50 &
 	trap 'kill %1 2>/dev/null || true' EXIT
 	sleep 0.2
