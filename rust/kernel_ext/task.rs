@@ -130,8 +130,10 @@ pub fn submit_nested<R>(f: impl FnOnce() -> R) -> (R, bool) {
             (*task).nvcsw,
         )
     };
+    #[cfg(CONFIG_TASK_IO_ACCOUNTING)]
     let account = IoAccount::save(task);
     let ret = f();
+    #[cfg(CONFIG_TASK_IO_ACCOUNTING)]
     account.restore(task);
     // SAFETY: As above. What `f` set it has reset, as everybody does; the plug is that of a caller,
     // and its time may have become old.
@@ -146,30 +148,27 @@ pub fn submit_nested<R>(f: impl FnOnce() -> R) -> (R, bool) {
     (ret, slept)
 }
 
-/// What a task is accounted for having read and written.
+/// What the current task is accounted for having read and written, in bytes.
+#[cfg(CONFIG_TASK_IO_ACCOUNTING)]
 #[derive(Clone, Copy)]
-struct IoAccount {
-    #[cfg(CONFIG_TASK_IO_ACCOUNTING)]
-    bytes: (u64, u64),
-}
+struct IoAccount(u64, u64);
 
+#[cfg(CONFIG_TASK_IO_ACCOUNTING)]
 impl IoAccount {
+    /// `task` is the current one.
     #[inline]
-    fn save(_task: *mut bindings::task_struct) -> Self {
-        Self {
-            // SAFETY: The caller passes the current task, and nobody else changes its counts.
-            #[cfg(CONFIG_TASK_IO_ACCOUNTING)]
-            bytes: unsafe { ((*_task).ioac.read_bytes, (*_task).ioac.write_bytes) },
-        }
+    fn save(task: *mut bindings::task_struct) -> Self {
+        // SAFETY: The current task is valid, and nobody else changes its counts.
+        unsafe { Self((*task).ioac.read_bytes, (*task).ioac.write_bytes) }
     }
 
+    /// `task` is the current one.
     #[inline]
-    fn restore(self, _task: *mut bindings::task_struct) {
+    fn restore(self, task: *mut bindings::task_struct) {
         // SAFETY: As in `save`.
-        #[cfg(CONFIG_TASK_IO_ACCOUNTING)]
         unsafe {
-            (*_task).ioac.read_bytes = self.bytes.0;
-            (*_task).ioac.write_bytes = self.bytes.1;
+            (*task).ioac.read_bytes = self.0;
+            (*task).ioac.write_bytes = self.1;
         }
     }
 }
