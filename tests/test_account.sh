@@ -28,6 +28,7 @@ counted() {
 
 # task_io BACKING FILE: each byte is accounted once to the task that submits.
 task_io() {
+	[ -r /proc/self/io ] || skip "the kernel does not account I/O to tasks"
 	attach --direct-io="$1" "$2"
 	counted read "read_bytes 409600 write_bytes 0 inblock 800 outblock 0"
 	counted write "read_bytes 0 write_bytes 409600 inblock 0 outblock 800"
