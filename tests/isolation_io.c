@@ -86,11 +86,15 @@ static void __attribute__((noreturn))
 keep_in_flight(int fd, int op, uint64_t offset, uint64_t size, long depth,
 	       volatile uint64_t *count)
 {
-	static struct iocb iocbs[MAX_DEPTH], *again[MAX_DEPTH];
-	static struct io_event events[MAX_DEPTH];
+	/* Not static: a huge page for each of many processes would be too much. */
+	struct iocb *iocbs = calloc(depth, sizeof(*iocbs));
+	struct iocb **again = calloc(depth, sizeof(*again));
+	struct io_event *events = calloc(depth, sizeof(*events));
 	aio_context_t ctx = 0;
 	long i, n;
 
+	if (!iocbs || !again || !events)
+		die("no memory");
 	if (syscall(SYS_io_setup, depth, &ctx))
 		die("io_setup: %s", strerror(errno));
 	for (i = 0; i < depth; i++) {
