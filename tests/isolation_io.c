@@ -178,7 +178,7 @@ int main(int argc, char **argv)
 	const char *device, *op;
 	uint64_t offset, size, depth;
 	volatile uint64_t *counts;
-	int i, n, fd, status, failed = 0;
+	int i, n, fd, failed = 0;
 	sigset_t set;
 	pid_t *pids;
 
@@ -211,6 +211,8 @@ int main(int argc, char **argv)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
+	/* Waits for the tasks of "fsync", too, when their parent is gone. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	for (i = 0; i < n; i++) {
 		pids[i] = fork();
 		if (pids[i] < 0)
@@ -238,8 +240,7 @@ int main(int argc, char **argv)
 		failed = 1;
 	for (i = 0; i < n; i++)
 		kill(pids[i], SIGKILL);
-	for (i = 0; i < n; i++)
-		while (waitpid(pids[i], &status, 0) < 0 && errno == EINTR)
-			;
+	while (wait(NULL) > 0 || errno == EINTR)
+		;
 	return failed;
 }
