@@ -226,9 +226,13 @@ impl core::ops::Deref for Lent<'_> {
 }
 
 impl Lent<'_> {
+    /// Whether a request is served with direct I/O. Detached bios can have been submitted when less
+    /// alignment was asked for.
     fn is_direct_for<W: Work>(&self, rq: &W) -> bool {
-        self.flags.has(Flag::DIRECT_IO)
-            && (rq.memory_bits() == 0 || rq.memory_bits() & self.backing.alignment().mem_mask == 0)
+        self.flags.has(Flag::DIRECT_IO) && {
+            let bits = rq.memory_bits();
+            bits == 0 || bits & self.backing.alignment().mem_mask == 0
+        }
     }
 
     /// Serves a request. May sleep.

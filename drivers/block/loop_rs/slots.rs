@@ -38,7 +38,8 @@ use kernel::{
 use kernel_ext::{
     block::{
         mq::{
-            Detached, DetachedBios, DetachedIo, EnteredBios, Op, Request, Transfer, TransferList,
+            Detached, DetachedBios, DetachedIo, EnteredBios, IoList, Op, Request, Transfer,
+            TransferList,
         },
         GenDisk,
     },
@@ -95,8 +96,6 @@ pub(crate) struct Slot {
     /// them are served from one place in one file.
     resubmit: EnteredBios<LoopOps>,
     detached: DetachedBios<LoopOps>,
-    /// How many requests were detached; [`Worker::detached_done`] counts those that completed.
-    detached_all: u32,
     pub(crate) worker: Arc<Worker>,
     /// `idle_since` of when the worker was put on the idle list.
     pub(crate) listed_since: JiffiesInstant,
@@ -136,7 +135,6 @@ impl Slot {
             nowait_backoff: 0,
             resubmit: EnteredBios::new(),
             detached: DetachedBios::new(),
-            detached_all: 0,
             overtaken: false,
             tags: Held::new(Some(&shared.tags), flags)?,
             counts: Counts::default(),
@@ -168,7 +166,7 @@ impl Slot {
 
     /// How many requests were detached and have not completed.
     fn detached_in_flight(&self) -> u32 {
-        self.detached_all.wrapping_sub(self.worker.detached_done())
+        (self.counts.parked as u32).wrapping_sub(self.worker.detached_done())
     }
 
     /// Adds a request for the worker, which keeps its tag.
@@ -193,7 +191,6 @@ impl Slot {
     /// Adds detached bios, which were counted when they were a request.
     fn push_detached(&mut self, bios: Detached<LoopOps>, shared: &mut Shared, reason: QueueReason) {
         self.own = true;
-        self.detached_all = self.detached_all.wrapping_add(1);
         for counts in [&mut self.counts, &mut shared.counts] {
             counts.parked = counts.parked.wrapping_add(1);
         }
@@ -273,7 +270,7 @@ impl Slot {
             requests: TransferList::new(),
             detached: core::mem::take(&mut self.resubmit),
         };
-        let mut n = taken.detached.len() as u32;
+        let mut n = taken.detached.nr_requests() as u32;
         while let Some(rq) = self.pending.pop_front() {
             n += 1;
             let more = match rq.op() {
@@ -771,9 +768,9 @@ impl Inner {
 
     /// Has the workers of all slots look that have detached bios.
     pub(crate) fn schedule_detached(&mut self, queues: &Queues) {
-        self.for_each_slot(|id, slot, shared| {
+        self.for_each_slot(|id, slot| {
             if !slot.detached.is_empty() {
-                slot.schedule(shared, queues.of(id));
+                slot.wake(queues.of(id));
             }
         });
     }
@@ -781,7 +778,7 @@ impl Inner {
     /// Takes all bios that are detached.
     pub(crate) fn take_all_detached(&mut self) -> DetachedBios<LoopOps> {
         let mut all = DetachedBios::new();
-        self.for_each_slot(|_, slot, _| {
+        self.for_each_slot(|_, slot| {
             while let Some(bios) = slot.detached.pop_front() {
                 slot.taken = slot.taken.wrapping_add(1);
                 slot.worker.note_detached_done();
@@ -791,15 +788,12 @@ impl Inner {
         all
     }
 
-    fn for_each_slot(&mut self, mut f: impl FnMut(SlotId, &mut Slot, &mut Shared)) {
-        let Self {
-            root, tree, shared, ..
-        } = self;
-        if let Some(root) = root {
-            f(SlotId::Root, root, shared);
+    fn for_each_slot(&mut self, mut f: impl FnMut(SlotId, &mut Slot)) {
+        if let Some(root) = &mut self.root {
+            f(SlotId::Root, root);
         }
-        for (css, slot) in tree.iter_mut() {
-            f(SlotId::Css(*css), slot, shared);
+        for (css, slot) in self.tree.iter_mut() {
+            f(SlotId::Css(*css), slot);
         }
     }
 }

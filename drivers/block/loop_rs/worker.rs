@@ -34,7 +34,7 @@ use kernel::{
 };
 use kernel_ext::{
     block::{
-        mq::{DetachedIo, EnteredBios, Op, Request, Transfer, TransferList},
+        mq::{DetachedIo, IoList, Op, Request, Transfer},
         Status,
     },
     cgroup::{Css, Io, Memory},
@@ -214,7 +214,7 @@ impl Pool {
         let mut id = self.find_slot(&mut inner, rq.op(), rq.blkcg());
         inline = inline && !(nowait && inner.backs_off(id));
         // The common case needs no list.
-        if inline && last && task::holds_no_requests(1, rq.len()) {
+        if inline && last && task::holds_no_requests(1, len) {
             inline = false;
             match inner.begin_inline(id, &mut rq, depth, true) {
                 Some(Begun::Here(here)) => {
@@ -732,57 +732,18 @@ struct Batch {
     binding: Option<Arc<Binding>>,
 }
 
-/// A list of what a worker serves.
-trait WorkList: Default {
-    type Item: dispatch::Work;
-
-    fn is_empty(&self) -> bool;
-    fn push_back(&mut self, io: Self::Item);
-    fn pop_front(&mut self) -> Option<Self::Item>;
-}
-
-impl WorkList for TransferList<Request<LoopOps>> {
-    type Item = Request<LoopOps>;
-
-    fn is_empty(&self) -> bool {
-        self.is_empty()
-    }
-
-    fn push_back(&mut self, io: Self::Item) {
-        self.push_back(io);
-    }
-
-    fn pop_front(&mut self) -> Option<Self::Item> {
-        self.pop_front()
-    }
-}
-
-impl WorkList for EnteredBios<LoopOps> {
-    type Item = DetachedIo<LoopOps>;
-
-    fn is_empty(&self) -> bool {
-        self.is_empty()
-    }
-
-    fn push_back(&mut self, io: Self::Item) {
-        self.push_back(io);
-    }
-
-    fn pop_front(&mut self) -> Option<Self::Item> {
-        self.pop_front()
-    }
-}
-
 impl Worker {
     /// Serves what is on a list; with the `last` of it the worker lets go of what it is served
     /// from: when the last request has ended, nothing here may hold the file.
-    fn serve<L: WorkList>(
+    fn serve<L>(
         self: &Arc<Self>,
         mut list: L,
         binding: &mut Option<Arc<Binding>>,
         last: bool,
         memcg: Option<&Css<Memory>>,
-    ) {
+    ) where
+        L: IoList<Io: dispatch::Work>,
+    {
         let blkcg = self.css.as_deref();
         while !list.is_empty() {
             let mut some = L::default();

@@ -21,7 +21,7 @@ mod tag_set;
 
 pub use detached::{BoxedIo, Detached, DetachedBios, DetachedIo, EnteredBios};
 pub use file_io::{IoFlags, Submit, Submitted, Transfer};
-pub use list::TransferList;
+pub use list::{IoList, TransferList};
 pub use operations::Operations;
 pub use request::{Op, Request};
 pub use tag_set::{TagSet, TagSetOptions};

@@ -35,6 +35,7 @@
 
 use super::{
     file_io::{for_each_bvec, FileIo, Submit, Transfer},
+    list::IoList,
     Op, Operations, Request,
 };
 use crate::{
@@ -431,28 +432,9 @@ impl<T: Operations> DetachedBios<T> {
         }
     }
 
-    /// Whether the list is empty.
-    pub fn is_empty(&self) -> bool {
-        self.head.is_null()
-    }
-
     /// How many requests' bios are on the list.
-    pub fn len(&self) -> usize {
+    pub fn nr_requests(&self) -> usize {
         self.len
-    }
-
-    /// Appends the bios of a request.
-    pub fn push_back(&mut self, bios: Detached<T>) {
-        let (head, tail) = bios.into_raw();
-        if self.tail.is_null() {
-            self.head = head;
-        } else {
-            // SAFETY: By the type invariant the last bio is valid and ours.
-            unsafe { (*self.tail).bi_next = head };
-        }
-        // INVARIANT: The new chain is linked to the last one and ends the list.
-        self.tail = tail;
-        self.len += 1;
     }
 
     /// Prepends the bios of a request.
@@ -468,8 +450,33 @@ impl<T: Operations> DetachedBios<T> {
         self.len += 1;
     }
 
-    /// Removes the bios of the first request.
-    pub fn pop_front(&mut self) -> Option<Detached<T>> {
+    /// Takes all, leaving the list empty.
+    pub fn take(&mut self) -> Self {
+        core::mem::take(self)
+    }
+}
+
+impl<T: Operations> IoList for DetachedBios<T> {
+    type Io = Detached<T>;
+
+    fn is_empty(&self) -> bool {
+        self.head.is_null()
+    }
+
+    fn push_back(&mut self, bios: Detached<T>) {
+        let (head, tail) = bios.into_raw();
+        if self.tail.is_null() {
+            self.head = head;
+        } else {
+            // SAFETY: By the type invariant the last bio is valid and ours.
+            unsafe { (*self.tail).bi_next = head };
+        }
+        // INVARIANT: The new chain is linked to the last one and ends the list.
+        self.tail = tail;
+        self.len += 1;
+    }
+
+    fn pop_front(&mut self) -> Option<Detached<T>> {
         let head = self.head;
         if head.is_null() {
             return None;
@@ -494,11 +501,6 @@ impl<T: Operations> DetachedBios<T> {
             tail,
             _p: PhantomData,
         })
-    }
-
-    /// Takes all, leaving the list empty.
-    pub fn take(&mut self) -> Self {
-        core::mem::take(self)
     }
 }
 
@@ -533,18 +535,14 @@ impl Drop for Usage {
 /// Detached bios that have entered the queue and can be served. Dropped, they complete with
 /// [`Status::IOERR`].
 ///
-/// `io` is first, so that a kiocb leads here. `usage` is last: nothing of the driver is used once
-/// it is dropped.
-///
-/// # Invariants
-///
-/// `usage` is there.
+/// `io` is first, so that a kiocb leads here. `usage` is last: fields are dropped in this order, and
+/// nothing of the driver is used once the reference is put.
 #[repr(C)]
 pub struct DetachedIo<T: Operations> {
     io: FileIo,
     range: Range,
     data: T::RequestData,
-    usage: Option<Usage>,
+    usage: Usage,
 }
 
 // SAFETY: Bios may be completed by another task than the one that submitted them, and the private
@@ -557,7 +555,7 @@ impl<T: Operations> DetachedIo<T> {
             io: FileIo::new(),
             range: Range::of(ManuallyDrop::new(bios)),
             data: T::RequestData::default(),
-            usage: Some(usage),
+            usage,
         }
     }
 
@@ -571,7 +569,7 @@ impl<T: Operations> DetachedIo<T> {
     ///
     /// Corresponds to the C functions `bio_unaligned` and `bio_check_eod`.
     pub fn fits_limits(&self) -> bool {
-        // SAFETY: As in `disk`; the number of sectors may be changing.
+        // SAFETY: I/O in flight keeps its queue and the disk of that.
         let sectors = unsafe { bindings::get_capacity((*self.queue().as_raw()).disk) };
         let len = u64::from(self.range.len >> SECTOR_SHIFT);
         if self.range.sector > sectors || len > sectors - self.range.sector {
@@ -622,22 +620,6 @@ impl<T: Operations> DetachedIo<T> {
             Err(_) => Err(self),
         }
     }
-
-    /// Leaves the queue. `None` if nothing is left to serve.
-    fn leave(mut self) -> Option<Detached<T>> {
-        let range = core::mem::replace(
-            &mut self.range,
-            Range {
-                head: ptr::null_mut(),
-                tail: ptr::null_mut(),
-                sector: 0,
-                len: 0,
-                flags: 0,
-                account: None,
-            },
-        );
-        (!range.head.is_null()).then(|| range.detach())
-    }
 }
 
 // SAFETY:
@@ -663,9 +645,8 @@ unsafe impl<T: Operations> Transfer for DetachedIo<T> {
     }
 
     fn queue(&self) -> &Queue {
-        let usage = self.usage.as_ref().map_or(ptr::null_mut(), |usage| usage.0);
-        // SAFETY: By the type invariant there is a reference, which keeps the queue alive.
-        unsafe { Queue::from_raw(usage) }
+        // SAFETY: The usage reference keeps the queue and its disk alive.
+        unsafe { Queue::from_raw(self.usage.0) }
     }
 
     fn advance(&mut self, bytes: usize) {
@@ -725,11 +706,12 @@ impl<T: Operations> BoxedIo<T> {
 
 impl<T: Operations> Drop for BoxedIo<T> {
     fn drop(&mut self) {
-        let usage = self.inner_mut().usage.take();
+        // The memory is freed before the usage reference is put.
+        //
         // SAFETY: By the type invariant, and as `self` is not used any more.
-        drop(unsafe { KBox::from_raw(self.inner.as_ptr()) });
-        // The last access to anything of the driver's was before this.
-        drop(usage);
+        drop(KBox::into_inner(unsafe {
+            KBox::from_raw(self.inner.as_ptr())
+        }));
     }
 }
 
@@ -759,8 +741,8 @@ unsafe impl<T: Operations> Transfer for BoxedIo<T> {
         self.inner_mut().advance(bytes);
     }
 
-    fn end(mut self, status: Status) {
-        self.inner_mut().range.end(status);
+    fn end(self, status: Status) {
+        self.into_inner().end(status);
     }
 
     fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio) {
@@ -803,28 +785,36 @@ impl<T: Operations> EnteredBios<T> {
         Self(DetachedBios::new())
     }
 
-    /// Whether the list is empty.
-    pub fn is_empty(&self) -> bool {
+    /// How many requests' bios are on the list.
+    pub fn nr_requests(&self) -> usize {
+        self.0.nr_requests()
+    }
+}
+
+impl<T: Operations> IoList for EnteredBios<T> {
+    type Io = DetachedIo<T>;
+
+    fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many requests' bios are on the list.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Appends the bios of a request, of which something is left. Their private data is dropped.
-    pub fn push_back(&mut self, mut io: DetachedIo<T>) {
-        let usage = io.usage.take();
-        if let Some(bios) = io.leave() {
+    fn push_back(&mut self, io: DetachedIo<T>) {
+        let DetachedIo {
+            io,
+            range,
+            data,
+            usage,
+        } = io;
+        // Before the usage reference can be put.
+        drop((io, data));
+        if !range.head.is_null() {
             // INVARIANT: The reference goes with the bios.
             core::mem::forget(usage);
-            self.0.push_back(bios);
+            self.0.push_back(range.detach());
         }
     }
 
-    /// Removes the bios of the first request.
-    pub fn pop_front(&mut self) -> Option<DetachedIo<T>> {
+    fn pop_front(&mut self) -> Option<DetachedIo<T>> {
         let bios = self.0.pop_front()?;
         // SAFETY: By the type invariant of `Detached` the bio is valid, and its device has a queue.
         let queue = unsafe { (*(*bios.head).bi_bdev).bd_queue };

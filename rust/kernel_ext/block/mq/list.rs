@@ -17,6 +17,21 @@
 use super::file_io::{FileIo, Submit};
 use core::{marker::PhantomData, ptr};
 
+/// A list that owns I/O, first in, first out.
+pub trait IoList: Default {
+    /// What is on the list.
+    type Io;
+
+    /// Whether the list is empty.
+    fn is_empty(&self) -> bool;
+
+    /// Adds I/O at the end.
+    fn push_back(&mut self, io: Self::Io);
+
+    /// Removes the I/O at the front.
+    fn pop_front(&mut self) -> Option<Self::Io>;
+}
+
 /// A list of I/O, open at both ends, for which nothing is allocated.
 ///
 /// What is left on it when it is dropped is dropped, which ends it with an I/O error.
@@ -48,30 +63,6 @@ impl<I: Submit> TransferList<I> {
         }
     }
 
-    /// Whether there is nothing on the list.
-    pub fn is_empty(&self) -> bool {
-        self.head.is_null()
-    }
-
-    /// Adds I/O at the end.
-    pub fn push_back(&mut self, io: I) {
-        let last = io.into_io();
-        // SAFETY: The I/O is the list's now, and its links for its owner to use.
-        unsafe {
-            (*last).next = ptr::null_mut();
-            (*last).prev = self.tail;
-        }
-        if self.tail.is_null() {
-            self.head = last;
-        } else {
-            // SAFETY: By the type invariant the tail belongs to I/O that the list owns.
-            unsafe { (*self.tail).next = last };
-        }
-        // INVARIANT: The new last one has a null link, and the one before it, if any, links to it and
-        // is in its `prev`.
-        self.tail = last;
-    }
-
     /// Adds I/O at the front.
     pub fn push_front(&mut self, io: I) {
         let first = io.into_io();
@@ -86,25 +77,6 @@ impl<I: Submit> TransferList<I> {
         // INVARIANT: The new first one links to the one that was, which has it in its `prev`, or is
         // the last one, with a null link.
         self.head = first;
-    }
-
-    /// Takes the I/O at the front.
-    pub fn pop_front(&mut self) -> Option<I> {
-        if self.head.is_null() {
-            return None;
-        }
-        let first = self.head;
-        // INVARIANT: The next one, if any, is the first, of which `prev` does not matter.
-        //
-        // SAFETY: By the type invariant the head belongs to I/O that the list owns, and its link is
-        // set.
-        self.head = unsafe { (*first).next };
-        if self.head.is_null() {
-            self.tail = ptr::null_mut();
-        }
-        // SAFETY: The list owned the I/O, which was given up when it was added, and no longer links
-        // to it.
-        Some(unsafe { I::from_io(first) })
     }
 
     /// Takes the I/O at the end.
@@ -135,6 +107,50 @@ impl<I: Submit> TransferList<I> {
     /// Takes all, leaving the list empty.
     pub fn take(&mut self) -> Self {
         core::mem::take(self)
+    }
+}
+
+impl<I: Submit> IoList for TransferList<I> {
+    type Io = I;
+
+    fn is_empty(&self) -> bool {
+        self.head.is_null()
+    }
+
+    fn push_back(&mut self, io: I) {
+        let last = io.into_io();
+        // SAFETY: The I/O is the list's now, and its links for its owner to use.
+        unsafe {
+            (*last).next = ptr::null_mut();
+            (*last).prev = self.tail;
+        }
+        if self.tail.is_null() {
+            self.head = last;
+        } else {
+            // SAFETY: By the type invariant the tail belongs to I/O that the list owns.
+            unsafe { (*self.tail).next = last };
+        }
+        // INVARIANT: The new last one has a null link, and the one before it, if any, links to it and
+        // is in its `prev`.
+        self.tail = last;
+    }
+
+    fn pop_front(&mut self) -> Option<I> {
+        if self.head.is_null() {
+            return None;
+        }
+        let first = self.head;
+        // INVARIANT: The next one, if any, is the first, of which `prev` does not matter.
+        //
+        // SAFETY: By the type invariant the head belongs to I/O that the list owns, and its link is
+        // set.
+        self.head = unsafe { (*first).next };
+        if self.head.is_null() {
+            self.tail = ptr::null_mut();
+        }
+        // SAFETY: The list owned the I/O, which was given up when it was added, and no longer links
+        // to it.
+        Some(unsafe { I::from_io(first) })
     }
 }
 
