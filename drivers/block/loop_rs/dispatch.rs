@@ -6,7 +6,7 @@ use crate::{
     backing::{self, Attempt, Binding, Here, Lent},
     device::{Device, LoopOps},
     errors::Failure,
-    tags::Kept,
+    policy::tags::TagCharge,
     worker::{Service, Worker},
 };
 use kernel::{
@@ -76,7 +76,7 @@ impl Work for Request<LoopOps> {
 
     fn finish(mut self, status: Status) {
         // The tag is free without waiting from here on.
-        self.data_mut().kept.give_back();
+        self.data_mut().kept.uncharge();
         self.end(status);
     }
 }
@@ -133,7 +133,7 @@ pub(crate) struct RequestData {
     /// It could not, as turned out after it had been submitted.
     pub(crate) missed: bool,
     /// The request's tag, from when the driver decides that it may keep it.
-    pub(crate) kept: Kept,
+    pub(crate) kept: TagCharge,
     /// That detached bios are in service.
     service: Option<Service>,
 }
@@ -144,7 +144,7 @@ impl Default for RequestData {
             result: Ok(0),
             tried: false,
             missed: false,
-            kept: Kept::none(),
+            kept: TagCharge::none(),
             service: None,
         }
     }
@@ -210,7 +210,7 @@ fn conclude(mut rq: Request<LoopOps>, result: Result<usize>) {
         }
     }
     // Not a context to do I/O in. It comes back in one where it is for the worker.
-    rq.data_mut().kept.give_back();
+    rq.data_mut().kept.uncharge();
     rq.data_mut().missed = would_wait;
     rq.requeue();
 }

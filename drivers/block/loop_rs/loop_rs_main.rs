@@ -16,7 +16,7 @@
 //! | `loop_queue_work`, `loop_worker`, `loop_process_work` | [`worker`] |
 //! | `worker_tree`, `idle_worker_list`, the idle timer | [`slots`] |
 //! | `/sys/block/loopN/loop/` | [`sysfs`] |
-//! | (nothing like it) | [`tags`], [`spread`], [`stats`], [`errors`] |
+//! | (nothing like it) | [`policy`], [`stats`], [`errors`] |
 //!
 //! # Who owns what
 //!
@@ -32,6 +32,13 @@
 
 #![deny(unsafe_code)]
 
+mod policy {
+    //! Policies: pure decisions, with counters and time as their only input.
+
+    pub(crate) mod offload;
+    pub(crate) mod tags;
+}
+
 mod backing;
 mod config;
 mod control;
@@ -39,10 +46,8 @@ mod device;
 mod dispatch;
 mod errors;
 mod slots;
-mod spread;
 mod stats;
 mod sysfs;
-mod tags;
 mod worker;
 
 use control::{Control, Driver};

@@ -23,9 +23,11 @@
 use crate::{
     backing::{Binding, Here, Source},
     device::LoopOps,
-    spread::{By, Has, Spread},
+    policy::{
+        offload::{OffloadPolicy, Target, WorkerState},
+        tags::{self, TagCounter},
+    },
     stats::{Counts, Report, SlotReport},
-    tags::{self, Held},
     worker::Worker,
 };
 use kernel::{
@@ -68,9 +70,9 @@ pub(crate) enum SlotId {
 pub(crate) struct Slot {
     pending: TransferList<Request<LoopOps>>,
     /// The tags of what is in `pending` or `batch`, or in service.
-    pub(crate) tags: Held,
+    pub(crate) tags: TagCounter,
     /// Chooses between inline issue and the worker.
-    spread: Spread,
+    offload: OffloadPolicy,
     /// When the worker last had nothing to do.
     pub(crate) idle_since: JiffiesInstant,
     /// The worker is queued, or running and going to look at the lists again, or
@@ -136,11 +138,11 @@ impl Slot {
             resubmit: EnteredBios::new(),
             detached: DetachedBios::new(),
             overtaken: false,
-            tags: Held::new(Some(&shared.tags), flags)?,
+            tags: TagCounter::new(Some(&shared.tags), flags)?,
             counts: Counts::default(),
             received: 0,
             taken: 0,
-            spread: Spread::new(),
+            offload: OffloadPolicy::new(),
             scheduled: false,
             own: false,
             idle_since: JiffiesInstant::now(),
@@ -172,7 +174,7 @@ impl Slot {
     /// Adds a request for the worker, which keeps its tag.
     fn push(&mut self, mut rq: Request<LoopOps>, shared: &mut Shared, reason: QueueReason) {
         self.count(&rq, shared, reason);
-        self.tags.keep(&mut shared.tags, &mut rq.data_mut().kept);
+        self.tags.charge(&mut shared.tags, &mut rq.data_mut().kept);
         self.pending.push_back(rq);
         self.received = self.received.wrapping_add(1);
     }
@@ -223,7 +225,7 @@ impl Slot {
                 (rq, QueueReason::Reclaimed)
             }
         };
-        rq.data_mut().kept.give_back();
+        rq.data_mut().kept.uncharge();
         Some((rq, reason))
     }
 
@@ -232,7 +234,7 @@ impl Slot {
     fn count<I: Transfer>(&mut self, io: &I, shared: &mut Shared, reason: QueueReason) {
         self.own |= reason != QueueReason::Offload;
         if reason == QueueReason::InlineEagain {
-            self.spread.missed();
+            self.offload.note_eagain();
         }
         for counts in [&mut self.counts, &mut shared.counts] {
             if matches!(reason, QueueReason::New | QueueReason::Offload) {
@@ -381,7 +383,7 @@ pub(crate) enum QueueReason {
 #[repr(C)]
 pub(crate) struct Shared {
     /// The tags that are held.
-    pub(crate) tags: Held,
+    pub(crate) tags: TagCounter,
     counts: Counts,
     /// How many requests went to the root's slot because there was no memory for one.
     pub(crate) fallbacks: u64,
@@ -432,7 +434,7 @@ impl Slots {
     /// No slots yet. May sleep.
     pub(crate) fn new() -> Result<Arc<Self>> {
         let shared = Shared {
-            tags: Held::new(None, GFP_KERNEL)?,
+            tags: TagCounter::new(None, GFP_KERNEL)?,
             counts: Counts::default(),
             fallbacks: 0,
         };
@@ -578,7 +580,7 @@ impl Inner {
         slot.map(|slot| (slot, &mut self.shared))
     }
 
-    /// Decides whether a request that may be issued inline is, as [`Spread`] has it; `None` when it
+    /// Decides whether a request that may be issued inline is, as [`OffloadPolicy`] has it; `None` when it
     /// is for the worker: the file cannot, or it could be in flight after that and may not keep its
     /// tag. One that is `alone` was not taken from the slot's batch.
     #[inline(always)]
@@ -599,23 +601,23 @@ impl Inner {
             return None;
         }
         let has = if !slot.scheduled && !slot.has_own() {
-            Has::Nothing
+            WorkerState::Idle
         } else if slot.own {
-            Has::Own
+            WorkerState::Blocking
         } else {
-            Has::Help(slot.received.wrapping_sub(slot.taken))
+            WorkerState::Offloading(slot.received.wrapping_sub(slot.taken))
         };
-        match slot.spread.next(has, slot.tags.get()) {
-            By::Submitter => (),
-            By::Help => return Some(Begun::Help),
-            By::Worker => return None,
+        match slot.offload.next(has, slot.tags.get()) {
+            Target::Submitter => (),
+            Target::Offload => return Some(Begun::Help),
+            Target::Worker => return None,
         }
         // A cached one completes right here.
-        if source == Source::File && !rq.data_mut().kept.is_counted() {
-            if !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
+        if source == Source::File && !rq.data_mut().kept.is_charged() {
+            if !tags::may_hold(slot.tags.get(), shared.tags.get(), depth) {
                 return None;
             }
-            slot.tags.keep(&mut shared.tags, &mut rq.data_mut().kept);
+            slot.tags.charge(&mut shared.tags, &mut rq.data_mut().kept);
         }
         slot.counts.ask(rq);
         shared.counts.ask(rq);
@@ -673,7 +675,7 @@ impl Inner {
             return Err(rq);
         };
         // What waits already comes first.
-        if !slot.detached.is_empty() || !tags::may_keep(slot.tags.get(), shared.tags.get(), depth) {
+        if !slot.detached.is_empty() || !tags::may_hold(slot.tags.get(), shared.tags.get(), depth) {
             return Err(rq);
         }
         match reason {
@@ -686,7 +688,7 @@ impl Inner {
                     false => slot.batch_len.saturating_add(1),
                 };
                 slot.batch_wanted = !rq.is_readahead() || slot.batch_wanted && !first;
-                slot.tags.keep(&mut shared.tags, &mut rq.data_mut().kept);
+                slot.tags.charge(&mut shared.tags, &mut rq.data_mut().kept);
                 slot.batch.push_back(rq);
             }
             None => slot.push(rq, shared, QueueReason::New),
@@ -709,7 +711,7 @@ impl Inner {
         id: SlotId,
     ) -> Option<(Request<LoopOps>, QueueReason)> {
         let (slot, _) = self.slot(id).filter(|(slot, _)| slot.detached.is_empty())?;
-        let enough = slot.tags.get().saturating_mul(2).saturating_add(1);
+        let enough = tags::reclaim_threshold(slot.tags.get());
         if let Some(root) = &mut self.root {
             if let Some(rq) = root.give_up(enough) {
                 return Some(rq);

@@ -6,7 +6,7 @@
 //! requests one after the other as its cgroup. So no cgroup waits for the I/O of another.
 //!
 //! Requests that do not block are issued inline, by the task that submits them, if the task is in the
-//! request's cgroup, its context allows it, and the [offload policy](crate::spread) says so. That is
+//! request's cgroup, its context allows it, and the [offload policy](crate::policy::offload) says so. That is
 //! done when the task has dispatched the last request of a batch, so that it holds none that others
 //! could wait for if it blocks after all.
 
@@ -193,7 +193,7 @@ impl Pool {
             return rq.finish(Status::IOERR);
         };
         // One that was begun before starts anew.
-        rq.data_mut().kept.give_back();
+        rq.data_mut().kept.uncharge();
         rq.data_mut().tried = false;
         let missed = core::mem::take(&mut rq.data_mut().missed);
         let nowait = rq.is_nowait();
@@ -330,7 +330,7 @@ impl Pool {
             self.slots.inner.lock().back_off(id, NOWAIT_BACKOFF);
         }
         let mut rq = rq?;
-        rq.data_mut().kept.give_back();
+        rq.data_mut().kept.uncharge();
         rq.data_mut().tried = false;
         Some(rq)
     }
@@ -367,7 +367,7 @@ impl Pool {
     /// Detaches the bios of a request, or adds the request to its slot as it is if that is
     /// impossible; returns the slot. To free a request may take all kinds of locks: none is held.
     fn detach(self: ArcBorrow<'_, Self>, mut rq: Request<LoopOps>, reason: QueueReason) -> SlotId {
-        rq.data_mut().kept.give_back();
+        rq.data_mut().kept.uncharge();
         {
             let mut inner = self.slots.inner.lock();
             let id = self.find_slot(&mut inner, rq.op(), rq.blkcg());
@@ -808,7 +808,7 @@ impl WorkItem for Worker {
 #[kunit_tests(loop_rs_slots)]
 mod tests {
     use super::*;
-    use crate::{slots::Reaped, tags::Kept};
+    use crate::{policy::tags::TagCharge, slots::Reaped};
     use kernel::time::{delay::fsleep, Delta};
     use kernel_ext::timer::Callback;
 
@@ -932,7 +932,7 @@ mod tests {
         const IDS: usize = 24;
         let (pool, reaper) = pool_and_reaper()?;
         let mut model = [None; IDS];
-        let mut held: KVec<(usize, Kept)> = KVec::new();
+        let mut held: KVec<(usize, TagCharge)> = KVec::new();
         let mut rng = Rng(0x6c6f_6f70_5f72_7321);
         let mut reaped = 0;
         for _ in 0..5_000 {
@@ -948,8 +948,8 @@ mod tests {
                     if held.len() < 16 && rng.below(2) == 0 {
                         let mut inner = pool.slots.inner.lock();
                         let (real, shared) = inner.slot(SlotId::Css(id)).ok_or(ENOENT)?;
-                        let mut kept = Kept::none();
-                        real.tags.keep(&mut shared.tags, &mut kept);
+                        let mut kept = TagCharge::none();
+                        real.tags.charge(&mut shared.tags, &mut kept);
                         drop(inner);
                         held.push((id, kept), GFP_KERNEL)?;
                         slot.tags += 1;

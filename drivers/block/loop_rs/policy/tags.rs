@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tag policy: how many of the device's tags a cgroup may hold.
+//!
+//! A request holds one of the device's few tags from before queue_rq() until it completes. A cgroup
+//! whose I/O is blocked, by its own limits or by writeback, would soon hold all tags, and all other
+//! cgroups would wait for it. So a cgroup may hold only a share of the tags. The bios of a request
+//! beyond that share are [detached](Request::detach), which frees the tag at once, and wait for the
+//! cgroup's worker.
+//!
+//! # Shares
+//!
+//! A cgroup may hold another tag if the tags that are left to other cgroups are then more than the
+//! cgroup holds, plus a [reserve]: see [`may_hold`]. A single cgroup holds nearly half of the tags, a
+//! second one half of the rest, and so on; when only the reserve is left, all requests are detached.
+//! The shares adapt to the number of blocked cgroups without knowing which cgroups are blocked, at the
+//! cost of one comparison.
+//!
+//! If cgroup A is over its share but holds less than half of B's tags, requests of B that are still
+//! queued for B's worker are detached to free tags for A: see [`reclaim_threshold`]. Blocked cgroups
+//! end up with next to no tags, however many of them there are, and no request of another cgroup is
+//! detached because of them.
+//!
+//! # No tag starvation by a blocked cgroup
+//!
+//! - At least the reserve is free after each decision: a request keeps its tag only while that many
+//!   tags are free, and detaching frees a tag.
+//! - A task that waits for a tag in the block layer found all tags in use. Tags that no cgroup is
+//!   charged for belong to requests on their way to queue_rq(). A task that dispatches requests does
+//!   not sleep in this driver before queue_rq() has seen the last of them: a request is issued inline
+//!   only when the task holds no other request, and the other requests of its batch can be detached.
+//!   If a plug holds requests of several queues, the other drivers may sleep.
+//! - The reserve is as large as the block layer's batch for waking tag waiters
+//!   (`sbq_calc_wake_batch()`).
+//! - Detaching allocates no memory and has no limit, so it does not fail for either.
+//! - Detached bios wait for the cgroup's worker only. The worker serves requests and detached bios in
+//!   FIFO order: while bios of a cgroup are detached, later requests of the cgroup are detached, too.
+//!
+//! # Limitations
+//!
+//! The guarantee does not cover flushes: the block layer sends one flush at a time, and keeps the tags
+//! of all requests that wait for a flush. It does not cover requests that wait between tag allocation
+//! and queue_rq() either: a scheduler that limits the tags or tokens of a cgroup (bfq, kyber), or
+//! `io.cost` on the loop device itself, whose waiters can hold a tag that was allocated in advance.
+//! None of these is enabled by default. Writeback throttling, which would be, is turned off.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
+};
+
+#[cfg(doc)]
+use kernel_ext::block::mq::Request;
+
+/// Number of the `depth` tags that no cgroup may hold: the wake batch of the block layer.
+fn reserve(depth: u32) -> u32 {
+    (depth / 8).clamp(1, 8)
+}
+
+/// Whether a cgroup that holds `held` tags may hold another one, when all cgroups together hold `total`
+/// of the `depth` tags.
+pub(crate) fn may_hold(held: u32, total: u32, depth: u32) -> bool {
+    let free = depth.saturating_sub(total).saturating_sub(1);
+    held.saturating_add(reserve(depth)) <= free
+}
+
+/// Number of tags above which a cgroup has a request detached for a cgroup that holds `held` tags.
+pub(crate) fn reclaim_threshold(held: u32) -> u32 {
+    held.saturating_mul(2).saturating_add(1)
+}
+
+/// Number of tags that requests of a cgroup, or of a device, have given back.
+struct ReturnedTags {
+    returned: Atomic<u32>,
+    /// The device's count, if this is a cgroup's.
+    device: Option<Arc<ReturnedTags>>,
+}
+
+impl ReturnedTags {
+    fn inc(&self) {
+        self.returned.fetch_add(1, Relaxed);
+    }
+}
+
+/// Number of tags that a cgroup, or a device, is charged for.
+///
+/// # Invariants
+///
+/// The number is `charged - returned`, modulo 2^32. `charged` is incremented under the caller's lock,
+/// `returned` by completing requests without it.
+pub(crate) struct TagCounter {
+    charged: u32,
+    returned: Arc<ReturnedTags>,
+}
+
+impl TagCounter {
+    /// Creates a counter of 0 tags. `device` is the device's counter if this is a cgroup's.
+    pub(crate) fn new(device: Option<&TagCounter>, flags: kernel::alloc::Flags) -> Result<Self> {
+        Ok(Self {
+            charged: 0,
+            returned: Arc::new(
+                ReturnedTags {
+                    returned: Atomic::new(0),
+                    device: device.map(|device| device.returned.clone()),
+                },
+                flags,
+            )?,
+        })
+    }
+
+    /// The number of tags. Completions on other CPUs can decrease it at any time.
+    pub(crate) fn get(&self) -> u32 {
+        self.charged
+            .wrapping_sub(self.returned.returned.load(Relaxed))
+    }
+
+    /// Charges a tag to this cgroup and its device, until [`TagCharge::uncharge`]. Called with the
+    /// lock held that protects both counters.
+    pub(crate) fn charge(&mut self, device: &mut TagCounter, charge: &mut TagCharge) {
+        charge.uncharge();
+        // INVARIANT: `charge` increments `returned` of both once.
+        device.charged = device.charged.wrapping_add(1);
+        self.charged = self.charged.wrapping_add(1);
+        match &charge.returned {
+            Some(returned) if Arc::ptr_eq(returned, &self.returned) => (),
+            _ => charge.returned = Some(self.returned.clone()),
+        }
+        charge.is_charged = true;
+    }
+}
+
+/// The charge of one request's tag.
+pub(crate) struct TagCharge {
+    /// The count of the cgroup that is, or was last, charged. The next request with this tag is mostly
+    /// of the same cgroup; keeping the reference saves two atomic operations.
+    returned: Option<Arc<ReturnedTags>>,
+    is_charged: bool,
+}
+
+impl TagCharge {
+    /// A tag that no cgroup is charged for.
+    pub(crate) const fn none() -> Self {
+        Self {
+            returned: None,
+            is_charged: false,
+        }
+    }
+
+    /// Whether a cgroup is charged for the tag.
+    pub(crate) fn is_charged(&self) -> bool {
+        self.is_charged
+    }
+
+    /// Ends the charge, if there is one. Any context.
+    pub(crate) fn uncharge(&mut self) {
+        if !core::mem::replace(&mut self.is_charged, false) {
+            return;
+        }
+        if let Some(returned) = &self.returned {
+            returned.inc();
+            if let Some(device) = &returned.device {
+                device.inc();
+            }
+        }
+    }
+}
+
+impl Drop for TagCharge {
+    fn drop(&mut self) {
+        self.uncharge();
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
