@@ -3,7 +3,7 @@
 //! The backing file, and I/O to it.
 
 use crate::{
-    config::{Flag, Flags, Range},
+    config::{Alignment, BackingLimits, Flag, Flags, Range},
     device::{Device, LoopOps},
     dispatch::{Outcome, Work},
     errors::{Failure, Told},
@@ -21,7 +21,7 @@ use kernel::{
 use kernel_ext::{
     block::{
         mq::{IoFlags, Op, Submit, Submitted, Transfer},
-        GenDisk, SECTOR_SIZE,
+        GenDisk, SECTOR_SHIFT, SECTOR_SIZE,
     },
     fs::{
         BackingFile, FileExt, NoioMapping, NoioMappings, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE,
@@ -31,33 +31,22 @@ use kernel_ext::{
 /// A backing file that is held for an I/O.
 pub(crate) type OwnedFile = ARef<BackingFile>;
 
-/// What direct I/O must be aligned to.
-#[derive(Clone, Copy)]
-pub(crate) struct Alignment {
-    /// What offsets and lengths must be a multiple of.
-    pub(crate) offset: u32,
-    /// Mask of the address bits that must be clear in memory.
-    pub(crate) mem_mask: u32,
-}
-
-impl Alignment {
-    /// That of a file. May sleep.
-    fn of(file: &File) -> Self {
-        if let Some(align) = file.dio_align() {
-            Self {
-                offset: align.offset,
-                mem_mask: align.mem_mask.min(PAGE_SIZE as u32 - 1),
-            }
-        } else if let Some(device) = file.fs_device() {
-            Self {
-                offset: device.logical_block_size,
-                mem_mask: device.dma_alignment,
-            }
-        } else {
-            Self {
-                offset: SECTOR_SIZE,
-                mem_mask: SECTOR_SIZE - 1,
-            }
+/// The alignment of direct I/O to `file`. May sleep.
+fn alignment_of(file: &File) -> Alignment {
+    if let Some(align) = file.dio_align() {
+        Alignment {
+            offset: align.offset,
+            mem_mask: align.mem_mask.min(PAGE_SIZE as u32 - 1),
+        }
+    } else if let Some(device) = file.fs_device() {
+        Alignment {
+            offset: device.logical_block_size,
+            mem_mask: device.dma_alignment,
+        }
+    } else {
+        Alignment {
+            offset: SECTOR_SIZE,
+            mem_mask: SECTOR_SIZE - 1,
         }
     }
 }
@@ -139,7 +128,7 @@ impl Backing {
     /// What direct I/O must be aligned to. May sleep.
     pub(crate) fn alignment(&self) -> Alignment {
         self.alignment.copy().unwrap_or_else(|| {
-            let alignment = Alignment::of(self.file());
+            let alignment = alignment_of(self.file());
             // Somebody else may have found it out meanwhile.
             self.alignment.populate(alignment);
             alignment
@@ -201,6 +190,34 @@ impl Binding {
     pub(crate) fn update_direct(&self, block_size: u32) {
         if self.flags.has(Flag::DIRECT_IO) && !self.can_direct(block_size) {
             self.flags.set(Flag::DIRECT_IO, false);
+        }
+    }
+
+    /// The properties of the file that determine the queue limits. May sleep.
+    pub(crate) fn limits(&self) -> BackingLimits {
+        let file = self.file();
+        // Discarded ranges read as zeroes, on a block device as in a regular file: both are
+        // `fallocate`, which writes zeroes where necessary.
+        let (rotational, discard) = if let Some(bdev) = file.as_bdev() {
+            let discard = (bdev.write_zeroes_sectors(), bdev.discard_granularity());
+            (bdev.is_rotational(), discard)
+        } else {
+            let rotational = file.fs_device().is_some_and(|device| device.is_rotational);
+            let discard = if file.has_fallocate() {
+                file.fs_block_size()
+                    .map_or((0, 0), |size| (u32::MAX >> SECTOR_SHIFT, size))
+            } else {
+                (0, 0)
+            };
+            (rotational, discard)
+        };
+        BackingLimits {
+            direct: self.direct_alignment(),
+            read_only: self.flags.has(Flag::READ_ONLY),
+            has_fsync: file.has_fsync(),
+            supports_iocb_dsync: file.honours_dsync(),
+            rotational,
+            discard,
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::{
     device::{Device, LoopOps},
-    hw_queue_depth, max_loop, max_part,
+    params::{hw_queue_depth, max_loop, max_part},
 };
 use kernel::{
     debugfs::Dir,

@@ -13,7 +13,7 @@
 
 use crate::{
     backing::{self, Backing, Binding},
-    config::{self, Flag, Flags, Range},
+    config::{set_dma_alignment, Flag, Flags, Range},
     control::Driver,
     stats::Stats,
     sysfs,
@@ -279,7 +279,7 @@ impl Device {
         // All that can fail comes first. The queue needs not be frozen: there is nothing to serve
         // requests from yet.
         let mut limits = disk.queue().start_limits_update();
-        config::set_limits(&mut limits, &binding, block_size);
+        binding.limits().apply(&mut limits, block_size);
         let block_size = limits.logical_block_size();
         limits.commit()?;
 
@@ -513,7 +513,7 @@ impl Device {
         let mut limits = disk.queue().start_limits_update();
         let _frozen = limits.freeze();
         binding.flags.set(Flag::DIRECT_IO, on);
-        config::set_dma_limit(&mut limits, binding);
+        set_dma_alignment(&mut limits, binding.direct_alignment());
         let result = limits
             .commit()
             .inspect_err(|_| binding.flags.set(Flag::DIRECT_IO, !on));
@@ -536,7 +536,7 @@ impl Device {
         let _ = cx.disk.whole().sync();
         cx.disk.whole().invalidate();
         let mut limits = queue.start_limits_update();
-        config::set_limits(&mut limits, binding, size as u32);
+        binding.limits().apply(&mut limits, size as u32);
         let _frozen = limits.freeze();
         let result = limits.commit();
         binding.update_direct(queue.logical_block_size());
@@ -677,47 +677,5 @@ impl Operations for LoopOps {
     }
 }
 
-#[kunit_tests(loop_rs_device)]
-mod tests {
-    use super::*;
-
-    const PHASES: [Phase; 4] = [
-        Phase::Unbound,
-        Phase::Bound,
-        Phase::Rundown,
-        Phase::Deleting,
-    ];
-
-    /// Every pair; rows are where from, columns where to, in the order of [`PHASES`].
-    #[test]
-    fn transitions() {
-        const WAYS: [[bool; 4]; 4] = [
-            [false, true, false, true],
-            [false, false, true, false],
-            [true, false, false, false],
-            [false, false, false, false],
-        ];
-        for (from, ways) in PHASES.into_iter().zip(WAYS) {
-            for (to, way) in PHASES.into_iter().zip(ways) {
-                assert_eq!(from.leads_to(to), way);
-            }
-        }
-    }
-
-    /// A device that was never bound goes, and nothing brings it back.
-    #[test]
-    fn deleting_is_the_end() -> Result {
-        let driver = Driver::new()?;
-        let device = Device::new(driver, 1_000_000)?;
-        let mut state = device.state.lock();
-        assert!(device.is_unbound());
-        assert!(state.bound().is_err());
-        assert!(device.enter(&mut state, State::Deleting).is_ok());
-        assert!(!device.is_unbound());
-        assert!(device.enter(&mut state, State::Unbound).is_err());
-        device.run_down(&mut state);
-        assert!(matches!(*state, State::Deleting));
-        assert!(state.bound().is_err());
-        Ok(())
-    }
-}
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;

@@ -45,6 +45,7 @@ mod control;
 mod device;
 mod dispatch;
 mod errors;
+mod params;
 mod slots;
 mod stats;
 mod sysfs;
@@ -55,8 +56,7 @@ use kernel::{prelude::*, sync::Arc};
 use kernel_ext::{
     block::major::Major,
     miscdevice::ControlRegistration,
-    module_params, setup_param,
-    uapi::loop_::{DEFAULT_COUNT, LOOP_CTRL_MINOR, LOOP_MAJOR},
+    uapi::loop_::{LOOP_CTRL_MINOR, LOOP_MAJOR},
 };
 
 module! {
@@ -67,22 +67,6 @@ module! {
     license: "GPL",
     alias: ["block-major-7-*", "char-major-10-237", "devname:loop-control"],
 }
-
-module_params! {
-    LoopModule;
-    /// How many devices there are at first; the most there can be when given.
-    max_loop: int = DEFAULT_COUNT, min 0, "Maximum number of loop devices";
-    /// How many partitions a device can have in its own minor numbers.
-    max_part: int = 0, min i32::MIN, "Maximum number of partitions per loop device";
-    /// How many requests a device can have in flight.
-    hw_queue_depth: int = 128, min 1, "Queue depth for each hardware queue. Default: 128";
-    /// How long the worker of a cgroup is kept when it has nothing to do, in milliseconds.
-    idle_worker_timeout_ms: int = 60000, min 1,
-        "How long an idle worker of a cgroup is kept, in milliseconds. Default: 60000";
-}
-
-// As the C driver has it.
-setup_param!(max_loop);
 
 /// The loaded module. Its fields are dropped, in this order, when it is unloaded: first nobody can
 /// ask for devices any more, then the devices go. They are made in the reverse order, so that the
@@ -116,7 +100,7 @@ impl kernel::Module for LoopModule {
             GFP_KERNEL,
         )
         .inspect_err(busy)?;
-        for number in 0..max_loop.value() {
+        for number in 0..params::max_loop.value() {
             // As many as can be had: user space asks for more when it needs them.
             let _ = driver.add(Some(number.unsigned_abs()));
         }
