@@ -165,7 +165,7 @@ swapped_to() {
 	want_error "ioctl failed: Input/output error" \
 		blkdiscard -f --zeroout -o $MIB -l $MIB "$LOOP"
 	want_error "Input/output error" fallocate --punch-hole -o $MIB -l $MIB "$LOOP"
-	dmesg | grep "$L: freeing space of $FILE failed .*errno 26" ||
+	dmesg | grep "$L: discard error, file $FILE, .*errno 26" ||
 		fail "nothing in the log"
 	swapoff "$FILE"
 	trap - EXIT

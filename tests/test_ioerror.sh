@@ -144,7 +144,7 @@ logged() {
 			seek=$((4 * i)) conv=notrunc oflag=direct
 	done
 	want "lines for ENOSPC" "$(told "$mark" \
-		"$L: writing $T/small/full failed at byte ")" 1
+		"$L: write error, file $T/small/full, sector ")" 1
 	want "with its errno" "$(told "$mark" "(errno 28)")" 1
 	detach
 	umount "$T/small"
@@ -161,7 +161,7 @@ logged() {
 		dm_swap "$DM" "$LINEAR"
 	done
 	want "lines for EIO, of two attachments" "$(told "$mark" \
-		"$L: reading $(readlink -f /dev/mapper/$DM) failed at byte 1")" 2
+		"$L: read error, file $(readlink -f /dev/mapper/$DM), sector 2")" 2
 	want "with their errno" "$(told "$mark" "(errno 5)")" 2
 	dm_end
 
@@ -172,7 +172,7 @@ logged() {
 			skip=$i iflag=direct
 	done
 	want "lines for the end of file" "$(told "$mark" \
-		"$L: reading $T/short failed at byte 2097152 of the device: the file ends")" 1
+		"$L: read error, file $T/short, sector 4096: file ends")" 1
 	detach
 }
 

@@ -6,7 +6,7 @@ use crate::{
     config::{Alignment, BackingLimits, Flag, Flags, Range},
     device::{Device, LoopOps},
     dispatch::{Outcome, Work},
-    errors::{Failure, Told},
+    errors::{ErrorLog, Failure},
 };
 use kernel::{
     fs::File,
@@ -59,7 +59,7 @@ pub(crate) struct Backing {
     mapping: NoioMapping,
     /// There from when direct I/O is first asked for.
     alignment: SetOnce<Alignment>,
-    told: Arc<Told>,
+    error_log: Arc<ErrorLog>,
     /// Not 0 when direct I/O was found to be unable not to wait.
     waits: Atomic<i32>,
     /// How many writes to the page cache in a row turned out to have to wait.
@@ -73,14 +73,18 @@ const MISSED: i32 = 64;
 const PAUSE: i32 = 256;
 
 impl Backing {
-    /// Takes a file into use. May sleep.
-    pub(crate) fn new(mappings: &Arc<NoioMappings>, file: OwnedFile) -> Result<Arc<Self>> {
-        let told = Told::new(&file)?;
+    /// Attaches `file` to device `number`. May sleep.
+    pub(crate) fn new(
+        mappings: &Arc<NoioMappings>,
+        number: u32,
+        file: OwnedFile,
+    ) -> Result<Arc<Self>> {
+        let error_log = ErrorLog::new(number, &file)?;
         Ok(Arc::new(
             Self {
                 mapping: mappings.add(file)?,
                 alignment: SetOnce::new(),
-                told,
+                error_log,
                 waits: Atomic::new(0),
                 missed: Atomic::new(0),
             },
@@ -92,9 +96,8 @@ impl Backing {
         self.mapping.file()
     }
 
-    /// What was told of failed I/O.
-    pub(crate) fn told(&self) -> &Arc<Told> {
-        &self.told
+    pub(crate) fn error_log(&self) -> &Arc<ErrorLog> {
+        &self.error_log
     }
 
     /// Notes that direct I/O cannot be done without waiting: what is below the file system, a

@@ -244,7 +244,11 @@ impl Device {
             if self.driver.scans_partitions() {
                 flags.set(Flag::PARTSCAN, true);
             }
-            let binding = Binding::new(Backing::new(&self.driver.mappings, file)?, range, flags)?;
+            let binding = Binding::new(
+                Backing::new(&self.driver.mappings, self.number, file)?,
+                range,
+                flags,
+            )?;
             self.bind(cx, &mut state, binding, config.block_size)?
         };
         if partscan {
@@ -342,7 +346,7 @@ impl Device {
         limits.set_block_size(kernel_ext::block::SECTOR_SIZE);
         if let Err(e) = limits.commit() {
             pr_warn!(
-                "limits of loop{} not reset (rc={})\n",
+                "loop{}: failed to reset the queue limits (rc={})\n",
                 self.number,
                 e.to_errno()
             );
@@ -408,7 +412,7 @@ impl Device {
                 return Err(EINVAL);
             }
             let binding = Binding::new(
-                Backing::new(&self.driver.mappings, file)?,
+                Backing::new(&self.driver.mappings, self.number, file)?,
                 bound.binding.range,
                 bound.binding.flags.clone(),
             )?;

@@ -302,7 +302,9 @@ fn end<W: Work>(rq: W, result: Result<(), Failure>) {
     match result {
         Ok(()) => rq.finish(Status::OK),
         Err(failure) => {
-            failure.tell(&rq.disk().data(), &rq);
+            if let Some(log) = rq.disk().data().pool().error_log() {
+                log.report_once(&rq, &failure);
+            }
             rq.finish(failure.status());
         }
     }
@@ -326,7 +328,10 @@ pub(crate) fn drop_limit(queue: &Queue, op: Op, still: impl FnOnce() -> bool) {
             limits.set_discard(0, 0);
         }
     }
-    if limits.commit().is_err() {
-        pr_warn!("limits of an unsupported operation could not be dropped\n");
+    if let Err(e) = limits.commit() {
+        pr_warn!(
+            "failed to clear the queue limit of an unsupported operation (rc={})\n",
+            e.to_errno()
+        );
     }
 }

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! I/O to the backing file that fails.
+//! Errors of the backing file, and their report in the kernel log.
 //!
-//! The block layer says which sector of the device could not be read or written; what an
-//! administrator needs is which file, and why. That is told in the kernel log, once for each cause
-//! for as long as a file is attached: a full file system fails many requests.
+//! The block layer logs the sector of the device at which an I/O failed. [`ErrorLog`] adds the name of
+//! the backing file and the cause, once per cause while a file is attached, since a full file system
+//! fails many requests.
 
-use crate::device::Device;
 use kernel::{
     fs::File,
     page::PAGE_SIZE,
@@ -20,19 +19,19 @@ use kernel::{
 use kernel_ext::{
     block::{
         mq::{Op, Transfer},
-        Status,
+        Status, SECTOR_SHIFT,
     },
     fs::FileExt,
 };
 
-/// Why an I/O failed, as far as an administrator can do something about it.
+/// The cause of a failed I/O, in terms of what an administrator can fix.
 #[derive(Clone, Copy)]
 #[repr(usize)]
 enum Cause {
     ReadOnly,
     EndOfFile,
     NoSpace,
-    Gone,
+    FileGone,
     Other,
 }
 
@@ -41,16 +40,16 @@ impl Cause {
 
     fn as_str(self) -> &'static str {
         match self {
-            Cause::ReadOnly => "the device is read-only",
-            Cause::EndOfFile => "the file ends before the device does",
-            Cause::NoSpace => "there is no space left for the file",
-            Cause::Gone => "the file is gone",
+            Cause::ReadOnly => "device is read-only",
+            Cause::EndOfFile => "file ends before the device",
+            Cause::NoSpace => "no space left",
+            Cause::FileGone => "file is gone",
             Cause::Other => "I/O error",
         }
     }
 }
 
-/// An I/O that failed: why, and how its request ends.
+/// A failed I/O: its cause, its errno, and the status with which the request completes.
 pub(crate) struct Failure {
     cause: Cause,
     error: Error,
@@ -58,22 +57,21 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A write to a device that was attached read-only, but set writable since.
+    /// A write to a device that was attached read-only and set writable by BLKROSET.
     pub(crate) const READ_ONLY: Self = Self {
         cause: Cause::ReadOnly,
         error: EROFS,
         status: Status::IOERR,
     };
 
-    /// The file has got shorter than the device.
+    /// A transfer past the end of the backing file, which has been truncated.
     pub(crate) const END_OF_FILE: Self = Self {
         cause: Cause::EndOfFile,
         error: EIO,
         status: Status::IOERR,
     };
 
-    /// A failed operation on the whole file or on its space: an I/O error, unless space is what it
-    /// lacks.
+    /// A failed fsync, fallocate or submission. The status is an I/O error, except for ENOSPC.
     pub(crate) fn of_file(error: Error) -> Self {
         let failure = Self::from(error);
         match failure.cause {
@@ -85,16 +83,9 @@ impl Failure {
         }
     }
 
-    /// How a request ends that failed like this.
+    /// The status with which the request completes.
     pub(crate) fn status(&self) -> Status {
         self.status
-    }
-
-    /// Tells of the failure of a request, if it is the first of its cause. In any context.
-    pub(crate) fn tell<I: Transfer>(&self, device: &Device, rq: &I) {
-        if let Some(told) = device.pool().told() {
-            told.tell(rq, device.number(), self);
-        }
     }
 }
 
@@ -103,7 +94,7 @@ impl From<Error> for Failure {
         let cause = if error == ENOSPC || error == EDQUOT {
             Cause::NoSpace
         } else if error == ESTALE || error == ENODEV || error == ENXIO || error == ENOENT {
-            Cause::Gone
+            Cause::FileGone
         } else {
             Cause::Other
         };
@@ -115,54 +106,65 @@ impl From<Error> for Failure {
     }
 }
 
-/// Room for most paths, for which a page takes long to be had, and to be cleared.
+/// Buffer size that most paths fit in. Allocating and clearing a page takes longer.
 const SHORT_PATH: usize = 128;
 
-/// What was told of a file.
-pub(crate) struct Told {
-    /// Where the file was when it was attached: to look it up may take locks that the end of a
-    /// request must not.
+/// The errors of one attached file that have been logged.
+pub(crate) struct ErrorLog {
+    /// The number of the device.
+    number: u32,
+    /// The path of the file when it was attached. A later lookup may take locks that completion
+    /// context must not take.
     path: KVec<u8>,
-    causes: [AtomicFlag; Cause::COUNT],
+    /// Whether each [`Cause`] has been logged.
+    logged: [AtomicFlag; Cause::COUNT],
 }
 
-impl Told {
-    /// Nothing so far. May sleep.
-    pub(crate) fn new(file: &File) -> Result<Arc<Self>> {
+impl ErrorLog {
+    /// Creates the log of a file that is attached to device `number`. May sleep.
+    pub(crate) fn new(number: u32, file: &File) -> Result<Arc<Self>> {
         let mut path = KVec::new();
         let mut short = [0u8; SHORT_PATH];
         if let Ok(found) = file.path(&mut short) {
             path.extend_from_slice(found, GFP_KERNEL)?;
         } else {
             let mut buf = KVec::from_elem(0u8, PAGE_SIZE, GFP_KERNEL)?;
-            // One that is too long is no reason not to use the file.
+            // A path that is too long does not prevent the use of the file.
             path.extend_from_slice(file.path(&mut buf).unwrap_or(b"?"), GFP_KERNEL)?;
         }
         Ok(Arc::new(
             Self {
+                number,
                 path,
-                causes: [const { AtomicFlag::new(false) }; Cause::COUNT],
+                logged: [const { AtomicFlag::new(false) }; Cause::COUNT],
             },
             GFP_KERNEL,
         )?)
     }
 
-    fn tell<I: Transfer>(&self, rq: &I, number: u32, failure: &Failure) {
-        let first = |told: &AtomicFlag| !told.load(Relaxed) && !told.xchg(true, Relaxed);
-        if !self.causes.get(failure.cause as usize).is_some_and(first) {
+    /// Logs the failure of `io` unless its cause has been logged before. Any context.
+    pub(crate) fn report_once<I: Transfer>(&self, io: &I, failure: &Failure) {
+        let is_first = |logged: &AtomicFlag| !logged.load(Relaxed) && !logged.xchg(true, Relaxed);
+        if !self
+            .logged
+            .get(failure.cause as usize)
+            .is_some_and(is_first)
+        {
             return;
         }
-        let verb = match rq.op() {
-            Op::Read => "reading",
-            Op::Write => "writing",
-            Op::Flush => "flushing",
-            Op::Discard | Op::WriteZeroes { .. } => "freeing space of",
-            Op::Other => "serving",
+        let op = match io.op() {
+            Op::Read => "read",
+            Op::Write => "write",
+            Op::Flush => "flush",
+            Op::Discard => "discard",
+            Op::WriteZeroes { .. } => "write-zeroes",
+            Op::Other => "I/O",
         };
         pr_err!(
-            "loop{number}: {verb} {} failed at byte {} of the device: {} (errno {}); more of this is not logged\n",
+            "loop{}: {op} error, file {}, sector {}: {} (errno {}); similar errors are not logged\n",
+            self.number,
             BStr::from_bytes(&self.path),
-            rq.position(),
+            io.position() >> SECTOR_SHIFT,
             failure.cause.as_str(),
             failure.error.to_errno().unsigned_abs()
         );

@@ -14,7 +14,7 @@ use crate::{
     backing::{Binding, Here, Lent},
     device::LoopOps,
     dispatch::{self, Work as _},
-    errors::Told,
+    errors::ErrorLog,
     params::idle_worker_timeout_ms,
     slots::{self, Begun, Found, Inner, QueueReason, Queues, Reaper, Slot, SlotId, Slots, Taken},
     stats::{Report, SlotReport},
@@ -179,10 +179,10 @@ impl Pool {
         }
     }
 
-    /// What was told of the file that requests are served from.
-    pub(crate) fn told(&self) -> Option<Arc<Told>> {
+    /// The error log of the backing file. Any context.
+    pub(crate) fn error_log(&self) -> Option<Arc<ErrorLog>> {
         let inner = self.slots.inner.lock();
-        Some(inner.binding.as_ref()?.backing.told().clone())
+        Some(inner.binding.as_ref()?.backing.error_log().clone())
     }
 
     /// Takes a request on: issues it inline, or adds it to the slot of its cgroup, detached if the
