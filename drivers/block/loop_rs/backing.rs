@@ -4,7 +4,6 @@
 
 use crate::{
     config::{Alignment, BackingLimits, Flag, Flags, Range},
-    device::{Device, LoopOps},
     dispatch::{Outcome, Work},
     errors::{ErrorLog, Failure},
 };
@@ -21,7 +20,7 @@ use kernel::{
 use kernel_ext::{
     block::{
         mq::{IoFlags, Op, Submit, Submitted, Transfer},
-        GenDisk, SECTOR_SHIFT, SECTOR_SIZE,
+        SECTOR_SHIFT, SECTOR_SIZE,
     },
     fs::{
         BackingFile, FileExt, NoioMapping, NoioMappings, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE,
@@ -512,50 +511,10 @@ pub(crate) fn settle<I: Transfer>(
     }
 }
 
-/// The loop disk that a file is, or is a partition of.
-///
-/// Partitions mostly have another major number than their disks, and lead back to them as well.
-fn loop_disk(file: &File) -> Option<&GenDisk<LoopOps>> {
-    file.as_bdev().and_then(|bdev| bdev.disk::<LoopOps>())
-}
-
-/// Whether a file is a loop device.
-pub(crate) fn is_loop_device(file: &File) -> bool {
-    loop_disk(file).is_some()
-}
-
 /// Checks that a file has the operations that a device needs.
 pub(crate) fn check_operations(file: &File) -> Result {
     if !file.has_read_iter() || (file.is_writable() && !file.has_write_iter()) {
         return Err(EINVAL);
     }
     Ok(())
-}
-
-/// Checks that a file can back `device`: that it is a regular file or a block device,
-/// and not the device itself, directly or through others. The driver's `validate` is held when the file is a
-/// loop device.
-///
-/// # Errors
-///
-/// `EBADF` for recursion, `EINVAL` otherwise.
-pub(crate) fn validate(file: &ARef<File>, device: &Device) -> Result<OwnedFile> {
-    let mut below = loop_below(file);
-    let file = BackingFile::new(file.clone())?;
-    while let Some((number, binding)) = below {
-        if number == device.number() {
-            return Err(EBADF);
-        }
-        below = loop_below(binding.ok_or(EINVAL)?.file());
-    }
-    Ok(file)
-}
-
-/// A loop device's number, and what it is bound to.
-type Below = (u32, Option<Arc<Binding>>);
-
-/// Returns the loop device that a file is, if it is one.
-fn loop_below(file: &File) -> Option<Below> {
-    let device = loop_disk(file)?.data();
-    Some((device.number(), device.bound_to()))
 }

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The devices by number, and `/dev/loop-control`.
+//! The registry of devices by number, and `/dev/loop-control`.
 
 use crate::{
-    device::{Device, LoopOps},
+    device::{Device, DriverData, LoopOps},
     params::{hw_queue_depth, max_loop, max_part},
 };
 use kernel::{
-    debugfs::Dir,
     ffi::c_int,
     pr_warn_once,
     prelude::*,
@@ -21,54 +20,47 @@ use kernel_ext::{
         mq::{TagSet, TagSetOptions},
         Disk, DiskOptions, QueueLimits,
     },
-    fs::NoioMappings,
     impl_has_driver_slot, miscdevice, new_killable_mutex,
     sync::KillableMutex,
     uapi::loop_::{LOOP_CTL_ADD, LOOP_CTL_GET_FREE, LOOP_CTL_REMOVE, LOOP_MAJOR},
 };
 
-/// Bits of a minor number.
+/// Number of bits of a minor number.
 const MINORBITS: u32 = 20;
 
-/// The most partitions, the whole disk among them, that a disk can have in its own minors.
+/// Maximum number of minors of a disk: one for the whole disk, one for each partition.
 const DISK_MAX_PARTS: u32 = 256;
 
-/// The largest request, in sectors: what the block layer long had for its own.
+/// Maximum size of a request in sectors, as in the C driver.
 const MAX_HW_SECTORS: u32 = 2560;
 
-/// A number of a device.
+/// A registry entry.
 enum Entry {
-    /// The device is being added or removed: the number is taken, and nothing else can be done.
+    /// The device is being added or removed. The number is in use.
     Hidden,
-    /// The device is there.
+    /// The device exists.
     Visible(Disk<LoopOps>),
 }
 
-/// What all devices share.
+/// The registry of devices. Owns the disks.
 #[pin_data]
 pub(crate) struct Driver {
     /// Corresponds to the C driver's `loop_index_idr` and `loop_ctl_mutex`.
     #[pin]
     registry: KillableMutex<RBTree<u32, Entry>>,
-    /// Held while a device looks at what other devices are bound to.
-    #[pin]
-    pub(crate) validate: KillableMutex<()>,
-    /// `/sys/kernel/debug/loop_rs`
-    pub(crate) debugfs: Dir,
-    /// The backing files' mappings.
-    pub(crate) mappings: Arc<NoioMappings>,
-    /// Log2 of the minors of a device.
+    data: Arc<DriverData>,
+    /// Log2 of the number of minors of a device.
     part_shift: u32,
 }
 
 impl Driver {
-    /// Reads the module parameters.
+    /// Creates an empty registry, as configured by the module parameters.
     ///
     /// # Errors
     ///
-    /// `EINVAL` when there are no minor numbers for what they ask for.
+    /// `EINVAL` if the parameters need more minors than there are.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        // Negative is none, as ever.
+        // A negative value means 0, as in the C driver.
         let parts = max_part.value().max(0).unsigned_abs();
         let part_shift = u32::BITS - parts.leading_zeros();
         let minors = 1u32.checked_shl(part_shift).ok_or(EINVAL)?;
@@ -78,32 +70,25 @@ impl Driver {
             return Err(EINVAL);
         }
         if parts > 0 {
-            // User space computes minor numbers from it; partition 0 is the whole disk.
+            // User space computes minors from the parameter. The whole disk has minor 0.
             max_part.set((minors - 1) as i32);
         }
-        let mappings = Arc::pin_init(NoioMappings::new(), GFP_KERNEL)?;
+        let data = DriverData::new(part_shift != 0)?;
         Arc::pin_init(
             pin_init!(Self {
                 registry <- new_killable_mutex!(RBTree::new(), "loop_ctl_mutex"),
-                validate <- new_killable_mutex!((), "loop_validate_mutex"),
-                debugfs: Dir::new(c"loop_rs"),
-                mappings,
+                data,
                 part_shift,
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Whether all devices are scanned for partitions.
-    pub(crate) fn scans_partitions(&self) -> bool {
-        self.part_shift != 0
-    }
-
-    /// Adds a device of the given number, or of the lowest free one; returns its number. May sleep.
+    /// Adds a device with the given number, or the lowest free one. Returns the number. May sleep.
     ///
     /// # Errors
     ///
-    /// `EEXIST` when there is one of that number.
+    /// `EEXIST` if the number is in use.
     pub(crate) fn add(self: &Arc<Self>, number: Option<u32>) -> Result<u32> {
         let number = self.reserve(number)?;
         let disk = match self.make_disk(number) {
@@ -113,11 +98,11 @@ impl Driver {
                 return Err(e);
             }
         };
-        self.put(number, Entry::Visible(disk));
+        self.replace_entry(number, Entry::Visible(disk));
         Ok(number)
     }
 
-    /// Takes a number.
+    /// Reserves a number.
     fn reserve(&self, number: Option<u32>) -> Result<u32> {
         let reservation = rbtree::RBTreeNodeReservation::new(GFP_KERNEL)?;
         let mut registry = self.registry.lock_killable()?;
@@ -143,10 +128,10 @@ impl Driver {
         }
     }
 
-    /// Replaces the entry of a number that is taken.
-    fn put(&self, number: u32, entry: Entry) {
-        if let Some(slot) = self.registry.lock().get_mut(&number) {
-            *slot = entry;
+    /// Replaces the entry of a number that is in use.
+    fn replace_entry(&self, number: u32, new: Entry) {
+        if let Some(entry) = self.registry.lock().get_mut(&number) {
+            *entry = new;
         }
     }
 
@@ -155,12 +140,12 @@ impl Driver {
             .checked_mul(1 << self.part_shift)
             .filter(|minor| *minor < 1 << MINORBITS)
             .ok_or(EINVAL)?;
-        let device = Device::new(self.clone(), number)?;
+        let device = Device::new(self.data.clone(), number)?;
         let tag_set = KBox::pin_init(
             TagSet::new(TagSetOptions {
                 nr_hw_queues: 1,
                 queue_depth: hw_queue_depth.value().unsigned_abs(),
-                // What its own submitter can do at once is done where it is submitted.
+                // queue_rq() can sleep, since it issues requests inline.
                 blocking: true,
                 stacking: true,
                 no_scheduler: true,
@@ -175,9 +160,9 @@ impl Driver {
                 major: LOOP_MAJOR,
                 first_minor,
                 minors: 1 << self.part_shift,
-                suppress_partition_scan: !self.scans_partitions(),
+                suppress_partition_scan: self.part_shift == 0,
                 media_change_events: true,
-                // One cgroup's writeback would wait for another's.
+                // wbt would make the writeback of one cgroup wait for that of another.
                 throttle_writeback: false,
             },
             limits,
@@ -197,7 +182,7 @@ impl Driver {
             }
         };
         if let Err(e) = disk.data().start_deleting(&disk) {
-            self.put(number, Entry::Visible(disk));
+            self.replace_entry(number, Entry::Visible(disk));
             return Err(e);
         }
         drop(disk);
@@ -205,13 +190,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Returns the number of a device that is not bound, which is added when there is none. May
-    /// sleep.
+    /// Returns the number of an unbound device, which is added if there is none. May sleep.
     fn get_free(self: &Arc<Self>) -> Result<u32> {
         {
             let registry = self.registry.lock_killable()?;
             for (number, entry) in registry.iter() {
-                // It may be bound by the time the caller gets there, which tries again then.
+                // The device may be bound before the caller opens it. The caller tries again.
                 if matches!(entry, Entry::Visible(disk) if disk.data().is_unbound()) {
                     return Ok(*number);
                 }
@@ -220,7 +204,7 @@ impl Driver {
         self.add(None)
     }
 
-    /// Removes all devices when the module is unloaded: nobody has one open. May sleep.
+    /// Removes all devices when the module is unloaded. None of them is open. May sleep.
     pub(crate) fn remove_all(&self) {
         loop {
             let node: Option<RBTreeNode<u32, Entry>> = {
@@ -229,7 +213,7 @@ impl Driver {
                     .cursor_front_mut()
                     .map(|cursor| cursor.remove_current().1)
             };
-            // Dropped, and the disk removed, without the lock.
+            // Dropping the node removes the disk. The registry is not locked.
             if node.is_none() {
                 break;
             }
@@ -240,19 +224,20 @@ impl Driver {
 impl_has_driver_slot!(Driver);
 
 impl Probe for Driver {
-    /// Opening a dead node makes its device, up to `max_loop` when that was given.
+    /// Legacy autoload: opening a device node without a disk creates the disk, up to `max_loop` disks if
+    /// that parameter was given. Process context, may sleep.
     fn probe(this: ArcBorrow<'_, Self>, dev: DevT) {
         let number = dev.minor() >> this.part_shift;
         let limit = max_loop.value().unsigned_abs();
         if max_loop.is_given() && limit != 0 && number >= limit {
             return;
         }
-        // The open fails when this does.
+        // If this fails, so does the open.
         let _ = Arc::from(this).add(Some(number));
     }
 }
 
-/// What `/dev/loop-control` talks to.
+/// The operations of `/dev/loop-control`.
 pub(crate) struct Control(pub(crate) Arc<Driver>);
 
 #[vtable]

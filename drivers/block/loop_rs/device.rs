@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device: its states, and what moves it from one to another.
+//! A device: its states, and the transitions between them. Ioctls that change a bound device are in
+//! [`reconfigure`](crate::reconfigure).
 //!
 //! ```text
 //!              configure                 clear, or last close with autoclear
@@ -12,64 +13,90 @@
 //! ```
 
 use crate::{
-    backing::{self, Backing, Binding},
-    config::{set_dma_alignment, Flag, Flags, Range},
-    control::Driver,
+    backing::{check_operations, Backing, Binding, OwnedFile},
+    config::{Flag, Flags, Range},
     stats::Stats,
     sysfs,
     worker::{Pool, PoolOwner},
     LoopModule,
 };
 use kernel::{
-    ffi::c_int,
+    debugfs::Dir,
     fs::File,
     prelude::*,
     str::CString,
     sync::{
+        aref::ARef,
         atomic::{Atomic, Relaxed},
         Arc, ArcBorrow, SetOnce,
     },
-    uaccess::{UserPtr, UserSlice},
 };
 use kernel_ext::{
     block::{
         gendisk::{Closing, IoctlContext},
-        GenDisk, OpenMode, Operations,
+        GenDisk, SECTOR_SIZE,
     },
-    fs::FileExt,
+    fs::{BackingFile, FileExt, NoioMappings},
     module::ModuleRef,
     new_killable_mutex,
-    security::capable_sys_admin,
     sync::{KillableGuard, KillableMutex},
-    uapi::loop_::{
-        self, loop_config, loop_info64, CompatLoopInfo, LoopConfig, LoopInfo, LoopInfo64, OldInfo,
-    },
+    uapi::loop_::LoopConfig,
 };
 
 /// The operations of loop disks.
 pub(crate) struct LoopOps;
 
-/// What a bound device has.
-struct Bound {
-    binding: Arc<Binding>,
-    /// Whether the sysfs attributes are there.
+/// State that all devices share.
+#[pin_data]
+pub(crate) struct DriverData {
+    /// Held while a device looks at the backing files of other devices. Corresponds to the C driver's
+    /// `loop_validate_mutex`.
+    #[pin]
+    pub(crate) validate: KillableMutex<()>,
+    /// `/sys/kernel/debug/loop_rs`
+    debugfs: Dir,
+    /// The page cache mappings of all backing files.
+    pub(crate) mappings: Arc<NoioMappings>,
+    /// All devices are scanned for partitions.
+    scan_partitions: bool,
+}
+
+impl DriverData {
+    pub(crate) fn new(scan_partitions: bool) -> Result<Arc<Self>> {
+        let mappings = Arc::pin_init(NoioMappings::new(), GFP_KERNEL)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                validate <- new_killable_mutex!((), "loop_validate_mutex"),
+                debugfs: Dir::new(c"loop_rs"),
+                mappings,
+                scan_partitions,
+            }),
+            GFP_KERNEL,
+        )
+    }
+}
+
+/// The part of a device's state that exists while a file is attached.
+pub(crate) struct Bound {
+    pub(crate) binding: Arc<Binding>,
+    /// The sysfs attributes were added.
     attributes: bool,
     module: ModuleRef<LoopModule>,
 }
 
-/// The state of a device, called `lo_state` in C.
-enum State {
-    /// Nothing is attached.
+/// The state of a device. Corresponds to the C driver's `lo_state`.
+pub(crate) enum State {
+    /// No file is attached.
     Unbound,
-    /// Attached.
+    /// A file is attached.
     Bound(Bound),
-    /// Attached, but nobody can open the device any more: it is unbound when it is last closed.
+    /// A file is attached. The device cannot be opened, and the last close unbinds it.
     Rundown(Bound),
     /// The device is being removed.
     Deleting,
 }
 
-/// Which state a device is in, for those who do not hold its lock.
+/// The kind of a [`State`], readable without the state lock.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 enum Phase {
@@ -80,7 +107,7 @@ enum Phase {
 }
 
 impl Phase {
-    /// Whether there is a way from this phase to another.
+    /// Whether the transition from this phase to `next` exists.
     fn leads_to(self, next: Self) -> bool {
         matches!(
             (self, next),
@@ -101,12 +128,12 @@ impl State {
         }
     }
 
-    /// What the device is bound to.
+    /// The attached file of a device in state [`State::Bound`].
     ///
     /// # Errors
     ///
-    /// `ENXIO` when it is not.
-    fn bound(&mut self) -> Result<&mut Bound> {
+    /// `ENXIO` in any other state.
+    pub(crate) fn bound(&mut self) -> Result<&mut Bound> {
         match self {
             State::Bound(bound) => Ok(bound),
             _ => Err(ENXIO),
@@ -114,25 +141,29 @@ impl State {
     }
 }
 
-/// A loop device.
+/// A loop device: its state and its pool of workers. The data of a disk, freed with the last reference to
+/// the disk.
+///
+/// # Invariants
+///
+/// `phase` is the phase of `state` whenever `state` is not locked.
 #[pin_data]
 pub(crate) struct Device {
     number: u32,
-    /// There from when the device is first bound: before that there are no workers. Looks at the
-    /// pool, so it goes first.
+    /// Created when the device is first bound. Dropped before `pool`, which it shows.
     stats: SetOnce<Pin<KBox<Stats>>>,
-    driver: Arc<Driver>,
+    pub(crate) driver: Arc<DriverData>,
     pool: PoolOwner,
     /// Corresponds to the C driver's `lo_mutex`.
     #[pin]
-    state: KillableMutex<State>,
-    /// The [`Phase`] of `state`, changed with it.
+    pub(crate) state: KillableMutex<State>,
     phase: Atomic<i32>,
 }
 
 impl Device {
-    pub(crate) fn new(driver: Arc<Driver>, number: u32) -> Result<Arc<Self>> {
+    pub(crate) fn new(driver: Arc<DriverData>, number: u32) -> Result<Arc<Self>> {
         let pool = PoolOwner::new()?;
+        // INVARIANT: Both are unbound.
         Arc::pin_init(
             pin_init!(Self {
                 number,
@@ -158,13 +189,13 @@ impl Device {
         self.phase.load(Relaxed) == phase as i32
     }
 
-    /// Whether the device is free, as of now.
+    /// Whether the device is unbound. The answer can be outdated when this returns.
     pub(crate) fn is_unbound(&self) -> bool {
         self.is_in(Phase::Unbound)
     }
 
-    /// What the device is bound to, while the driver's `validate` is held.
-    pub(crate) fn bound_to(&self) -> Option<Arc<Binding>> {
+    /// The binding of a bound device. Called with `validate` held.
+    fn bound_to(&self) -> Option<Arc<Binding>> {
         if self.is_in(Phase::Bound) {
             self.pool.binding()
         } else {
@@ -172,8 +203,8 @@ impl Device {
         }
     }
 
-    /// Moves to another state; returns the one before, to be dropped without the lock, or the new
-    /// one when there is no way to it.
+    /// Enters state `new`. Returns the old state, which is to be dropped without the state lock, or `new`
+    /// if there is no such transition.
     fn enter(&self, state: &mut State, new: State) -> Result<State, State> {
         if !state.phase().leads_to(new.phase()) {
             return Err(new);
@@ -182,11 +213,41 @@ impl Device {
         Ok(core::mem::replace(state, new))
     }
 
-    /// Marks the device as going away, if nobody uses it.
+    /// Opens the device. Called with the disk's `open_mutex` held.
     ///
     /// # Errors
     ///
-    /// `EBUSY` when somebody does.
+    /// `ENXIO` if the device is about to be unbound or removed, `EINTR` for a fatal signal.
+    pub(crate) fn open(&self) -> Result {
+        match *self.state.lock_killable()? {
+            State::Unbound | State::Bound(_) => Ok(()),
+            State::Rundown(_) | State::Deleting => Err(ENXIO),
+        }
+    }
+
+    /// Closes the device; the last close unbinds it if it is to be. Called with the disk's `open_mutex`
+    /// held.
+    pub(crate) fn release(&self, disk: &Closing<'_, LoopOps>) {
+        if disk.openers() > 0 {
+            return;
+        }
+        let unbind = {
+            let mut state = self.state.lock();
+            if matches!(&*state, State::Bound(b) if b.binding.flags.has(Flag::AUTOCLEAR)) {
+                self.run_down(&mut state);
+            }
+            matches!(*state, State::Rundown(_))
+        };
+        if unbind {
+            self.unbind(disk);
+        }
+    }
+
+    /// Enters state [`State::Deleting`].
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the device is open or bound.
     pub(crate) fn start_deleting(&self, disk: &GenDisk<LoopOps>) -> Result {
         let mut state = self.state.lock_killable()?;
         if disk.openers() > 0 {
@@ -196,14 +257,7 @@ impl Device {
         Ok(())
     }
 
-    /// Sets the size and tells user space.
-    fn set_size(disk: &GenDisk<LoopOps>, sectors: u64) {
-        if !disk.set_capacity_and_notify(sectors) {
-            disk.uevent_change();
-        }
-    }
-
-    fn reread_partitions(&self, disk: &GenDisk<LoopOps>) {
+    pub(crate) fn reread_partitions(&self, disk: &GenDisk<LoopOps>) {
         if let Err(e) = disk.reread_partitions() {
             self.warn_partitions(e);
         }
@@ -217,38 +271,59 @@ impl Device {
         );
     }
 
+    /// Locks `validate` if `file` is a loop device.
+    pub(crate) fn lock_validate(&self, file: &File) -> Result<Option<KillableGuard<'_, ()>>> {
+        match loop_disk(file) {
+            Some(_) => Ok(Some(self.driver.validate.lock_killable()?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Checks that `file` can back this device: that it is a regular file or a block device, and not
+    /// this device, directly or through other loop devices. Called with
+    /// [`lock_validate`](Self::lock_validate) held.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for recursion, `EINVAL` otherwise.
+    pub(crate) fn validate(&self, file: &ARef<File>) -> Result<OwnedFile> {
+        let mut lower = loop_device(file);
+        let file = BackingFile::new(file.clone())?;
+        while let Some((number, binding)) = lower {
+            if number == self.number {
+                return Err(EBADF);
+            }
+            lower = loop_device(binding.ok_or(EINVAL)?.file());
+        }
+        Ok(file)
+    }
+
     /// `LOOP_CONFIGURE`, `LOOP_SET_FD`: binds the device to a file.
-    fn configure(&self, cx: &IoctlContext<'_, LoopOps>, config: &LoopConfig) -> Result {
+    pub(crate) fn configure(&self, cx: &IoctlContext<'_, LoopOps>, config: &LoopConfig) -> Result {
         let file = cx.files.get(config.fd)?;
-        backing::check_operations(&file)?;
-        // Nobody who has the device exclusively is to see it change.
+        check_operations(&file)?;
+        // Exclusive openers, file systems for instance, must not see the device change.
         let _claim = match cx.mode.is_exclusive() {
             true => None,
             false => Some(cx.bdev.claim()?),
         };
         let partscan = {
-            let _validate = match backing::is_loop_device(&file) {
-                true => Some(self.driver.validate.lock_killable()?),
-                false => None,
-            };
+            let _validate = self.lock_validate(&file)?;
             let mut state = self.state.lock_killable()?;
             if !matches!(*state, State::Unbound) {
                 return Err(EBUSY);
             }
-            let file = backing::validate(&file, self)?;
+            let file = self.validate(&file)?;
             let flags = Flags::configure(config.info.lo_flags)?;
             let range = Range::from_info(&config.info)?;
             if !file.is_writable() || !cx.mode.is_write() || !file.has_write_iter() {
                 flags.set(Flag::READ_ONLY, true);
             }
-            if self.driver.scans_partitions() {
+            if self.driver.scan_partitions {
                 flags.set(Flag::PARTSCAN, true);
             }
-            let binding = Binding::new(
-                Backing::new(&self.driver.mappings, self.number, file)?,
-                range,
-                flags,
-            )?;
+            let backing = Backing::new(&self.driver.mappings, self.number, file)?;
+            let binding = Binding::new(backing, range, flags)?;
             self.bind(cx, &mut state, binding, config.block_size)?
         };
         if partscan {
@@ -257,7 +332,7 @@ impl Device {
         Ok(())
     }
 
-    /// Makes what a bound device needs, if it is not there yet. `state` is held.
+    /// Creates the workqueues and the debugfs directory unless they exist. Called with the state locked.
     fn start(&self) -> Result {
         if self.stats.as_ref().is_some() {
             return Ok(());
@@ -269,7 +344,7 @@ impl Device {
         Ok(())
     }
 
-    /// Binds the device; returns whether it is to be scanned for partitions.
+    /// Binds an unbound device. Returns whether to scan it for partitions.
     fn bind(
         &self,
         cx: &IoctlContext<'_, LoopOps>,
@@ -278,10 +353,9 @@ impl Device {
         block_size: u32,
     ) -> Result<bool> {
         let disk = cx.disk;
+        // All steps that can fail come first.
         self.start()?;
-
-        // All that can fail comes first. The queue needs not be frozen: there is nothing to serve
-        // requests from yet.
+        // The queue is not frozen for the new limits: requests fail until there is a binding.
         let mut limits = disk.queue().start_limits_update();
         binding.limits().apply(&mut limits, block_size);
         let block_size = limits.logical_block_size();
@@ -292,15 +366,14 @@ impl Device {
             let _suppressed = disk.suppress_uevents();
             disk.force_media_change();
             disk.set_read_only(binding.flags.has(Flag::READ_ONLY));
-            // Direct I/O does not write back what the page cache has of the file.
+            // Direct I/O does not write back dirty pages of the file.
             let _ = binding.file().fsync();
             binding.update_direct(block_size);
             self.pool.bind(Some(binding.clone()));
             let attributes = disk.add_group(&sysfs::GROUP).is_ok();
-            // That it is no longer empty is no event, and not worth a line in the kernel log, which
-            // can take longer than all of this.
+            // No uevent, and no line in the kernel log, which can take longer than all other steps.
             disk.set_capacity(binding.sectors());
-            // It was found unbound under this lock.
+            // The transition exists: the caller found the device unbound under the state lock.
             let _ = self.enter(
                 state,
                 State::Bound(Bound {
@@ -318,8 +391,8 @@ impl Device {
     }
 
     /// `LOOP_CLR_FD`: unbinds the device when it is last closed.
-    fn clear(&self, disk: &GenDisk<LoopOps>) -> Result {
-        // Nobody must be looking at what this device is bound to.
+    pub(crate) fn clear(&self, disk: &GenDisk<LoopOps>) -> Result {
+        // Another device may be looking at this device's backing file.
         let _validate = self.driver.validate.lock_killable()?;
         let mut state = self.state.lock_killable()?;
         state.bound()?.binding.flags.set(Flag::AUTOCLEAR, true);
@@ -329,9 +402,9 @@ impl Device {
         Ok(())
     }
 
-    /// From bound to rundown.
+    /// Moves from state [`State::Bound`] to [`State::Rundown`].
     fn run_down(&self, state: &mut State) {
-        // Nobody sees what is there in between: it is locked.
+        // The temporary state is not visible: the state is locked.
         *state = match core::mem::replace(state, State::Deleting) {
             State::Bound(bound) => State::Rundown(bound),
             other => other,
@@ -339,11 +412,11 @@ impl Device {
         self.phase.store(state.phase() as i32, Relaxed);
     }
 
-    /// Unbinds the device, which nobody has open any more.
+    /// Unbinds a device in state [`State::Rundown`], which is not open.
     fn unbind(&self, disk: &Closing<'_, LoopOps>) {
         self.pool.bind(None);
         let mut limits = disk.queue().start_limits_update();
-        limits.set_block_size(kernel_ext::block::SECTOR_SIZE);
+        limits.set_block_size(SECTOR_SIZE);
         if let Err(e) = limits.commit() {
             pr_warn!(
                 "loop{}: failed to reset the queue limits (rc={})\n",
@@ -361,324 +434,31 @@ impl Device {
         }
         disk.uevent_change();
         disk.force_media_change();
-        // Those added by hand, too.
+        // Removes all partitions, including those added with BLKPG.
         if let Err(e) = disk.reread_partitions_locked() {
             self.warn_partitions(e);
         }
-        if !self.driver.scans_partitions() {
+        if !self.driver.scan_partitions {
             disk.suppress_partition_scan(true);
         }
         let old = self.enter(&mut self.state.lock(), State::Unbound);
-        // The file's last reference may go here.
+        // This can drop the last reference to the file.
         if let Ok(State::Rundown(bound)) = old {
             bound.module.put(disk);
         }
     }
-
-    /// `LOOP_CHANGE_FD`: replaces the file of a read-only device by one of the same size.
-    fn change_fd(&self, cx: &IoctlContext<'_, LoopOps>, fd: u32) -> Result {
-        let file = cx.files.get(fd)?;
-        backing::check_operations(&file)?;
-        let suppressed = cx.disk.suppress_uevents();
-        let result = self.replace_file(cx.disk, &file);
-        drop(suppressed);
-        if let Ok(true) = result {
-            self.reread_partitions(cx.disk);
-        }
-        cx.disk.uevent_change();
-        result.map(|_| ())
-    }
-
-    /// Replaces the file; returns whether the device is to be scanned for partitions.
-    fn replace_file(
-        &self,
-        disk: &GenDisk<LoopOps>,
-        file: &kernel::sync::aref::ARef<File>,
-    ) -> Result<bool> {
-        let old;
-        let partscan;
-        {
-            let _validate = match backing::is_loop_device(file) {
-                true => Some(self.driver.validate.lock_killable()?),
-                false => None,
-            };
-            let mut state = self.state.lock_killable()?;
-            let bound = state.bound()?;
-            if !bound.binding.flags.has(Flag::READ_ONLY) {
-                return Err(EINVAL);
-            }
-            let file = backing::validate(file, self)?;
-            if bound.binding.range.sectors(&file) != bound.binding.sectors() {
-                return Err(EINVAL);
-            }
-            let binding = Binding::new(
-                Backing::new(&self.driver.mappings, self.number, file)?,
-                bound.binding.range,
-                bound.binding.flags.clone(),
-            )?;
-            let _ = binding.file().fsync();
-            disk.force_media_change();
-            let frozen = disk.queue().freeze();
-            binding.update_direct(disk.queue().logical_block_size());
-            partscan = binding.flags.has(Flag::PARTSCAN);
-            self.pool.bind(Some(binding.clone()));
-            old = core::mem::replace(&mut bound.binding, binding);
-            drop(frozen);
-        }
-        // Somebody may still be looking at what the device was bound to.
-        drop(self.driver.validate.lock());
-        drop(old);
-        Ok(partscan)
-    }
-
-    /// `LOOP_SET_STATUS64`: changes range, name and flags.
-    fn set_status(&self, disk: &GenDisk<LoopOps>, info: &loop_info64) -> Result {
-        let partscan = {
-            let mut state = self.state.lock_killable()?;
-            let bound = state.bound()?;
-            let old = &bound.binding;
-            let range = Range::from_info(info)?;
-            let moved = range.offset != old.range.offset || range.sizelimit != old.range.sizelimit;
-            if moved {
-                let _ = disk.whole().sync();
-                disk.whole().invalidate();
-            }
-            let flags = old.flags.set_status(info.lo_flags);
-            let partscan = flags.has(Flag::PARTSCAN) && !old.flags.has(Flag::PARTSCAN);
-            let new = Arc::new(
-                Binding {
-                    backing: old.backing.clone(),
-                    range,
-                    flags,
-                },
-                GFP_KERNEL,
-            )?;
-            {
-                // No request is to see half of the file at the old place. To wait for all I/O can
-                // take long, and is not for a change of flags or name.
-                let _frozen = moved.then(|| disk.queue().freeze());
-                new.update_direct(disk.queue().logical_block_size());
-                self.pool.bind(Some(new.clone()));
-            }
-            bound.binding = new.clone();
-            if partscan {
-                disk.suppress_partition_scan(false);
-            }
-            if moved {
-                Self::set_size(disk, new.sectors());
-            }
-            partscan
-        };
-        if partscan {
-            self.reread_partitions(disk);
-        }
-        Ok(())
-    }
-
-    /// `LOOP_GET_STATUS64`
-    fn get_status(&self) -> Result<loop_info64> {
-        let binding = self.state.lock_killable()?.bound()?.binding.clone();
-        // The file system may take its time: without the lock.
-        let id = binding.file().id()?;
-        Ok(loop_info64 {
-            lo_device: id.dev.to_user(),
-            lo_inode: id.ino,
-            lo_rdevice: id.rdev.to_user(),
-            lo_number: self.number,
-            lo_offset: binding.range.offset.unsigned_abs(),
-            lo_sizelimit: binding.range.sizelimit.unsigned_abs(),
-            lo_flags: binding.flags.bits(),
-            lo_file_name: binding.range.name,
-            ..Default::default()
-        })
-    }
-
-    /// `LOOP_SET_CAPACITY`: takes on the size that the file has now.
-    fn set_capacity(&self, disk: &GenDisk<LoopOps>) -> Result {
-        let mut state = self.state.lock_killable()?;
-        Self::set_size(disk, state.bound()?.binding.sectors());
-        Ok(())
-    }
-
-    /// `LOOP_SET_DIRECT_IO`
-    fn set_direct(&self, disk: &GenDisk<LoopOps>, on: bool) -> Result {
-        let mut state = self.state.lock_killable()?;
-        let binding = &state.bound()?.binding;
-        if on == binding.flags.has(Flag::DIRECT_IO) {
-            return Ok(());
-        }
-        if on {
-            if !binding.can_direct(disk.queue().logical_block_size()) {
-                return Err(EINVAL);
-            }
-            // Direct I/O does not write back what the page cache has of the file.
-            let _ = binding.file().fsync();
-        }
-        let mut limits = disk.queue().start_limits_update();
-        let _frozen = limits.freeze();
-        binding.flags.set(Flag::DIRECT_IO, on);
-        set_dma_alignment(&mut limits, binding.direct_alignment());
-        let result = limits
-            .commit()
-            .inspect_err(|_| binding.flags.set(Flag::DIRECT_IO, !on));
-        self.pool.flags_changed();
-        result
-    }
-
-    /// `LOOP_SET_BLOCK_SIZE`
-    fn set_block_size(&self, cx: &IoctlContext<'_, LoopOps>, size: usize) -> Result {
-        let _claim = match cx.mode.is_exclusive() {
-            true => None,
-            false => Some(cx.bdev.claim()?),
-        };
-        let mut state = self.state.lock_killable()?;
-        let binding = &state.bound()?.binding;
-        let queue = cx.disk.queue();
-        if queue.logical_block_size() as usize == size {
-            return Ok(());
-        }
-        let _ = cx.disk.whole().sync();
-        cx.disk.whole().invalidate();
-        let mut limits = queue.start_limits_update();
-        binding.limits().apply(&mut limits, size as u32);
-        let _frozen = limits.freeze();
-        let result = limits.commit();
-        binding.update_direct(queue.logical_block_size());
-        self.pool.flags_changed();
-        result
-    }
 }
 
-/// Whether an opener may change a device that others share.
-///
-/// # Errors
-///
-/// `EPERM` when not.
-fn check_permission(mode: OpenMode) -> Result {
-    if mode.is_write() || capable_sys_admin() {
-        Ok(())
-    } else {
-        Err(EPERM)
-    }
+/// The loop disk that `file` is, or is a partition of.
+fn loop_disk(file: &File) -> Option<&GenDisk<LoopOps>> {
+    file.as_bdev().and_then(|bdev| bdev.disk::<LoopOps>())
 }
 
-fn read_user<T: kernel::transmute::FromBytes>(arg: usize) -> Result<T> {
-    UserSlice::new(UserPtr::from_addr(arg), core::mem::size_of::<T>())
-        .reader()
-        .read()
-}
-
-fn write_user<T: kernel::transmute::AsBytes>(arg: usize, value: &T) -> Result {
-    UserSlice::new(UserPtr::from_addr(arg), core::mem::size_of::<T>())
-        .writer()
-        .write(value)
-}
-
-/// `LOOP_SET_STATUS`
-fn set_status_old<I: OldInfo>(cx: &IoctlContext<'_, LoopOps>, arg: usize) -> Result {
-    check_permission(cx.mode)?;
-    let info = read_user::<I>(arg)?.to_info64();
-    cx.disk.data().set_status(cx.disk, &info)
-}
-
-/// `LOOP_GET_STATUS`
-fn get_status_old<I: OldInfo>(cx: &IoctlContext<'_, LoopOps>, arg: usize) -> Result {
-    if arg == 0 {
-        return Err(EINVAL);
-    }
-    let info = cx.disk.data().get_status()?;
-    write_user(arg, &I::from_info64(&info).ok_or(EOVERFLOW)?)
-}
-
-#[vtable]
-impl Operations for LoopOps {
-    fn open(disk: &GenDisk<Self>, _mode: OpenMode) -> Result {
-        match *disk.data().state.lock_killable()? {
-            State::Unbound | State::Bound(_) => Ok(()),
-            State::Rundown(_) | State::Deleting => Err(ENXIO),
-        }
-    }
-
-    fn release(disk: Closing<'_, Self>) {
-        if disk.openers() > 0 {
-            return;
-        }
-        let device = disk.data();
-        let unbind = {
-            let mut state = device.state.lock();
-            if matches!(&*state, State::Bound(b) if b.binding.flags.has(Flag::AUTOCLEAR)) {
-                device.run_down(&mut state);
-            }
-            matches!(*state, State::Rundown(_))
-        };
-        if unbind {
-            device.unbind(&disk);
-        }
-    }
-
-    fn removed(disk: &GenDisk<Self>) {
-        disk.data().pool().drain();
-    }
-
-    fn ioctl(cx: &IoctlContext<'_, Self>, cmd: u32, arg: usize) -> Result<c_int> {
-        let device = cx.disk.data();
-        match cmd {
-            loop_::LOOP_SET_FD => {
-                let config = LoopConfig(loop_config {
-                    fd: arg as u32,
-                    ..Default::default()
-                });
-                device.configure(cx, &config)?;
-            }
-            loop_::LOOP_CONFIGURE => device.configure(cx, &read_user(arg)?)?,
-            loop_::LOOP_CHANGE_FD => device.change_fd(cx, arg as u32)?,
-            loop_::LOOP_CLR_FD => device.clear(cx.disk)?,
-            loop_::LOOP_SET_STATUS64 => {
-                check_permission(cx.mode)?;
-                device.set_status(cx.disk, &read_user::<LoopInfo64>(arg)?.0)?;
-            }
-            loop_::LOOP_SET_STATUS => set_status_old::<LoopInfo>(cx, arg)?,
-            loop_::LOOP_GET_STATUS => get_status_old::<LoopInfo>(cx, arg)?,
-            loop_::LOOP_GET_STATUS64 => {
-                if arg == 0 {
-                    return Err(EINVAL);
-                }
-                write_user(arg, &LoopInfo64(device.get_status()?))?;
-            }
-            loop_::LOOP_SET_BLOCK_SIZE => {
-                check_permission(cx.mode)?;
-                device.set_block_size(cx, arg)?;
-            }
-            loop_::LOOP_SET_CAPACITY => {
-                check_permission(cx.mode)?;
-                device.set_capacity(cx.disk)?;
-            }
-            loop_::LOOP_SET_DIRECT_IO => {
-                check_permission(cx.mode)?;
-                device.set_direct(cx.disk, arg != 0)?;
-            }
-            _ => return Err(EINVAL),
-        }
-        Ok(0)
-    }
-
-    fn compat_ioctl(cx: &IoctlContext<'_, Self>, cmd: u32, arg: usize) -> Result<c_int> {
-        match cmd {
-            loop_::LOOP_SET_STATUS => set_status_old::<CompatLoopInfo>(cx, arg).map(|()| 0),
-            loop_::LOOP_GET_STATUS => get_status_old::<CompatLoopInfo>(cx, arg).map(|()| 0),
-            // The structures are the same for 32 bits, and pointers are in the lower half.
-            loop_::LOOP_SET_CAPACITY
-            | loop_::LOOP_CLR_FD
-            | loop_::LOOP_GET_STATUS64
-            | loop_::LOOP_SET_STATUS64
-            | loop_::LOOP_CONFIGURE
-            | loop_::LOOP_SET_FD
-            | loop_::LOOP_CHANGE_FD
-            | loop_::LOOP_SET_BLOCK_SIZE
-            | loop_::LOOP_SET_DIRECT_IO => Self::ioctl(cx, cmd, arg),
-            _ => Err(ENOIOCTLCMD),
-        }
-    }
+/// The number and the binding of the loop device that `file` is, if it is one. Called with `validate`
+/// held.
+fn loop_device(file: &File) -> Option<(u32, Option<Arc<Binding>>)> {
+    let device = loop_disk(file)?.data();
+    Some((device.number(), device.bound_to()))
 }
 
 #[cfg(CONFIG_KUNIT = "y")]

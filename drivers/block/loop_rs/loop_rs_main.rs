@@ -9,9 +9,11 @@
 //! | C | here |
 //! | --- | --- |
 //! | `loop_control_ioctl`, `loop_add`, `loop_remove`, `loop_probe`, `loop_index_idr` | [`control`] |
-//! | `lo_open`, `lo_release`, `lo_ioctl`, `loop_configure`, `__loop_clr_fd` and the other transitions of `lo_state` | [`device`] |
+//! | `lo_fops` | [`ops`], [`ioctl`] |
+//! | `loop_configure`, `__loop_clr_fd` and the other transitions of `lo_state`, `loop_validate_file` | [`device`] |
+//! | `loop_change_fd`, `loop_set_status`, `loop_set_dio`, `loop_set_block_size` | [`reconfigure`] |
 //! | `loop_info64` and the old forms of it, `lo_flags`, queue limits | [`config`] |
-//! | `lo_backing_file`, `loop_validate_file`, direct I/O alignment, `lo_rw_aio`, `lo_fallocate`, `lo_req_flush` | [`backing`] |
+//! | `lo_backing_file`, direct I/O alignment, `lo_rw_aio`, `lo_fallocate`, `lo_req_flush` | [`backing`] |
 //! | `loop_queue_rq`, `loop_handle_cmd`, `lo_complete_rq` | [`dispatch`] |
 //! | `loop_queue_work`, `loop_worker`, `loop_process_work` | [`worker`] |
 //! | `worker_tree`, `idle_worker_list`, the idle timer | [`slots`] |
@@ -45,7 +47,10 @@ mod control;
 mod device;
 mod dispatch;
 mod errors;
+mod ioctl;
+mod ops;
 mod params;
+mod reconfigure;
 mod slots;
 mod stats;
 mod sysfs;

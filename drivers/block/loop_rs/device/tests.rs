@@ -34,7 +34,7 @@ mod suite {
     /// A device that is being deleted cannot change its state.
     #[test]
     fn deleting_is_final() -> Result {
-        let driver = Driver::new()?;
+        let driver = DriverData::new(false)?;
         let device = Device::new(driver, 1_000_000)?;
         let mut state = device.state.lock();
         assert!(device.is_unbound());

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Ioctls that change or show the configuration of a bound device. They run in process context, may
+//! sleep, and hold the device's state lock.
+
+use crate::{
+    backing::{check_operations, Backing, Binding},
+    config::{set_dma_alignment, Flag, Range},
+    device::{Device, LoopOps},
+};
+use kernel::{
+    fs::File,
+    prelude::*,
+    sync::{aref::ARef, Arc},
+};
+use kernel_ext::{
+    block::{gendisk::IoctlContext, GenDisk},
+    fs::FileExt,
+    uapi::loop_::loop_info64,
+};
+
+/// Sets the size of the disk, with a uevent in any case.
+fn set_size(disk: &GenDisk<LoopOps>, sectors: u64) {
+    if !disk.set_capacity_and_notify(sectors) {
+        disk.uevent_change();
+    }
+}
+
+impl Device {
+    /// `LOOP_CHANGE_FD`: replaces the file of a read-only device by one of the same size.
+    pub(crate) fn change_fd(&self, cx: &IoctlContext<'_, LoopOps>, fd: u32) -> Result {
+        let file = cx.files.get(fd)?;
+        check_operations(&file)?;
+        let suppressed = cx.disk.suppress_uevents();
+        let result = self.replace_file(cx.disk, &file);
+        drop(suppressed);
+        if let Ok(true) = result {
+            self.reread_partitions(cx.disk);
+        }
+        cx.disk.uevent_change();
+        result.map(|_| ())
+    }
+
+    /// Replaces the file. Returns whether to scan the device for partitions.
+    fn replace_file(&self, disk: &GenDisk<LoopOps>, file: &ARef<File>) -> Result<bool> {
+        let old;
+        let partscan;
+        {
+            let _validate = self.lock_validate(file)?;
+            let mut state = self.state.lock_killable()?;
+            let bound = state.bound()?;
+            if !bound.binding.flags.has(Flag::READ_ONLY) {
+                return Err(EINVAL);
+            }
+            let file = self.validate(file)?;
+            if bound.binding.range.sectors(&file) != bound.binding.sectors() {
+                return Err(EINVAL);
+            }
+            let binding = Binding::new(
+                Backing::new(&self.driver.mappings, self.number(), file)?,
+                bound.binding.range,
+                bound.binding.flags.clone(),
+            )?;
+            let _ = binding.file().fsync();
+            disk.force_media_change();
+            let frozen = disk.queue().freeze();
+            binding.update_direct(disk.queue().logical_block_size());
+            partscan = binding.flags.has(Flag::PARTSCAN);
+            self.pool().bind(Some(binding.clone()));
+            old = core::mem::replace(&mut bound.binding, binding);
+            drop(frozen);
+        }
+        // Another device may still be looking at the old file.
+        drop(self.driver.validate.lock());
+        drop(old);
+        Ok(partscan)
+    }
+
+    /// `LOOP_SET_STATUS64`: changes range, name and flags.
+    pub(crate) fn set_status(&self, disk: &GenDisk<LoopOps>, info: &loop_info64) -> Result {
+        let partscan = {
+            let mut state = self.state.lock_killable()?;
+            let bound = state.bound()?;
+            let old = &bound.binding;
+            let range = Range::from_info(info)?;
+            let range_changed =
+                range.offset != old.range.offset || range.sizelimit != old.range.sizelimit;
+            if range_changed {
+                let _ = disk.whole().sync();
+                disk.whole().invalidate();
+            }
+            let flags = old.flags.set_status(info.lo_flags);
+            let partscan = flags.has(Flag::PARTSCAN) && !old.flags.has(Flag::PARTSCAN);
+            let new = Arc::new(
+                Binding {
+                    backing: old.backing.clone(),
+                    range,
+                    flags,
+                },
+                GFP_KERNEL,
+            )?;
+            {
+                // No request may access both ranges. A freeze waits for all I/O in flight, which can
+                // take long, and is not needed for a change of flags or name.
+                let _frozen = range_changed.then(|| disk.queue().freeze());
+                new.update_direct(disk.queue().logical_block_size());
+                self.pool().bind(Some(new.clone()));
+            }
+            bound.binding = new.clone();
+            if partscan {
+                disk.suppress_partition_scan(false);
+            }
+            if range_changed {
+                set_size(disk, new.sectors());
+            }
+            partscan
+        };
+        if partscan {
+            self.reread_partitions(disk);
+        }
+        Ok(())
+    }
+
+    /// `LOOP_GET_STATUS64`
+    pub(crate) fn get_status(&self) -> Result<loop_info64> {
+        let binding = self.state.lock_killable()?.bound()?.binding.clone();
+        // Without the state lock, since the file system can block.
+        let id = binding.file().id()?;
+        Ok(loop_info64 {
+            lo_device: id.dev.to_user(),
+            lo_inode: id.ino,
+            lo_rdevice: id.rdev.to_user(),
+            lo_number: self.number(),
+            lo_offset: binding.range.offset.unsigned_abs(),
+            lo_sizelimit: binding.range.sizelimit.unsigned_abs(),
+            lo_flags: binding.flags.bits(),
+            lo_file_name: binding.range.name,
+            ..Default::default()
+        })
+    }
+
+    /// `LOOP_SET_CAPACITY`: updates the size of the device to that of the file.
+    pub(crate) fn set_capacity(&self, disk: &GenDisk<LoopOps>) -> Result {
+        let mut state = self.state.lock_killable()?;
+        set_size(disk, state.bound()?.binding.sectors());
+        Ok(())
+    }
+
+    /// `LOOP_SET_DIRECT_IO`
+    pub(crate) fn set_direct(&self, disk: &GenDisk<LoopOps>, on: bool) -> Result {
+        let mut state = self.state.lock_killable()?;
+        let binding = &state.bound()?.binding;
+        if on == binding.flags.has(Flag::DIRECT_IO) {
+            return Ok(());
+        }
+        if on {
+            if !binding.can_direct(disk.queue().logical_block_size()) {
+                return Err(EINVAL);
+            }
+            // Direct I/O does not write back dirty pages of the file.
+            let _ = binding.file().fsync();
+        }
+        let mut limits = disk.queue().start_limits_update();
+        let _frozen = limits.freeze();
+        binding.flags.set(Flag::DIRECT_IO, on);
+        set_dma_alignment(&mut limits, binding.direct_alignment());
+        let result = limits
+            .commit()
+            .inspect_err(|_| binding.flags.set(Flag::DIRECT_IO, !on));
+        self.pool().flags_changed();
+        result
+    }
+
+    /// `LOOP_SET_BLOCK_SIZE`
+    pub(crate) fn set_block_size(&self, cx: &IoctlContext<'_, LoopOps>, size: usize) -> Result {
+        let _claim = match cx.mode.is_exclusive() {
+            true => None,
+            false => Some(cx.bdev.claim()?),
+        };
+        let mut state = self.state.lock_killable()?;
+        let binding = &state.bound()?.binding;
+        let queue = cx.disk.queue();
+        if queue.logical_block_size() as usize == size {
+            return Ok(());
+        }
+        let _ = cx.disk.whole().sync();
+        cx.disk.whole().invalidate();
+        let mut limits = queue.start_limits_update();
+        binding.limits().apply(&mut limits, size as u32);
+        let _frozen = limits.freeze();
+        let result = limits.commit();
+        binding.update_direct(queue.logical_block_size());
+        self.pool().flags_changed();
+        result
+    }
+}
