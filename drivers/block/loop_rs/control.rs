@@ -3,7 +3,8 @@
 //! The registry of devices by number, and `/dev/loop-control`.
 
 use crate::{
-    device::{Device, DriverData, LoopOps},
+    cgroup_queue::LoopOps,
+    device::{Device, DriverData},
     params::{hw_queue_depth, max_loop, max_part},
 };
 use kernel::{

@@ -14,11 +14,12 @@
 
 use crate::{
     backing::{check_operations, Backing, Binding, OwnedFile},
+    cgroup_queue::{CgroupQueues, LoopOps},
     config::{Flag, Flags, Range},
-    stats::Stats,
-    sysfs,
-    worker::{Pool, PoolOwner},
-    LoopModule,
+    debugfs::DebugDir,
+    params::idle_worker_timeout_ms,
+    queue_set::CgroupQueuesOwner,
+    sysfs, LoopModule,
 };
 use kernel::{
     debugfs::Dir,
@@ -30,6 +31,7 @@ use kernel::{
         atomic::{Atomic, Relaxed},
         Arc, ArcBorrow, SetOnce,
     },
+    time::msecs_to_jiffies,
 };
 use kernel_ext::{
     block::{
@@ -42,9 +44,6 @@ use kernel_ext::{
     sync::{KillableGuard, KillableMutex},
     uapi::loop_::LoopConfig,
 };
-
-/// The operations of loop disks.
-pub(crate) struct LoopOps;
 
 /// State that all devices share.
 #[pin_data]
@@ -141,7 +140,7 @@ impl State {
     }
 }
 
-/// A loop device: its state and its pool of workers. The data of a disk, freed with the last reference to
+/// A loop device: its state and its cgroup queues. The data of a disk, freed with the last reference to
 /// the disk.
 ///
 /// # Invariants
@@ -150,10 +149,10 @@ impl State {
 #[pin_data]
 pub(crate) struct Device {
     number: u32,
-    /// Created when the device is first bound. Dropped before `pool`, which it shows.
-    stats: SetOnce<Pin<KBox<Stats>>>,
+    /// Created when the device is first bound. Dropped before `queues`, which it shows.
+    debugfs: SetOnce<Pin<KBox<DebugDir>>>,
     pub(crate) driver: Arc<DriverData>,
-    pool: PoolOwner,
+    queues: CgroupQueuesOwner,
     /// Corresponds to the C driver's `lo_mutex`.
     #[pin]
     pub(crate) state: KillableMutex<State>,
@@ -162,14 +161,15 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn new(driver: Arc<DriverData>, number: u32) -> Result<Arc<Self>> {
-        let pool = PoolOwner::new()?;
+        let timeout = msecs_to_jiffies(idle_worker_timeout_ms.value().unsigned_abs());
+        let queues = CgroupQueuesOwner(CgroupQueues::new(timeout)?);
         // INVARIANT: Both are unbound.
         Arc::pin_init(
             pin_init!(Self {
                 number,
-                stats: SetOnce::new(),
+                debugfs: SetOnce::new(),
                 driver,
-                pool,
+                queues,
                 state <- new_killable_mutex!(State::Unbound, "lo_mutex"),
                 phase: Atomic::new(Phase::Unbound as i32),
             }),
@@ -181,8 +181,8 @@ impl Device {
         self.number
     }
 
-    pub(crate) fn pool(&self) -> ArcBorrow<'_, Pool> {
-        self.pool.as_arc_borrow()
+    pub(crate) fn queues(&self) -> ArcBorrow<'_, CgroupQueues> {
+        self.queues.as_arc_borrow()
     }
 
     fn is_in(&self, phase: Phase) -> bool {
@@ -197,7 +197,7 @@ impl Device {
     /// The binding of a bound device. Called with `validate` held.
     fn bound_to(&self) -> Option<Arc<Binding>> {
         if self.is_in(Phase::Bound) {
-            self.pool.binding()
+            self.queues.binding()
         } else {
             None
         }
@@ -334,13 +334,13 @@ impl Device {
 
     /// Creates the workqueues and the debugfs directory unless they exist. Called with the state locked.
     fn start(&self) -> Result {
-        if self.stats.as_ref().is_some() {
+        if self.debugfs.as_ref().is_some() {
             return Ok(());
         }
         let name = CString::try_from_fmt(fmt!("loop{}", self.number))?;
-        self.pool.start(&name)?;
-        let stats = Stats::new(&self.driver.debugfs, &name, self.pool.clone())?;
-        self.stats.populate(stats);
+        self.queues.start(&name)?;
+        let debugfs = DebugDir::new(&self.driver.debugfs, &name, self.queues.clone())?;
+        self.debugfs.populate(debugfs);
         Ok(())
     }
 
@@ -369,7 +369,7 @@ impl Device {
             // Direct I/O does not write back dirty pages of the file.
             let _ = binding.file().fsync();
             binding.update_direct(block_size);
-            self.pool.bind(Some(binding.clone()));
+            self.queues.bind(Some(binding.clone()));
             let attributes = disk.add_group(&sysfs::GROUP).is_ok();
             // No uevent, and no line in the kernel log, which can take longer than all other steps.
             disk.set_capacity(binding.sectors());
@@ -414,7 +414,7 @@ impl Device {
 
     /// Unbinds a device in state [`State::Rundown`], which is not open.
     fn unbind(&self, disk: &Closing<'_, LoopOps>) {
-        self.pool.bind(None);
+        self.queues.bind(None);
         let mut limits = disk.queue().start_limits_update();
         limits.set_block_size(SECTOR_SIZE);
         if let Err(e) = limits.commit() {

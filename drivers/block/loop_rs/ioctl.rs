@@ -2,7 +2,7 @@
 
 //! Decoding of ioctls. All run in process context and may sleep.
 
-use crate::device::LoopOps;
+use crate::cgroup_queue::LoopOps;
 use kernel::{
     prelude::*,
     transmute::{AsBytes, FromBytes},

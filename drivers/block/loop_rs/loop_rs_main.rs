@@ -1,36 +1,107 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The loop block driver: files as block devices.
+//! The loop block driver: regular files and block devices as block devices.
 //!
-//! Every I/O to a backing file is issued, and charged, as the cgroup that asked for it.
+//! I/O to a backing file is issued and charged as the cgroup that submitted it, and a cgroup whose I/O is
+//! blocked does not block others.
 //!
-//! Where to find what `drivers/block/loop.c` does:
+//! # Where the parts of `drivers/block/loop.c` are
 //!
 //! | C | here |
 //! | --- | --- |
 //! | `loop_control_ioctl`, `loop_add`, `loop_remove`, `loop_probe`, `loop_index_idr` | [`control`] |
-//! | `lo_fops` | [`ops`], [`ioctl`] |
-//! | `loop_configure`, `__loop_clr_fd` and the other transitions of `lo_state`, `loop_validate_file` | [`device`] |
-//! | `loop_change_fd`, `loop_set_status`, `loop_set_dio`, `loop_set_block_size` | [`reconfigure`] |
-//! | `loop_info64` and the old forms of it, `lo_flags`, queue limits | [`config`] |
-//! | `lo_backing_file`, direct I/O alignment, `lo_rw_aio`, `lo_fallocate`, `lo_req_flush` | [`backing`] |
-//! | `loop_queue_rq`, `loop_handle_cmd`, `lo_complete_rq` | [`dispatch`] |
-//! | `loop_queue_work`, `loop_worker`, `loop_process_work` | [`worker`] |
-//! | `worker_tree`, `idle_worker_list`, the idle timer | [`slots`] |
+//! | `lo_fops`, `loop_mq_ops` | [`ops`] |
+//! | `lo_ioctl`, `lo_compat_ioctl` | [`ioctl`] |
+//! | `loop_change_fd`, `loop_set_status`, `loop_get_status`, `loop_set_dio`, `loop_set_block_size` | [`reconfigure`] |
+//! | `loop_configure`, `loop_clr_fd`, `lo_open`, `lo_release`, `lo_state`, `loop_validate_file` | [`device`] |
 //! | `/sys/block/loopN/loop/` | [`sysfs`] |
-//! | (nothing like it) | [`policy`], [`stats`], [`errors`] |
+//! | `loop_queue_rq` | [`queue`] |
+//! | `loop_workfn`, `loop_process_work` | [`worker`] |
+//! | `do_req_filebacked`, `lo_rw_aio`, `lo_fallocate`, `lo_req_flush` | [`io`] |
+//! | `lo_rw_aio_complete`, `lo_complete_rq` | [`complete`] |
+//! | `loop_queue_work`, `worker_tree` | [`enqueue`], [`queue_set`], [`cgroup_queue`] |
+//! | `idle_worker_list`, `loop_free_idle_workers` | [`reaper`] |
+//! | `lo_backing_file`, `loop_query_min_dio_size`, `lo_can_use_dio` | [`backing`] |
+//! | `lo_flags`, `loop_info64`, `loop_update_limits` | [`config`] |
+//! | module parameters | [`params`] |
+//! | no counterpart | [`inline`], [`policy`], [`stats`], [`debugfs`], [`errors`] |
 //!
-//! # Who owns what
+//! # Layers
 //!
-//! [`control::Driver`] owns the disks by number. A disk owns its [`device::Device`], which is freed
-//! when the disk is no longer open anywhere. A bound device's state owns a
-//! [`backing::Binding`]: the backing file and how it is used, never changed but replaced. What is
-//! in flight holds the file on its own, so that no I/O can find it gone.
+//! A file imports only files that are below it in this list:
 //!
-//! # Locks
+//! ```text
+//!   loop_rs_main     the module
+//!   control          registry, /dev/loop-control
+//!   ops              ties LoopOps to queue, complete, device and ioctl
+//!   ioctl            decoding
+//!   reconfigure      changes of a bound device
+//!   device           states and transitions
+//!   sysfs, debugfs   attributes
+//!   queue            queue_rq(): inline, or to a cgroup queue
+//!   worker           serves a cgroup queue
+//!   inline           may the submitter issue this request now, and how?
+//!   io               issue to the backing file
+//!   complete         completion and retry
+//!   enqueue, reaper, queue_set
+//!   cgroup_queue     the types of the data path
+//!   stats, backing
+//!   errors, config, params
+//!   policy           tags, offload: no driver or kernel object types
+//! ```
 //!
-//! From the outside in: the driver's `validate`, a device's `state`, the queue's `limits_lock`, a
-//! device's worker tree. The driver's registry is taken by itself.
+//! Two types tie upper layers to lower ones. [`cgroup_queue::LoopOps`] is the type of the operations of
+//! a disk. Lower layers get from a disk to its device by [`cgroup_queue::with_queues`] only.
+//! [`LoopModule`] is the identity of the module, named by [`params`] and [`device`].
+//!
+//! # The path of a request
+//!
+//! ```text
+//!   submitter                                       worker of the cgroup
+//!   ---------                                       --------------------
+//!   blk-mq
+//!     |
+//!   queue::queue_rq
+//!     | queue_set::find            css -> cgroup queue
+//!     | inline::begin_inline       context, file, offload policy, tag policy
+//!     |
+//!     +-- queued: enqueue::try_push  ------------>  worker::run, take
+//!     |     no tag left: detach, push_detached        | charged to blkcg and memcg
+//!     |                                               | io::read_cached, io::issue
+//!   io::issue_inline                                  |
+//!     |         -EAGAIN: queued                       |
+//!     +--------------------------+--------------------+
+//!                                |
+//!                           backing file
+//!                                |
+//!               done, or ki_complete if -EIOCBQUEUED
+//!                                |
+//!                    complete::account_transfer
+//!                                |
+//!         +----------------------+-------------------+
+//!         |                                          |
+//!   complete_with: tag and request end      rest, or -EAGAIN: requeue to queue_rq,
+//!                                           detached bios to the worker
+//! ```
+//!
+//! # Ownership
+//!
+//! [`control::Driver`] owns the disks. A disk owns its [`device::Device`], which is freed with the last
+//! reference to the disk. The state of a bound device owns a [`backing::Binding`], which is replaced
+//! rather than changed. I/O in flight holds a reference to the file.
+//!
+//! # Lock order
+//!
+//! ```text
+//!   open_mutex of the disk
+//!     validate (DriverData)
+//!       state (Device)
+//!         limits_lock of the request queue
+//!           lock of the QueueSet (spinlock, interrupts disabled)
+//! ```
+//!
+//! The lock of the registry in [`control`] is not held together with any of these. A freeze of the
+//! request queue is started with the state locked, and `limits_lock` if limits change.
 
 #![deny(unsafe_code)]
 
@@ -42,16 +113,23 @@ mod policy {
 }
 
 mod backing;
+mod cgroup_queue;
+mod complete;
 mod config;
 mod control;
+mod debugfs;
 mod device;
-mod dispatch;
+mod enqueue;
 mod errors;
+mod inline;
+mod io;
 mod ioctl;
 mod ops;
 mod params;
+mod queue;
+mod queue_set;
+mod reaper;
 mod reconfigure;
-mod slots;
 mod stats;
 mod sysfs;
 mod worker;
@@ -73,9 +151,11 @@ module! {
     alias: ["block-major-7-*", "char-major-10-237", "devname:loop-control"],
 }
 
-/// The loaded module. Its fields are dropped, in this order, when it is unloaded: first nobody can
-/// ask for devices any more, then the devices go. They are made in the reverse order, so that the
-/// same goes for a failure half-way.
+/// The loaded module.
+///
+/// Fields are dropped in order when the module is unloaded: the interfaces that add devices are
+/// unregistered before the devices are removed. `init` creates them in reverse order, so that an error
+/// undoes the steps before it in the same way.
 struct LoopModule {
     _control: Pin<KBox<ControlRegistration<Control>>>,
     _major: Major<Driver>,
@@ -95,7 +175,7 @@ impl kernel::Module for LoopModule {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let driver = Driver::new()?;
         let devices = RemoveDevices(driver.clone());
-        let major = Major::register(LOOP_MAJOR, c"loop", driver.clone()).inspect_err(busy)?;
+        let major = Major::register(LOOP_MAJOR, c"loop", driver.clone()).inspect_err(warn_busy)?;
         let control = KBox::pin_init(
             ControlRegistration::new(
                 LOOP_CTRL_MINOR,
@@ -104,10 +184,10 @@ impl kernel::Module for LoopModule {
             ),
             GFP_KERNEL,
         )
-        .inspect_err(busy)?;
-        for number in 0..params::max_loop.value() {
-            // As many as can be had: user space asks for more when it needs them.
-            let _ = driver.add(Some(number.unsigned_abs()));
+        .inspect_err(warn_busy)?;
+        for number in 0..params::max_loop.value().unsigned_abs() {
+            // Not fatal: user space adds devices when it needs more.
+            let _ = driver.add(Some(number));
         }
         pr_info!("module loaded\n");
         Ok(Self {
@@ -118,8 +198,8 @@ impl kernel::Module for LoopModule {
     }
 }
 
-/// Says what to do when another driver has the device numbers.
-fn busy(error: &Error) {
+/// Logs how to resolve a conflict with another loop driver.
+fn warn_busy(error: &Error) {
     if *error == EBUSY {
         pr_err!("another loop driver has /dev/loop*: detach its devices (losetup -D) and unload it (rmmod loop), then load loop_rs again\n");
     }

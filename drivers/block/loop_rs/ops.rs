@@ -1,13 +1,57 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The block device operations of loop disks.
+//! The operations of loop disks, for blk-mq and for block devices.
+//!
+//! Ties [`LoopOps`] to the layers that implement its operations, and to the [`Device`], which is the data
+//! of each disk.
 
-use crate::{device::LoopOps, ioctl};
-use kernel::{ffi::c_int, prelude::*};
+use crate::{
+    cgroup_queue::{LoopOps, RequestData},
+    complete,
+    device::Device,
+    ioctl, queue,
+};
+use kernel::{
+    ffi::c_int,
+    prelude::*,
+    sync::{Arc, ArcBorrow},
+};
 use kernel_ext::block::{
     gendisk::{self, Closing, IoctlContext},
+    mq::{self, BoxedIo, Request},
     GenDisk, OpenMode,
 };
+
+#[vtable]
+impl mq::Operations for LoopOps {
+    type Data = Arc<Device>;
+    type RequestData = RequestData;
+
+    /// Process context, interrupts on. May sleep if `last`.
+    fn queue_rq(device: ArcBorrow<'_, Device>, rq: Request<Self>, last: bool) {
+        queue::queue_rq(device.queues(), rq, last);
+    }
+
+    /// Process context, interrupts on.
+    fn commit_rqs(device: ArcBorrow<'_, Device>) {
+        queue::commit_rqs(device.queues());
+    }
+
+    /// Any context, hard interrupts included.
+    fn io_complete(rq: Request<Self>, result: Result<usize>) {
+        complete::ki_complete(rq, result);
+    }
+
+    /// Any context, hard interrupts included.
+    fn detached_complete(io: BoxedIo<Self>, result: Result<usize>) {
+        complete::ki_complete_detached(io, result);
+    }
+
+    /// Softirq, or the context that [`Request::complete`] is called in.
+    fn complete(rq: Request<Self>) {
+        complete::mq_complete(rq);
+    }
+}
 
 /// All of these run in process context and may sleep.
 #[vtable]
@@ -23,7 +67,7 @@ impl gendisk::Operations for LoopOps {
     }
 
     fn removed(disk: &GenDisk<Self>) {
-        disk.data().pool().drain();
+        disk.data().queues().drain();
     }
 
     fn ioctl(cx: &IoctlContext<'_, Self>, cmd: u32, arg: usize) -> Result<c_int> {

@@ -5,8 +5,9 @@
 
 use crate::{
     backing::{check_operations, Backing, Binding},
+    cgroup_queue::LoopOps,
     config::{set_dma_alignment, Flag, Range},
-    device::{Device, LoopOps},
+    device::Device,
 };
 use kernel::{
     fs::File,
@@ -66,7 +67,7 @@ impl Device {
             let frozen = disk.queue().freeze();
             binding.update_direct(disk.queue().logical_block_size());
             partscan = binding.flags.has(Flag::PARTSCAN);
-            self.pool().bind(Some(binding.clone()));
+            self.queues().bind(Some(binding.clone()));
             old = core::mem::replace(&mut bound.binding, binding);
             drop(frozen);
         }
@@ -104,7 +105,7 @@ impl Device {
                 // take long, and is not needed for a change of flags or name.
                 let _frozen = range_changed.then(|| disk.queue().freeze());
                 new.update_direct(disk.queue().logical_block_size());
-                self.pool().bind(Some(new.clone()));
+                self.queues().bind(Some(new.clone()));
             }
             bound.binding = new.clone();
             if partscan {
@@ -167,7 +168,7 @@ impl Device {
         let result = limits
             .commit()
             .inspect_err(|_| binding.flags.set(Flag::DIRECT_IO, !on));
-        self.pool().flags_changed();
+        self.queues().flags_changed();
         result
     }
 
@@ -190,7 +191,7 @@ impl Device {
         let _frozen = limits.freeze();
         let result = limits.commit();
         binding.update_direct(queue.logical_block_size());
-        self.pool().flags_changed();
+        self.queues().flags_changed();
         result
     }
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/sys/block/loopN/loop/`, there while the device is bound.
+//! `/sys/block/loopN/loop/`, which exists while the device is bound.
 
 use crate::{
     backing::Binding,
+    cgroup_queue::{with_queues, LoopOps},
     config::{Flag, Range},
-    device::LoopOps,
 };
 use kernel::{
     fmt::{self, Write},
@@ -27,11 +27,13 @@ disk_attribute_group! {
     }
 }
 
+/// The binding of the device, if it is bound.
 fn binding(disk: &GenDisk<LoopOps>) -> Option<Arc<Binding>> {
-    disk.data().pool().binding()
+    with_queues(disk, |queues| queues.binding())
 }
 
-fn line(page: &mut Page<'_>, args: fmt::Arguments<'_>) -> Result {
+/// Shows one line.
+fn show_line(page: &mut Page<'_>, args: fmt::Arguments<'_>) -> Result {
     page.write_fmt(args)?;
     page.push(b"\n");
     Ok(())
@@ -47,8 +49,8 @@ impl Attribute<LoopOps> for BackingFile {
         let Some(binding) = binding(disk) else {
             return Ok(());
         };
-        // The path ends, with its null byte, where the buffer does. That leaves room for the line's
-        // end.
+        // path() puts the path and its null byte at the end of the buffer. The null byte leaves room
+        // for the newline.
         let len = {
             let buf = page.rest();
             let room = buf.len();
@@ -73,7 +75,7 @@ macro_rules! range_attribute {
 
             fn show(disk: &GenDisk<LoopOps>, page: &mut Page<'_>) -> Result {
                 let value = |range: &Range| range.$field;
-                line(page, fmt!("{}", binding(disk).map_or(0, |b| value(&b.range))))
+                show_line(page, fmt!("{}", binding(disk).map_or(0, |b| value(&b.range))))
             }
         }
     };
@@ -89,40 +91,41 @@ macro_rules! flag_attribute {
 
             fn show(disk: &GenDisk<LoopOps>, page: &mut Page<'_>) -> Result {
                 let on = binding(disk).is_some_and(|b| b.flags.has($flag));
-                line(page, fmt!("{}", u8::from(on)))
+                show_line(page, fmt!("{}", u8::from(on)))
             }
         }
     };
 }
 
 range_attribute!(
-    /// Where in the file the device starts, in bytes.
+    /// Start of the range of the file that the device maps, in bytes.
     Offset, c"offset", offset
 );
 range_attribute!(
-    /// The most that the device shows of the file, in bytes; 0 for all.
+    /// Maximum length of the range, in bytes; 0 means up to the end of the file.
     SizeLimit, c"sizelimit", sizelimit
 );
 flag_attribute!(
-    /// Whether the device is unbound when it is last closed.
+    /// Whether the last close unbinds the device.
     AutoClear, c"autoclear", Flag::AUTOCLEAR
 );
 flag_attribute!(
-    /// Whether the device is scanned for partitions.
+    /// Whether the kernel scans the device for partitions.
     PartScan, c"partscan", Flag::PARTSCAN
 );
 flag_attribute!(
-    /// Whether the file is read and written past the page cache.
+    /// Whether I/O to the backing file is direct I/O.
     Dio, c"dio", Flag::DIRECT_IO
 );
 
-/// What was done for all cgroups together: see [`stats`](crate::stats).
+/// Statistics of all cgroups together: see [`stats`](crate::stats).
 struct Stat;
 
 impl Attribute<LoopOps> for Stat {
     const NAME: &'static CStr = c"stat";
 
     fn show(disk: &GenDisk<LoopOps>, page: &mut Page<'_>) -> Result {
-        line(page, fmt!("{}", disk.data().pool().report()))
+        let report = with_queues(disk, |queues| queues.report());
+        show_line(page, fmt!("{report}"))
     }
 }

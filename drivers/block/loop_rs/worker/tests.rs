@@ -6,9 +6,17 @@ use kernel::prelude::*;
 
 #[kunit_tests(loop_rs_slots)]
 mod suite {
-    use super::super::*;
-    use crate::{policy::tags::TagCharge, slots::Reaped};
-    use kernel::time::{delay::fsleep, Delta};
+    use crate::{
+        cgroup_queue::{CgroupQueues, QueueId, Reaper, Worker},
+        policy::tags::TagCharge,
+        queue_set::CgroupQueuesOwner,
+        reaper::Reaped,
+    };
+    use kernel::{
+        prelude::*,
+        sync::Arc,
+        time::{delay::fsleep, msecs_to_jiffies, Delta},
+    };
     use kernel_ext::timer::Callback;
 
     /// A small pseudo-random number generator (xorshift).
@@ -23,19 +31,19 @@ mod suite {
         }
     }
 
-    /// A pool whose own timer does not come into the tests, and a reaper that waits for as little as
-    /// it can.
-    fn pool_and_reaper() -> Result<(PoolOwner, Reaper)> {
-        let pool = Pool::new(msecs_to_jiffies(3_600_000))?;
+    /// Queues with a timer that does not expire during the tests, and a reaper with the shortest
+    /// timeout.
+    fn queues_and_reaper() -> Result<(CgroupQueuesOwner, Reaper)> {
+        let queues = CgroupQueues::new(msecs_to_jiffies(3_600_000))?;
         let reaper = Reaper {
-            slots: pool.slots.clone(),
+            queues: queues.locked.clone(),
             timeout: 1,
         };
-        Ok((PoolOwner(pool), reaper))
+        Ok((CgroupQueuesOwner(queues), reaper))
     }
 
-    /// Has what is idle reaped. What became idle again, or has I/O in flight, goes to the end of the
-    /// list, where it can hide others until the next time.
+    /// Removes all idle queues. Queues that were busy since they were listed, or have I/O in flight, move
+    /// to the end of the list, where they can hide others until the next call.
     fn reap(reaper: &Reaper) {
         for _ in 0..3 {
             fsleep(Delta::from_millis(10));
@@ -43,93 +51,93 @@ mod suite {
         }
     }
 
-    /// What a slot in the tree should be like; those that are not there are `None`.
+    /// The expected state of a queue in the tree.
     #[derive(Clone, Copy)]
     struct Model {
         scheduled: bool,
         tags: u32,
     }
 
-    fn find(pool: &Arc<Pool>, id: usize) -> SlotId {
-        let mut inner = pool.slots.inner.lock();
-        pool.as_arc_borrow().find_slot_of(&mut inner, id, None)
+    fn find(queues: &Arc<CgroupQueues>, id: usize) -> QueueId {
+        let mut set = queues.lock();
+        queues.as_arc_borrow().find_css(&mut set, id, None)
     }
 
-    fn worker(pool: &Arc<Pool>, id: usize) -> Result<Arc<Worker>> {
-        let inner = pool.slots.inner.lock();
-        let slot = inner.tree.get(&id).ok_or(ENOENT)?;
-        Ok(slot.worker.clone())
+    fn worker(queues: &Arc<CgroupQueues>, id: usize) -> Result<Arc<Worker>> {
+        let set = queues.lock();
+        let queue = set.tree.get(&id).ok_or(ENOENT)?;
+        Ok(queue.worker.clone())
     }
 
-    fn set_scheduled(pool: &Arc<Pool>, id: usize) -> Result {
-        let mut inner = pool.slots.inner.lock();
-        inner.tree.get_mut(&id).ok_or(ENOENT)?.scheduled = true;
+    fn set_scheduled(queues: &Arc<CgroupQueues>, id: usize) -> Result {
+        let mut set = queues.lock();
+        set.tree.get_mut(&id).ok_or(ENOENT)?.scheduled = true;
         Ok(())
     }
 
-    /// Whether the tree is as the model has it.
-    fn agree(pool: &Arc<Pool>, model: &[Option<Model>]) -> bool {
-        let inner = pool.slots.inner.lock();
-        let mut ids = inner.tree.keys().copied();
+    /// Whether the tree matches the model.
+    fn matches_model(queues: &Arc<CgroupQueues>, model: &[Option<Model>]) -> bool {
+        let set = queues.lock();
+        let mut ids = set.tree.keys().copied();
         for (id, expected) in model.iter().enumerate() {
             let Some(expected) = expected else { continue };
-            let Some(slot) = inner.tree.get(&id) else {
+            let Some(queue) = set.tree.get(&id) else {
                 return false;
             };
             if ids.next() != Some(id)
-                || slot.worker.id != SlotId::Css(id)
-                || slot.scheduled != expected.scheduled
-                || slot.tags.get() != expected.tags
+                || queue.worker.id != QueueId::Css(id)
+                || queue.scheduled != expected.scheduled
+                || queue.tags.get() != expected.tags
             {
                 return false;
             }
         }
-        let all: u32 = model.iter().flatten().map(|slot| slot.tags).sum();
-        ids.next().is_none() && inner.shared.tags.get() == all
+        let all: u32 = model.iter().flatten().map(|queue| queue.tags).sum();
+        ids.next().is_none() && set.totals.tags.get() == all
     }
 
     #[test]
-    fn a_slot_is_made_once() -> Result {
-        let (pool, _) = pool_and_reaper()?;
-        assert!(find(&pool, 7) == SlotId::Css(7));
-        let first = worker(&pool, 7)?;
-        assert!(find(&pool, 7) == SlotId::Css(7));
-        assert!(Arc::ptr_eq(&first, &worker(&pool, 7)?));
-        assert!(pool.slots.inner.lock().shared.fallbacks == 0);
+    fn a_queue_is_created_once() -> Result {
+        let (queues, _) = queues_and_reaper()?;
+        assert!(find(&queues, 7) == QueueId::Css(7));
+        let first = worker(&queues, 7)?;
+        assert!(find(&queues, 7) == QueueId::Css(7));
+        assert!(Arc::ptr_eq(&first, &worker(&queues, 7)?));
+        assert!(queues.lock().totals.fallbacks == 0);
         Ok(())
     }
 
     #[test]
-    fn what_has_not_been_idle_for_long_stays() -> Result {
-        let (pool, _) = pool_and_reaper()?;
-        find(&pool, 1);
+    fn a_queue_stays_until_the_timeout() -> Result {
+        let (queues, _) = queues_and_reaper()?;
+        find(&queues, 1);
         let reaper = Reaper {
-            slots: pool.slots.clone(),
+            queues: queues.locked.clone(),
             timeout: msecs_to_jiffies(3_600_000),
         };
         assert!(matches!(reaper.reap(), Reaped::Later(_)));
         assert!(reaper.expired().is_some());
-        assert!(pool.slots.inner.lock().tree.get(&1).is_some());
+        assert!(queues.lock().tree.get(&1).is_some());
         Ok(())
     }
 
     #[test]
-    fn a_scheduled_slot_is_reaped_when_it_is_idle() -> Result {
-        let (pool, reaper) = pool_and_reaper()?;
-        find(&pool, 1);
-        set_scheduled(&pool, 1)?;
+    fn a_scheduled_queue_is_not_reaped() -> Result {
+        let (queues, reaper) = queues_and_reaper()?;
+        find(&queues, 1);
+        set_scheduled(&queues, 1)?;
         reap(&reaper);
-        assert!(worker(&pool, 1)?.take().is_none());
+        assert!(worker(&queues, 1)?.take().is_none());
         reap(&reaper);
-        assert!(pool.slots.inner.lock().tree.get(&1).is_none());
+        assert!(queues.lock().tree.get(&1).is_none());
         Ok(())
     }
 
     /// Random operations, compared with a model after each of them.
     #[test]
-    fn slots_come_and_go_as_in_a_model() -> Result {
+    fn queues_match_a_model() -> Result {
         const IDS: usize = 24;
-        let (pool, reaper) = pool_and_reaper()?;
+        let (queues, reaper) = queues_and_reaper()?;
         let mut model = [None; IDS];
         let mut held: KVec<(usize, TagCharge)> = KVec::new();
         let mut rng = Rng(0x6c6f_6f70_5f72_7321);
@@ -137,59 +145,59 @@ mod suite {
         for _ in 0..5_000 {
             let id = rng.below(IDS as u64) as usize;
             match rng.below(32) {
-                // A request comes, and may keep its tag for a while.
+                // A request arrives, and may hold its tag for a while.
                 0..12 => {
-                    assert!(find(&pool, id) == SlotId::Css(id));
-                    let slot = model[id].get_or_insert(Model {
+                    assert!(find(&queues, id) == QueueId::Css(id));
+                    let queue = model[id].get_or_insert(Model {
                         scheduled: false,
                         tags: 0,
                     });
                     if held.len() < 16 && rng.below(2) == 0 {
-                        let mut inner = pool.slots.inner.lock();
-                        let (real, shared) = inner.slot(SlotId::Css(id)).ok_or(ENOENT)?;
-                        let mut kept = TagCharge::none();
-                        real.tags.charge(&mut shared.tags, &mut kept);
-                        drop(inner);
-                        held.push((id, kept), GFP_KERNEL)?;
-                        slot.tags += 1;
+                        let mut set = queues.lock();
+                        let (real, totals) = set.get_mut(QueueId::Css(id)).ok_or(ENOENT)?;
+                        let mut charge = TagCharge::none();
+                        real.tags.charge(&mut totals.tags, &mut charge);
+                        drop(set);
+                        held.push((id, charge), GFP_KERNEL)?;
+                        queue.tags += 1;
                     }
                 }
-                // A request ends.
+                // A request completes.
                 12..16 if !held.is_empty() => {
                     let at = rng.below(held.len() as u64) as usize;
-                    let (id, kept) = held.remove(at).map_err(|_| EINVAL)?;
-                    drop(kept);
-                    // Its slot must not have gone before.
-                    let slot = model[id].as_mut().ok_or(ENOENT)?;
-                    slot.tags -= 1;
+                    let (id, charge) = held.remove(at).map_err(|_| EINVAL)?;
+                    drop(charge);
+                    // Its queue must not have been removed.
+                    let queue = model[id].as_mut().ok_or(ENOENT)?;
+                    queue.tags -= 1;
                 }
                 16..20 => {
-                    if let Some(slot) = &mut model[id] {
-                        slot.scheduled = true;
-                        set_scheduled(&pool, id)?;
+                    if let Some(queue) = &mut model[id] {
+                        queue.scheduled = true;
+                        set_scheduled(&queues, id)?;
                     }
                 }
-                // The worker finds that nothing waits.
+                // The worker finds the queue empty.
                 20..31 => {
-                    if let Some(slot) = model[id].as_mut().filter(|slot| slot.scheduled) {
-                        slot.scheduled = false;
-                        assert!(worker(&pool, id)?.take().is_none());
+                    if let Some(queue) = model[id].as_mut().filter(|queue| queue.scheduled) {
+                        queue.scheduled = false;
+                        assert!(worker(&queues, id)?.take().is_none());
                     }
                 }
                 _ => {
                     reap(&reaper);
-                    for slot in &mut model {
-                        if slot.is_some_and(|slot: Model| !slot.scheduled && slot.tags == 0) {
-                            *slot = None;
+                    for queue in &mut model {
+                        if queue.is_some_and(|queue: Model| !queue.scheduled && queue.tags == 0) {
+                            *queue = None;
                             reaped += 1;
                         }
                     }
                 }
             }
-            assert!(agree(&pool, &model));
+            assert!(matches_model(&queues, &model));
         }
         assert!(reaped > 100);
-        assert!(pool.slots.inner.lock().shared.fallbacks == 0);
+        assert!(queues.lock().totals.fallbacks == 0);
         Ok(())
     }
 }

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Completion of I/O, and retry of I/O that did not complete.
+//!
+//! The result of a transfer is accounted by [`account_transfer`]. A complete transfer or an error
+//! completes the I/O with [`complete_with`]. The rest of a short transfer, and a request whose nowait I/O
+//! returned -EAGAIN, are issued again: a request through a requeue, detached bios by the worker.
+
+use crate::{
+    cgroup_queue::{with_queues, CgroupQueues, LoopOps, QueueId, Service, Worker},
+    errors::Failure,
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{Full, Release},
+        rcu, Arc, ArcBorrow,
+    },
+};
+use kernel_ext::{
+    block::{
+        mq::{BoxedIo, DetachedIo, Op, Request, Transfer},
+        GenDisk, Queue, Status, SECTOR_SIZE,
+    },
+    task,
+};
+
+/// I/O that the driver serves: a request, or detached bios.
+pub(crate) trait ServedIo: Transfer {
+    fn disk(&self) -> &GenDisk<LoopOps>;
+
+    /// Counts detached bios as in service of `worker`.
+    fn begin_service(&mut self, _worker: &Arc<Worker>) {}
+
+    /// Ends the count of [`begin_service`](Self::begin_service), without completion.
+    fn cancel_service(&mut self) {}
+
+    /// Whether the I/O is within the limits of the request queue, which can have changed since bios were
+    /// detached.
+    fn fits_limits(&self) -> bool {
+        true
+    }
+
+    /// The bits that are set in the addresses or lengths of the memory segments of detached bios; 0 for
+    /// a request, which was checked against the current limits.
+    fn memory_bits(&self) -> u32 {
+        0
+    }
+
+    /// Completes the I/O. Any context.
+    fn complete_io(self, status: Status);
+}
+
+impl ServedIo for Request<LoopOps> {
+    fn disk(&self) -> &GenDisk<LoopOps> {
+        self.disk()
+    }
+
+    fn complete_io(mut self, status: Status) {
+        // The tag can be reused as soon as the request ends.
+        self.data_mut().tag.uncharge();
+        self.end(status);
+    }
+}
+
+impl ServedIo for DetachedIo<LoopOps> {
+    fn disk(&self) -> &GenDisk<LoopOps> {
+        self.disk()
+    }
+
+    fn begin_service(&mut self, worker: &Arc<Worker>) {
+        self.data_mut().service = Some(Service::begin(worker));
+    }
+
+    fn cancel_service(&mut self) {
+        self.data_mut().service = None;
+    }
+
+    fn fits_limits(&self) -> bool {
+        self.fits_limits()
+    }
+
+    fn memory_bits(&self) -> u32 {
+        self.memory_bits()
+    }
+
+    fn complete_io(mut self, status: Status) {
+        if let Some(service) = &self.data_mut().service {
+            service.worker().count_detached_done();
+        }
+        self.end(status);
+    }
+}
+
+/// Completes I/O with a result; logs a failure. Any context.
+pub(crate) fn complete_with<I: ServedIo>(io: I, result: Result<(), Failure>) {
+    match result {
+        Ok(()) => io.complete_io(Status::OK),
+        Err(failure) => {
+            if let Some(log) = with_queues(io.disk(), |queues| queues.error_log()) {
+                log.report_once(&io, &failure);
+            }
+            io.complete_io(failure.status());
+        }
+    }
+}
+
+/// Accounts for the bytes that were transferred. Returns the result to complete the I/O with, or `None`
+/// if there is a rest to transfer. Any context.
+pub(crate) fn account_transfer<I: Transfer>(
+    io: &mut I,
+    result: Result<usize>,
+) -> Option<Result<(), Failure>> {
+    match result {
+        Ok(n) if n >= io.len() => Some(Ok(())),
+        Ok(n) => {
+            // The rest must be a multiple of the logical block size, as each request is.
+            let block = io.queue().logical_block_size().max(SECTOR_SIZE) as usize;
+            let whole = n - n % block;
+            if whole > 0 {
+                io.advance(whole);
+                return None;
+            }
+            if io.op() == Op::Read {
+                io.zero_fill();
+            }
+            Some(Err(Failure::END_OF_FILE))
+        }
+        Err(e) => Some(Err(e.into())),
+    }
+}
+
+/// Handles `ki_complete` of a request. Any context, hard interrupts included.
+pub(crate) fn ki_complete(mut rq: Request<LoopOps>, result: Result<usize>) {
+    // In task context, completing via softirq would wake ksoftirqd. In an interrupt, the softirq runs
+    // next, and unwinds the stack of a stack of devices.
+    if task::stack_left() >= task::HALF_STACK {
+        complete_or_requeue(rq, result);
+    } else {
+        rq.data_mut().result = result;
+        rq.complete();
+    }
+}
+
+/// Handles the softirq that [`ki_complete`] asked for. Any context that must not sleep.
+pub(crate) fn mq_complete(mut rq: Request<LoopOps>) {
+    let result = rq.data_mut().result;
+    complete_or_requeue(rq, result);
+}
+
+/// Completes a request, or requeues it if its nowait I/O returned -EAGAIN or there is a rest. Any
+/// context.
+fn complete_or_requeue(mut rq: Request<LoopOps>, result: Result<usize>) {
+    let mut eagain = false;
+    if let (true, Err(e)) = (rq.data_mut().nowait, result) {
+        eagain = e == EAGAIN || e == EOPNOTSUPP;
+        if e == EOPNOTSUPP {
+            with_queues(rq.disk(), |queues| queues.note_nowait_direct_broken());
+        }
+    }
+    if !eagain {
+        if let Some(result) = account_transfer(&mut rq, result) {
+            return complete_with(rq, result);
+        }
+    }
+    // This context must not issue I/O. queue_rq() is called again, and queues the request for the worker.
+    rq.data_mut().tag.uncharge();
+    rq.data_mut().eagain = eagain;
+    rq.requeue();
+}
+
+/// Handles `ki_complete` of detached bios. Any context, hard interrupts included.
+pub(crate) fn ki_complete_detached(mut io: BoxedIo<LoopOps>, result: Result<usize>) {
+    match account_transfer(&mut io, result) {
+        Some(result) => complete_with(io.into_inner(), result),
+        None => {
+            // The worker may complete the bios as soon as they are in the queue. The disk is not freed
+            // before the end of the RCU read-side section: `del_gendisk()` waits for the bios and then
+            // for a grace period (`bdi_unregister()`).
+            let _rcu = rcu::read_lock();
+            let queues = with_queues(io.disk(), |queues| Arc::from(queues));
+            let id = io.data_mut().service.as_ref().map(|s| s.worker().id);
+            queues.as_arc_borrow().resubmit(id, io.into_inner());
+        }
+    }
+}
+
+impl CgroupQueues {
+    /// Notes that nowait direct I/O to the backing file does not work. Any context.
+    fn note_nowait_direct_broken(&self) {
+        if let Some(binding) = &self.lock().binding {
+            binding.backing.note_nowait_direct_broken();
+        }
+    }
+
+    /// Queues the rest of detached bios for the worker. `id` is the queue whose worker served them: the
+    /// cgroup may have got a queue of its own since. Any context.
+    fn resubmit(self: ArcBorrow<'_, Self>, id: Option<QueueId>, io: DetachedIo<LoopOps>) {
+        let Some(workqueues) = self.workqueues.as_ref() else {
+            return io.complete_io(Status::IOERR);
+        };
+        let mut set = self.lock();
+        let id = id.unwrap_or_else(|| self.find(&mut set, io.op(), io.blkcg()));
+        set.push_resubmit(id, io);
+        set.schedule(id, workqueues);
+    }
+
+    /// Completes I/O that the backing file does not support, and clears the queue limit that allowed it.
+    /// May sleep.
+    ///
+    /// Queue limits are changed under a lock whose holders can wait for requests, so the limit is cleared
+    /// by a work item. If there is no memory for the work item, the next request of this kind tries
+    /// again.
+    pub(crate) fn complete_unsupported<I: ServedIo>(self: &Arc<Self>, io: I) {
+        self.clear_limit(&io);
+        io.complete_io(Status::NOTSUPP);
+    }
+
+    fn clear_limit<I: ServedIo>(self: &Arc<Self>, io: &I) {
+        let Some(workqueues) = self.workqueues.as_ref() else {
+            return;
+        };
+        // At most one work item at a time.
+        if self.clearing_limit.xchg(true, Full) {
+            return;
+        }
+        let (queues, disk, op) = (self.clone(), ARef::from(io.disk()), io.op());
+        let binds = queues.lock().binds;
+        let _noio = task::NoioScope::enter();
+        let spawned = workqueues.shared.try_spawn(GFP_KERNEL, move || {
+            // A file that was attached since may support the operation.
+            clear_limit(disk.queue(), op, || queues.lock().binds == binds);
+            queues.clearing_limit.store(false, Release);
+        });
+        if spawned.is_err() {
+            self.clearing_limit.store(false, Release);
+        }
+    }
+}
+
+/// Clears the queue limit of an operation that the backing file does not support, if `is_current`.
+///
+/// The queue is not frozen, since a freeze would wait for all I/O in flight. Requests that were submitted
+/// under the old limit are rejected when they are issued.
+fn clear_limit(queue: &Queue, op: Op, is_current: impl FnOnce() -> bool) {
+    let mut limits = queue.start_limits_update();
+    if !is_current() {
+        return;
+    }
+    match op {
+        Op::WriteZeroes { unmap: false } => {
+            limits.set_write_zeroes(0);
+        }
+        _ => {
+            limits.set_discard(0, 0);
+        }
+    }
+    if let Err(e) = limits.commit() {
+        pr_warn!(
+            "failed to clear the queue limit of an unsupported operation (rc={})\n",
+            e.to_errno()
+        );
+    }
+}

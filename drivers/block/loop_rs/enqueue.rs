@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Adding requests and detached bios to a cgroup queue, and scheduling its worker.
+
+use crate::{
+    cgroup_queue::{CgroupQueue, LoopOps, QueueId, QueueReason, QueueSet, QueueTotals, Workqueues},
+    policy::tags,
+};
+use kernel::prelude::*;
+use kernel_ext::{
+    block::mq::{Detached, DetachedIo, IoList, Request, Transfer},
+    task,
+    workqueue::OwnedQueue,
+};
+
+impl CgroupQueue {
+    /// Adds a request for the worker, and charges its tag.
+    fn push(&mut self, mut rq: Request<LoopOps>, totals: &mut QueueTotals, reason: QueueReason) {
+        self.count(&rq, totals, reason);
+        self.tags.charge(&mut totals.tags, &mut rq.data_mut().tag);
+        self.pending.push_back(rq);
+        self.received = self.received.wrapping_add(1);
+    }
+
+    /// Adds a request to the current task's batch, and charges its tag.
+    fn push_batch(&mut self, mut rq: Request<LoopOps>, totals: &mut QueueTotals) {
+        let first = self.batch.is_empty();
+        self.batch_task = task::current_id();
+        self.batch_len = match first {
+            true => 1,
+            false => self.batch_len.saturating_add(1),
+        };
+        self.batch_has_sync = !rq.is_readahead() || self.batch_has_sync && !first;
+        self.tags.charge(&mut totals.tags, &mut rq.data_mut().tag);
+        self.batch.push_back(rq);
+    }
+
+    /// Adds a request that cannot be detached.
+    pub(crate) fn push_undetachable(
+        &mut self,
+        rq: Request<LoopOps>,
+        totals: &mut QueueTotals,
+        reason: QueueReason,
+    ) {
+        self.detached_bypassed |= !self.detached.is_empty();
+        self.push(rq, totals, reason);
+    }
+
+    /// Adds the bios of a request that was [counted](Self::count) before it was detached.
+    fn push_detached(
+        &mut self,
+        bios: Detached<LoopOps>,
+        totals: &mut QueueTotals,
+        reason: QueueReason,
+    ) {
+        self.has_blocking_work = true;
+        for counts in [&mut self.counts, &mut totals.counts] {
+            counts.detached = counts.detached.wrapping_add(1);
+        }
+        match reason {
+            // A reclaimed request was submitted before the bios that are detached.
+            QueueReason::Reclaimed => self.detached.push_front(bios),
+            _ => self.detached.push_back(bios),
+        }
+        self.received = self.received.wrapping_add(1);
+    }
+
+    /// Counts a request that is queued for the worker, and updates the offload policy.
+    fn count<I: Transfer>(&mut self, io: &I, totals: &mut QueueTotals, reason: QueueReason) {
+        self.has_blocking_work |= reason != QueueReason::Offload;
+        if reason == QueueReason::InlineEagain {
+            self.offload.note_eagain();
+        }
+        for counts in [&mut self.counts, &mut totals.counts] {
+            if matches!(reason, QueueReason::New | QueueReason::Offload) {
+                counts.count(io);
+            }
+            if reason != QueueReason::Reclaimed {
+                counts.worker = counts.worker.wrapping_add(1);
+            }
+        }
+    }
+
+    /// Moves the batch to the requests for the worker.
+    pub(crate) fn end_batch(&mut self, totals: &mut QueueTotals) {
+        while let Some(rq) = self.batch.pop_front() {
+            self.push(rq, totals, QueueReason::New);
+        }
+    }
+
+    /// Queues the worker if it is not scheduled and there are requests for it.
+    ///
+    /// A stalled worker waits for detached bios in service to complete. Requests and the rest of short
+    /// transfers do not have to wait for that, and end the stall.
+    fn wake(&mut self, workqueue: &OwnedQueue) {
+        let wake = match self.scheduled {
+            false => self.has_worker_requests(),
+            true => {
+                (!self.pending.is_empty() || !self.resubmit.is_empty()) && self.worker.end_stall()
+            }
+        };
+        if wake {
+            self.scheduled = true;
+            // The work item can be queued already only if it has yet to look at the lists.
+            let _ = workqueue.enqueue(self.worker.clone());
+        }
+    }
+}
+
+impl QueueSet {
+    /// Adds a request to a queue and charges its tag, if the tag policy allows it; returns the request
+    /// otherwise. Without a `reason` to queue it for the worker it is added to the current task's batch,
+    /// unless another task has a batch in the queue.
+    pub(crate) fn try_push(
+        &mut self,
+        id: QueueId,
+        rq: Request<LoopOps>,
+        depth: u32,
+        reason: Option<QueueReason>,
+    ) -> Result<(), Request<LoopOps>> {
+        let Some((queue, totals)) = self.get_mut(id) else {
+            return Err(rq);
+        };
+        // Requests stay behind bios that are detached already.
+        if !queue.detached.is_empty() || !tags::may_hold(queue.tags.get(), totals.tags.get(), depth)
+        {
+            return Err(rq);
+        }
+        match reason {
+            Some(reason) => queue.push(rq, totals, reason),
+            None if queue.batch.is_empty() || queue.has_batch_of(task::current_id()) => {
+                queue.push_batch(rq, totals)
+            }
+            None => queue.push(rq, totals, QueueReason::New),
+        }
+        Ok(())
+    }
+
+    /// Counts a request that is about to be detached.
+    pub(crate) fn count(&mut self, id: QueueId, rq: &Request<LoopOps>, reason: QueueReason) {
+        if let Some((queue, totals)) = self.get_mut(id) {
+            queue.count(rq, totals, reason);
+        }
+    }
+
+    /// Adds detached bios to a queue.
+    pub(crate) fn push_detached(
+        &mut self,
+        id: QueueId,
+        bios: Detached<LoopOps>,
+        reason: QueueReason,
+    ) {
+        if let Some((queue, totals)) = self.get_mut(id) {
+            queue.push_detached(bios, totals, reason);
+        }
+    }
+
+    /// Adds the rest of detached bios after a short transfer.
+    pub(crate) fn push_resubmit(&mut self, id: QueueId, io: DetachedIo<LoopOps>) {
+        if let Some((queue, _)) = self.get_mut(id) {
+            queue.has_blocking_work = true;
+            queue.resubmit.push_back(io);
+            queue.received = queue.received.wrapping_add(1);
+        }
+    }
+
+    /// Schedules the worker of a queue for all of its requests, including a batch.
+    pub(crate) fn schedule(&mut self, id: QueueId, workqueues: &Workqueues) {
+        if let Some((queue, totals)) = self.get_mut(id) {
+            queue.end_batch(totals);
+            queue.wake(workqueues.of(id));
+        }
+    }
+
+    /// Schedules the worker of a queue for the requests that are queued for it, not for a batch.
+    pub(crate) fn schedule_pending(&mut self, id: QueueId, workqueues: &Workqueues) {
+        if let Some((queue, _)) = self.get_mut(id) {
+            queue.wake(workqueues.of(id));
+        }
+    }
+
+    /// Schedules the workers of all queues with detached bios.
+    pub(crate) fn schedule_detached(&mut self, workqueues: &Workqueues) {
+        self.for_each_cgroup(|id, queue| {
+            if !queue.detached.is_empty() {
+                queue.wake(workqueues.of(id));
+            }
+        });
+    }
+}

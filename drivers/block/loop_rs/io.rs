@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Issue of I/O to the backing file.
+//!
+//! The worker issues with [`issue`], which may block, after it has tried reads with [`read_cached`]. A
+//! submitter issues with [`issue_inline`], which does not wait for the backing file.
+
+use crate::{
+    backing::{Binding, BindingRef, OwnedFile},
+    cgroup_queue::LoopOps,
+    complete::{account_transfer, complete_with, ServedIo},
+    config::Flag,
+    errors::Failure,
+};
+use kernel::{prelude::*, sync::Arc};
+use kernel_ext::{
+    block::mq::{DetachedIo, IoFlags, Op, Request, Submit, Submitted, Transfer},
+    fs::{BackingFile, FileExt, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
+    task::{self, WritebackScope},
+};
+
+/// The outcome of issuing I/O to the backing file.
+pub(crate) enum IssueResult<I> {
+    /// The I/O is done, and is to complete with this result.
+    Done(I, Result<(), Failure>),
+    /// The backing file does not support the operation.
+    Unsupported(I),
+    /// The device does not support the operation.
+    Rejected(I),
+    /// The I/O is in flight. `ki_complete` hands it to [`complete`](crate::complete).
+    Queued,
+}
+
+/// The outcome of issuing I/O without waiting for the backing file.
+pub(crate) enum NowaitResult<I> {
+    /// The I/O is done, and is to complete with this result.
+    Done(I, Result<(), Failure>),
+    /// The I/O would block, or failed. It is to be issued again by a task that may block.
+    WouldBlock(I),
+    /// The I/O is in flight, as in [`IssueResult::Queued`].
+    Queued,
+}
+
+/// The file position of the rest of an I/O.
+fn file_position<I: Transfer>(offset: i64, io: &I) -> Result<i64> {
+    i64::try_from(io.position())?
+        .checked_add(offset)
+        .ok_or(EFBIG)
+}
+
+/// `flags`, with `IOCB_DSYNC` for a write with FUA, which must be on stable storage when it completes.
+fn iocb_flags<I: Transfer>(io: &I, flags: IoFlags) -> IoFlags {
+    if io.is_fua() {
+        flags.with_dsync()
+    } else {
+        flags
+    }
+}
+
+/// Reads or writes all of `io`, and waits for it. May sleep.
+fn transfer_all<I: Transfer>(
+    file: &BackingFile,
+    offset: i64,
+    mut io: I,
+    flags: IoFlags,
+) -> IssueResult<I> {
+    let flags = iocb_flags(&io, flags);
+    loop {
+        let result = file_position(offset, &io).and_then(|pos| io.transfer(file, pos, flags));
+        if let Some(result) = account_transfer(&mut io, result) {
+            return IssueResult::Done(io, result);
+        }
+    }
+}
+
+/// Starts direct I/O. May sleep, but does not wait for the I/O.
+fn submit_direct<I: Submit>(mut file: OwnedFile, offset: i64, mut io: I) -> IssueResult<I> {
+    let flags = iocb_flags(&io, IoFlags::DIRECT);
+    loop {
+        let pos = match file_position(offset, &io) {
+            Ok(pos) => pos,
+            Err(e) => return IssueResult::Done(io, Err(e.into())),
+        };
+        match io.submit(file, pos, flags) {
+            Submitted::Queued => return IssueResult::Queued,
+            Submitted::Done(same_io, result, same_file) => {
+                (io, file) = (same_io, same_file);
+                if let Some(result) = account_transfer(&mut io, result) {
+                    return IssueResult::Done(io, result);
+                }
+            }
+        }
+    }
+}
+
+fn fallocate<I: Transfer>(file: &BackingFile, offset: i64, io: I, mode: i32) -> IssueResult<I> {
+    // The limit is 0 if the file does not support the operation, or user space disabled it.
+    if io.queue().max_discard_sectors() == 0 {
+        return IssueResult::Rejected(io);
+    }
+    let result = file_position(offset, &io)
+        .and_then(|pos| file.fallocate(mode, pos, i64::try_from(io.len())?));
+    match result {
+        Err(e) if e == EOPNOTSUPP => IssueResult::Unsupported(io),
+        result => IssueResult::Done(io, result.map_err(Failure::of_file)),
+    }
+}
+
+/// I/O that can be issued as direct I/O.
+pub(crate) trait IssueDirect: ServedIo {
+    /// Starts direct I/O. May sleep.
+    fn issue_direct(self, file: OwnedFile, offset: i64) -> IssueResult<Self>;
+}
+
+impl IssueDirect for Request<LoopOps> {
+    fn issue_direct(self, file: OwnedFile, offset: i64) -> IssueResult<Self> {
+        submit_direct(file, offset, self)
+    }
+}
+
+impl IssueDirect for DetachedIo<LoopOps> {
+    fn issue_direct(self, file: OwnedFile, offset: i64) -> IssueResult<Self> {
+        // Asynchronous I/O needs an allocation that lives until `ki_complete`. Waiting for memory may
+        // mean waiting for this very I/O, so the fallback is synchronous I/O.
+        match self.boxed(GFP_NOWAIT) {
+            Ok(io) => match submit_direct(file, offset, io) {
+                IssueResult::Done(io, result) => IssueResult::Done(io.into_inner(), result),
+                IssueResult::Unsupported(io) => IssueResult::Unsupported(io.into_inner()),
+                IssueResult::Rejected(io) => IssueResult::Rejected(io.into_inner()),
+                IssueResult::Queued => IssueResult::Queued,
+            },
+            Err(io) => transfer_all(&file, offset, io, IoFlags::DIRECT),
+        }
+    }
+}
+
+/// Whether I/O is issued as direct I/O. Detached bios can have been submitted under a weaker alignment
+/// requirement.
+fn is_direct<I: ServedIo>(binding: &Binding, io: &I) -> bool {
+    binding.flags.has(Flag::DIRECT_IO) && {
+        let bits = io.memory_bits();
+        bits == 0 || bits & binding.backing.alignment().mem_mask == 0
+    }
+}
+
+/// Issues I/O to the backing file. May sleep.
+pub(crate) fn issue<I: IssueDirect>(binding: BindingRef<'_>, io: I) -> IssueResult<I> {
+    let op = io.op();
+    if !io.fits_limits() {
+        return IssueResult::Done(io, Err(Failure::of_file(EINVAL)));
+    }
+    if op.is_write() && binding.flags.has(Flag::READ_ONLY) {
+        return IssueResult::Done(io, Err(Failure::READ_ONLY));
+    }
+    let file = binding.file();
+    let offset = binding.range.offset;
+    match op {
+        Op::Read | Op::Write if is_direct(&binding, &io) => {
+            let file = file.clone();
+            drop(binding);
+            io.issue_direct(file, offset)
+        }
+        Op::Read => transfer_all(file, offset, io, IoFlags::BUFFERED),
+        Op::Write => {
+            binding.backing.note_worker_write();
+            transfer_all(file, offset, io, IoFlags::BUFFERED)
+        }
+        Op::Flush => {
+            let result = file.flush();
+            IssueResult::Done(io, result.map_err(Failure::of_file))
+        }
+        Op::Discard | Op::WriteZeroes { unmap: true } => {
+            fallocate(file, offset, io, FALLOC_FL_PUNCH_HOLE)
+        }
+        // Without `unmap` the range stays allocated.
+        Op::WriteZeroes { unmap: false } => fallocate(file, offset, io, FALLOC_FL_ZERO_RANGE),
+        Op::Other => IssueResult::Rejected(io),
+    }
+}
+
+/// Serves a read from the page cache. Starts readahead for pages that are not cached, so that the disk
+/// has several reads in flight. May sleep, but does not wait for the backing file.
+pub(crate) fn read_cached<I: Transfer>(binding: &Binding, mut io: I) -> NowaitResult<I> {
+    let result = file_position(binding.range.offset, &io)
+        .and_then(|pos| io.transfer(binding.file(), pos, IoFlags::BUFFERED.with_nowait()));
+    match result {
+        Ok(n) if n >= io.len() => NowaitResult::Done(io, Ok(())),
+        // `issue` finds any error again.
+        _ => NowaitResult::WouldBlock(io),
+    }
+}
+
+/// How I/O is issued inline.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InlineMode {
+    /// Through the page cache. The I/O is done when the call returns.
+    Buffered,
+    /// As direct I/O. The I/O can be in flight when the call returns.
+    Direct,
+}
+
+/// What I/O is issued to inline, with a reference.
+///
+/// Direct I/O holds the file and the offset rather than the binding, which the task that completes a
+/// request must not hold: see [`BindingRef`].
+pub(crate) enum InlineTarget {
+    Buffered(Arc<Binding>),
+    Direct(OwnedFile, i64),
+}
+
+impl InlineTarget {
+    pub(crate) fn new(binding: &Arc<Binding>, mode: InlineMode) -> Self {
+        match mode {
+            InlineMode::Buffered => Self::Buffered(binding.clone()),
+            InlineMode::Direct => Self::Direct(binding.file().clone(), binding.range.offset),
+        }
+    }
+}
+
+/// Issues I/O without waiting for the backing file. May sleep.
+fn issue_nowait<I: Submit>(target: InlineTarget, mut io: I) -> NowaitResult<I> {
+    match target {
+        InlineTarget::Buffered(binding) => {
+            let Ok(pos) = file_position(binding.range.offset, &io) else {
+                return NowaitResult::WouldBlock(io);
+            };
+            let flags = match io.op() {
+                Op::Read => IoFlags::CACHED,
+                _ => IoFlags::BUFFERED.with_nowait(),
+            };
+            let result = io.transfer(binding.file(), pos, flags);
+            // A short write is repeated as a whole.
+            let eagain = !matches!(result, Ok(n) if n >= io.len());
+            if io.op() == Op::Write {
+                binding.backing.note_nowait_write(eagain);
+            }
+            match eagain {
+                false => NowaitResult::Done(io, Ok(())),
+                true => NowaitResult::WouldBlock(io),
+            }
+        }
+        InlineTarget::Direct(file, offset) => {
+            let Ok(pos) = file_position(offset, &io) else {
+                return NowaitResult::WouldBlock(io);
+            };
+            match io.submit(file, pos, IoFlags::DIRECT.with_nowait()) {
+                Submitted::Queued => NowaitResult::Queued,
+                Submitted::Done(io, Ok(n), _) if n >= io.len() => NowaitResult::Done(io, Ok(())),
+                // `issue` finds any error again.
+                Submitted::Done(io, ..) => NowaitResult::WouldBlock(io),
+            }
+        }
+    }
+}
+
+/// Issues a request of the current task inline. Returns the request if it would block, and whether the
+/// task slept. May sleep.
+#[inline(always)]
+pub(crate) fn issue_inline(
+    target: InlineTarget,
+    mut rq: Request<LoopOps>,
+) -> (Option<Request<LoopOps>>, bool) {
+    rq.data_mut().nowait = true;
+    let scope = WritebackScope::enter();
+    let (result, slept) = task::submit_nested(|| issue_nowait(target, rq));
+    drop(scope);
+    let rq = match result {
+        NowaitResult::Done(rq, result) => {
+            complete_with(rq, result);
+            None
+        }
+        NowaitResult::WouldBlock(rq) => Some(rq),
+        NowaitResult::Queued => None,
+    };
+    (rq, slept)
+}
