@@ -116,7 +116,7 @@ impl Backing {
     pub(crate) fn alignment(&self) -> Alignment {
         self.alignment.copy().unwrap_or_else(|| {
             let alignment = alignment_of(self.file());
-            // Another task may have set it, to the same value.
+            // Fails if another task has set the same value meanwhile.
             self.alignment.populate(alignment);
             alignment
         })

@@ -203,8 +203,8 @@ impl Device {
         }
     }
 
-    /// Enters state `new`. Returns the old state, which is to be dropped without the state lock, or `new`
-    /// if there is no such transition.
+    /// Enters state `new`. Returns the old state, or `new` if there is no such transition. The caller
+    /// drops the old state without the state lock, since that can close the file.
     fn enter(&self, state: &mut State, new: State) -> Result<State, State> {
         if !state.phase().leads_to(new.phase()) {
             return Err(new);
@@ -225,8 +225,8 @@ impl Device {
         }
     }
 
-    /// Closes the device; the last close unbinds it if it is to be. Called with the disk's `open_mutex`
-    /// held.
+    /// Closes the device. The last close unbinds a device in state [`State::Rundown`], or with autoclear.
+    /// Called with the disk's `open_mutex` held.
     pub(crate) fn release(&self, disk: &Closing<'_, LoopOps>) {
         if disk.openers() > 0 {
             return;

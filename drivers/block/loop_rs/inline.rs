@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Inline issue: whether the submitter may issue a request from queue_rq(), and how.
+//! Inline issue: decides whether the submitter issues a request from queue_rq(), and in which mode.
 //!
 //! A request is issued inline if all of these hold:
 //!
@@ -48,7 +48,7 @@ pub(crate) fn is_candidate(queues: &CgroupQueues, rq: &Request<LoopOps>) -> bool
     }
 }
 
-/// How the request can be issued inline to the backing file; `None` if it cannot.
+/// The mode in which the backing file supports inline issue of the request; `None` if it does not.
 pub(crate) fn mode<I: Transfer>(binding: &Binding, io: &I) -> Option<InlineMode> {
     if !binding.can_nowait() {
         return None;

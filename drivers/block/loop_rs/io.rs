@@ -21,7 +21,7 @@ use kernel_ext::{
 
 /// The outcome of issuing I/O to the backing file.
 pub(crate) enum IssueResult<I> {
-    /// The I/O is done, and is to complete with this result.
+    /// The I/O is done, and completes with this result.
     Done(I, Result<(), Failure>),
     /// The backing file does not support the operation.
     Unsupported(I),
@@ -33,9 +33,9 @@ pub(crate) enum IssueResult<I> {
 
 /// The outcome of issuing I/O without waiting for the backing file.
 pub(crate) enum NowaitResult<I> {
-    /// The I/O is done, and is to complete with this result.
+    /// The I/O is done, and completes with this result.
     Done(I, Result<(), Failure>),
-    /// The I/O would block, or failed. It is to be issued again by a task that may block.
+    /// The I/O would block, or failed. A task that may block issues it again.
     WouldBlock(I),
     /// The I/O is in flight, as in [`IssueResult::Queued`].
     Queued,
@@ -190,7 +190,7 @@ pub(crate) fn read_cached<I: Transfer>(binding: &Binding, mut io: I) -> NowaitRe
     }
 }
 
-/// How I/O is issued inline.
+/// The mode of inline I/O.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InlineMode {
     /// Through the page cache. The I/O is done when the call returns.
@@ -199,7 +199,7 @@ pub(crate) enum InlineMode {
     Direct,
 }
 
-/// What I/O is issued to inline, with a reference.
+/// The target of inline I/O, with a reference to it.
 ///
 /// Direct I/O holds the file and the offset rather than the binding, which the task that completes a
 /// request must not hold: see [`BindingRef`].

@@ -18,10 +18,10 @@
 //! | `loop_queue_rq` | [`queue`] |
 //! | `loop_workfn`, `loop_process_work` | [`worker`] |
 //! | `do_req_filebacked`, `lo_rw_aio`, `lo_fallocate`, `lo_req_flush` | [`io`] |
-//! | `lo_rw_aio_complete`, `lo_complete_rq` | [`complete`] |
+//! | `lo_rw_aio_complete`, `lo_complete_rq`, `loop_clear_limits` | [`complete`] |
 //! | `loop_queue_work`, `worker_tree` | [`enqueue`], [`queue_set`], [`cgroup_queue`] |
 //! | `idle_worker_list`, `loop_free_idle_workers` | [`reaper`] |
-//! | `lo_backing_file`, `loop_query_min_dio_size`, `lo_can_use_dio` | [`backing`] |
+//! | `lo_backing_file`, `loop_check_backing_file`, `loop_update_dio_alignment`, `lo_can_use_dio` | [`backing`] |
 //! | `lo_flags`, `loop_info64`, `loop_update_limits` | [`config`] |
 //! | module parameters | [`params`] |
 //! | no counterpart | [`inline`], [`policy`], [`stats`], [`debugfs`], [`errors`] |
@@ -40,7 +40,7 @@
 //!   sysfs, debugfs   attributes
 //!   queue            queue_rq(): inline, or to a cgroup queue
 //!   worker           serves a cgroup queue
-//!   inline           may the submitter issue this request now, and how?
+//!   inline           may the submitter issue this request now, and in which mode?
 //!   io               issue to the backing file
 //!   complete         completion and retry
 //!   enqueue, reaper, queue_set
@@ -52,7 +52,8 @@
 //!
 //! Two types tie upper layers to lower ones. [`cgroup_queue::LoopOps`] is the type of the operations of
 //! a disk. Lower layers get from a disk to its device by [`cgroup_queue::with_queues`] only.
-//! [`LoopModule`] is the identity of the module, named by [`params`] and [`device`].
+//! [`LoopModule`] is the identity of the module, named by [`params`] and [`device`]. Besides, upper files
+//! implement methods and kernel traits (`WorkItem`, `Callback`) of the types in `cgroup_queue`.
 //!
 //! # The path of a request
 //!
@@ -62,8 +63,9 @@
 //!   blk-mq
 //!     |
 //!   queue::queue_rq
+//!     | inline::is_candidate       operation and context
 //!     | queue_set::find            css -> cgroup queue
-//!     | inline::begin_inline       context, file, offload policy, tag policy
+//!     | inline::begin_inline       file, offload policy, tag policy
 //!     |
 //!     +-- queued: enqueue::try_push  ------------>  worker::run, take
 //!     |     no tag left: detach, push_detached        | charged to blkcg and memcg
@@ -93,11 +95,10 @@
 //! # Lock order
 //!
 //! ```text
-//!   open_mutex of the disk
-//!     validate (DriverData)
-//!       state (Device)
-//!         limits_lock of the request queue
-//!           lock of the QueueSet (spinlock, interrupts disabled)
+//!   open_mutex of the disk, or validate (DriverData)
+//!     state (Device)
+//!       limits_lock of the request queue
+//!         lock of the QueueSet (spinlock, interrupts disabled)
 //! ```
 //!
 //! The lock of the registry in [`control`] is not held together with any of these. A freeze of the
@@ -155,7 +156,7 @@ module! {
 ///
 /// Fields are dropped in order when the module is unloaded: the interfaces that add devices are
 /// unregistered before the devices are removed. `init` creates them in reverse order, so that an error
-/// undoes the steps before it in the same way.
+/// undoes the previous steps.
 struct LoopModule {
     _control: Pin<KBox<ControlRegistration<Control>>>,
     _major: Major<Driver>,

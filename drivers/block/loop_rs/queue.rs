@@ -2,8 +2,8 @@
 
 //! queue_rq(): issues a request inline, or queues it for its cgroup's worker.
 //!
-//! A request that is queued keeps its tag if the tag policy allows it. Otherwise a request of a cgroup
-//! with many tags is detached, or the bios of the request itself.
+//! A queued request keeps its tag if the tag policy allows it. Otherwise the driver detaches the bios of
+//! a request of a cgroup that holds many tags, or of the request itself.
 
 use crate::{
     cgroup_queue::{
@@ -82,11 +82,12 @@ impl Dispatch<'_> {
             }
         }
         (set, id) = self.enqueue(set, id, rq, inline, reason);
-        self.end_request(set, id, len, last);
+        self.end_dispatch(set, id, len, last);
     }
 
     /// Adds a request to queue `id`, for the current task to issue with its batch if `inline`, or for
-    /// the worker. Returns the queue, which is another one if the cgroup has got a queue of its own.
+    /// the worker. Returns the queue that the request is in, which can be another one: a queue of its own
+    /// may have been created for the cgroup.
     #[inline(always)]
     fn enqueue<'s>(
         &'s self,
@@ -117,7 +118,7 @@ impl Dispatch<'_> {
     /// Ends the dispatch of one request, which was added to queue `id`, and of its batch if it is the
     /// `last`.
     #[inline(always)]
-    fn end_request(
+    fn end_dispatch(
         &self,
         mut set: SpinLockIrqGuard<'_, QueueSet>,
         id: QueueId,
@@ -281,7 +282,7 @@ impl QueueSet {
     /// Takes a request that is not in service from another queue, if that queue holds many more tags
     /// than queue `id`. None if queue `id` has detached bios, which come first and do not use a tag.
     ///
-    /// Looks at the root cgroup's queue and at up to [`RECLAIM_SCAN_MAX`] others. The next call goes on
+    /// Looks at the root cgroup's queue and at up to [`RECLAIM_SCAN_MAX`] others. The next call continues
     /// where this one ends.
     fn reclaim(&mut self, id: QueueId) -> Option<(Request<LoopOps>, QueueReason)> {
         let (queue, _) = self

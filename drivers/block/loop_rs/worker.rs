@@ -2,9 +2,9 @@
 
 //! The worker of a cgroup queue: dequeues requests and serves them as the cgroup.
 //!
-//! Requests are served one after the other, so a blocked worker blocks its own cgroup only. Direct I/O
-//! is asynchronous. Buffered reads are tried from the page cache first, which starts readahead for
-//! several of them before the worker waits for one.
+//! A worker serves requests one after the other, and blocks its own cgroup only. Direct I/O is
+//! asynchronous. For buffered reads, the worker tries the page cache first, which starts readahead for
+//! several of them before it waits for one.
 
 use crate::{
     backing::{Binding, BindingRef},
@@ -31,17 +31,18 @@ use kernel_ext::{
     time::JiffiesInstant,
 };
 
-/// Number of requests that a worker dequeues at a time, and number of reads that can wait for the disk
-/// together. Tags of dequeued requests cannot be reclaimed.
+/// Number of requests that a worker dequeues at a time. Tags of dequeued requests cannot be reclaimed.
 const BATCH_MAX: u32 = 4;
+
+/// Number of reads that a worker dequeues at a time if they can wait for the disk together.
 const READ_BATCH_MAX: u32 = 32;
 
-/// Number of bytes of reads that wait for the disk together. Their readahead must still be cached when
-/// they are served, in a small cgroup, too.
+/// Maximum number of bytes of reads that wait for the disk together. Their readahead must still be cached
+/// when they are served, even if the memory of the cgroup is limited.
 const READ_BATCH_BYTES: usize = 4 << 20;
 
-/// Number of detached bios of a cgroup in service. Together with the tags that a single cgroup may hold,
-/// that is as many requests as the default depth of a device.
+/// Maximum number of detached requests of a cgroup in service. With the tags that a single cgroup may
+/// hold, the cgroup has about as many requests in flight as the default depth of a device.
 const SERVICE_DEPTH: i32 = 64;
 
 /// Requests and detached bios taken from a queue. The requests come first.
@@ -232,8 +233,8 @@ impl Worker {
         }
     }
 
-    /// Serves reads from the page cache, as many as can wait for the disk together. Moves the I/O that
-    /// is to be issued by [`serve`](Self::serve) to `blocking`.
+    /// Serves reads from the page cache, as many as can wait for the disk together. Moves other I/O, and
+    /// reads that would block, to `blocking`, for [`serve`](Self::serve).
     fn serve_cached<L>(
         self: &Arc<Self>,
         list: &mut L,

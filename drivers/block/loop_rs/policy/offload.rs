@@ -4,7 +4,7 @@
 //!
 //! Inline issue costs least. But a task that submits many requests before it waits for any of them is
 //! served sooner if another CPU takes a part of the work: the cgroup's worker issues some of the
-//! requests while the task submits the next. Whether offloading pays depends on the machine, on the cost
+//! requests while the task submits the next ones. Whether offloading pays depends on the machine, on the cost
 //! of a request and on the load of the other CPUs. So it is tried, and kept while it is faster.
 //!
 //! # Trials
