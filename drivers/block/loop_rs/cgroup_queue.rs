@@ -25,7 +25,7 @@ use crate::{
     backing::Binding,
     policy::{
         offload::OffloadPolicy,
-        tags::{TagCharge, TagCounter},
+        tags::{self, TagCharge, TagCounter},
     },
     stats::Counts,
 };
@@ -146,7 +146,7 @@ pub(crate) struct CgroupQueue {
     pub(crate) scheduled: bool,
     /// The worker got requests other than offloaded ones since it was last idle. These may block.
     pub(crate) has_blocking_work: bool,
-    /// A request that cannot be detached may be in `pending` although older bios are in `detached`.
+    /// A request may be in `pending` although older bios are in `detached`.
     pub(crate) detached_bypassed: bool,
     pub(crate) counts: Counts,
     /// Number of requests and detached bios that were added for the worker.
@@ -168,7 +168,8 @@ pub(crate) struct CgroupQueue {
     /// The rest of detached bios after a short transfer. They keep their usage reference, so that each
     /// request is served from one range of one file.
     pub(crate) resubmit: EnteredBios<LoopOps>,
-    /// Bios without a tag. The worker serves them after `pending`.
+    /// Bios without a tag. The worker serves them after `pending`, or in turn with it if
+    /// `detached_bypassed`.
     pub(crate) detached: DetachedBios<LoopOps>,
     pub(crate) worker: Arc<Worker>,
     /// The value of `idle_since` when the worker was put on the idle list.
@@ -218,6 +219,13 @@ impl CgroupQueue {
     /// Whether the queue has a batch of the task with this id.
     pub(crate) fn has_batch_of(&self, task: usize) -> bool {
         self.batch_task == task && !self.batch.is_empty()
+    }
+
+    /// Whether the queue may hold one more of the `depth` tags. A queue with detached bios may not if
+    /// that adds to the tags that other queues find in use.
+    pub(crate) fn may_hold_tag(&self, totals: &QueueTotals, depth: u32) -> bool {
+        let (held, all) = (self.tags.get(), totals.tags.get());
+        (self.detached.is_empty() || held == all) && tags::may_hold(held, all, depth)
     }
 
     /// Number of detached requests that have not completed.

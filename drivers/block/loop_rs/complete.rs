@@ -26,10 +26,16 @@ use kernel_ext::{
     task,
 };
 
-/// I/O that the driver serves: a request, or detached bios.
-pub(crate) trait ServedIo: Transfer {
+/// I/O that the driver completes.
+pub(crate) trait CompleteIo: Transfer {
     fn disk(&self) -> &GenDisk<LoopOps>;
 
+    /// Completes the I/O. Any context.
+    fn complete_io(self, status: Status);
+}
+
+/// I/O that the driver serves: a request, or detached bios.
+pub(crate) trait ServedIo: CompleteIo {
     /// Counts detached bios as in service of `worker`.
     fn begin_service(&mut self, _worker: &Arc<Worker>) {}
 
@@ -47,12 +53,9 @@ pub(crate) trait ServedIo: Transfer {
     fn memory_bits(&self) -> u32 {
         0
     }
-
-    /// Completes the I/O. Any context.
-    fn complete_io(self, status: Status);
 }
 
-impl ServedIo for Request<LoopOps> {
+impl CompleteIo for Request<LoopOps> {
     fn disk(&self) -> &GenDisk<LoopOps> {
         self.disk()
     }
@@ -64,11 +67,35 @@ impl ServedIo for Request<LoopOps> {
     }
 }
 
-impl ServedIo for DetachedIo<LoopOps> {
+impl ServedIo for Request<LoopOps> {}
+
+impl CompleteIo for DetachedIo<LoopOps> {
     fn disk(&self) -> &GenDisk<LoopOps> {
         self.disk()
     }
 
+    fn complete_io(mut self, status: Status) {
+        if let Some(service) = &self.data_mut().service {
+            service.worker().count_detached_done();
+        }
+        self.end(status);
+    }
+}
+
+impl CompleteIo for BoxedIo<LoopOps> {
+    fn disk(&self) -> &GenDisk<LoopOps> {
+        self.disk()
+    }
+
+    fn complete_io(mut self, status: Status) {
+        if let Some(service) = &self.data_mut().service {
+            service.worker().count_detached_done();
+        }
+        self.end(status);
+    }
+}
+
+impl ServedIo for DetachedIo<LoopOps> {
     fn begin_service(&mut self, worker: &Arc<Worker>) {
         self.data_mut().service = Some(Service::begin(worker));
     }
@@ -84,17 +111,10 @@ impl ServedIo for DetachedIo<LoopOps> {
     fn memory_bits(&self) -> u32 {
         self.memory_bits()
     }
-
-    fn complete_io(mut self, status: Status) {
-        if let Some(service) = &self.data_mut().service {
-            service.worker().count_detached_done();
-        }
-        self.end(status);
-    }
 }
 
 /// Completes I/O with a result; logs a failure. Any context.
-pub(crate) fn complete_with<I: ServedIo>(io: I, result: Result<(), Failure>) {
+pub(crate) fn complete_with<I: CompleteIo>(io: I, result: Result<(), Failure>) {
     match result {
         Ok(()) => io.complete_io(Status::OK),
         Err(failure) => {
@@ -173,7 +193,7 @@ fn complete_or_requeue(mut rq: Request<LoopOps>, result: Result<usize>) {
 /// Handles `ki_complete` of detached bios. Any context, hard interrupts included.
 pub(crate) fn ki_complete_detached(mut io: BoxedIo<LoopOps>, result: Result<usize>) {
     match account_transfer(&mut io, result) {
-        Some(result) => complete_with(io.into_inner(), result),
+        Some(result) => complete_with(io, result),
         None => {
             // The worker may complete the bios as soon as they are in the queue. The disk is not freed
             // before the end of the RCU read-side section: `del_gendisk()` waits for the bios and then

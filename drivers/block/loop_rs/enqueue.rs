@@ -2,9 +2,8 @@
 
 //! Adding requests and detached bios to a cgroup queue, and scheduling its worker.
 
-use crate::{
-    cgroup_queue::{CgroupQueue, LoopOps, QueueId, QueueReason, QueueSet, QueueTotals, Workqueues},
-    policy::tags,
+use crate::cgroup_queue::{
+    CgroupQueue, LoopOps, QueueId, QueueReason, QueueSet, QueueTotals, Workqueues,
 };
 use kernel::prelude::*;
 use kernel_ext::{
@@ -15,9 +14,15 @@ use kernel_ext::{
 
 impl CgroupQueue {
     /// Adds a request for the worker, and charges its tag.
-    fn push(&mut self, mut rq: Request<LoopOps>, totals: &mut QueueTotals, reason: QueueReason) {
+    pub(crate) fn push(
+        &mut self,
+        mut rq: Request<LoopOps>,
+        totals: &mut QueueTotals,
+        reason: QueueReason,
+    ) {
         self.count(&rq, totals, reason);
         self.tags.charge(&mut totals.tags, &mut rq.data_mut().tag);
+        self.detached_bypassed |= !self.detached.is_empty();
         self.pending.push_back(rq);
         self.received = self.received.wrapping_add(1);
     }
@@ -33,17 +38,6 @@ impl CgroupQueue {
         self.batch_has_sync = !rq.is_readahead() || self.batch_has_sync && !first;
         self.tags.charge(&mut totals.tags, &mut rq.data_mut().tag);
         self.batch.push_back(rq);
-    }
-
-    /// Adds a request that cannot be detached.
-    pub(crate) fn push_undetachable(
-        &mut self,
-        rq: Request<LoopOps>,
-        totals: &mut QueueTotals,
-        reason: QueueReason,
-    ) {
-        self.detached_bypassed |= !self.detached.is_empty();
-        self.push(rq, totals, reason);
     }
 
     /// Adds the bios of a request that was [counted](Self::count) before it was detached.
@@ -121,9 +115,7 @@ impl QueueSet {
         let Some((queue, totals)) = self.get_mut(id) else {
             return Err(rq);
         };
-        // Requests stay behind bios that are detached already.
-        if !queue.detached.is_empty() || !tags::may_hold(queue.tags.get(), totals.tags.get(), depth)
-        {
+        if !queue.may_hold_tag(totals, depth) {
             return Err(rq);
         }
         match reason {

@@ -11,25 +11,21 @@
 //! - the submitter holds no other request, since it may sleep after all: [`is_alone`] for a request
 //!   without a batch, [`QueueSet::can_issue_batch`] for the requests of a batch, which are issued when
 //!   the last of them has been dispatched;
-//! - the cgroup has no detached bios, which are older, unless the request is served from the page cache;
 //! - the offload policy chooses the submitter;
 //! - the tag policy allows another tag, if the request can be in flight afterwards.
 //!
-//! The last three are checked by [`QueueSet::begin_inline`].
+//! The last two are checked by [`QueueSet::begin_inline`].
 
 use crate::{
     backing::Binding,
     cgroup_queue::{CgroupQueues, LoopOps, QueueId, QueueSet},
     config::Flag,
     io::{InlineMode, InlineTarget},
-    policy::{
-        offload::{Target, WorkerState},
-        tags,
-    },
+    policy::offload::{Target, WorkerState},
 };
 use kernel::sync::atomic::Relaxed;
 use kernel_ext::{
-    block::mq::{IoList, Op, Request, Transfer},
+    block::mq::{Op, Request, Transfer},
     task,
     time::JiffiesInstant,
 };
@@ -108,10 +104,6 @@ impl QueueSet {
         if alone && queue.has_batch_of(task::current_id()) {
             return InlineDecision::Batch;
         }
-        // Buffered I/O is done at once, and does not delay detached bios.
-        if mode == InlineMode::Direct && !queue.detached.is_empty() {
-            return InlineDecision::Queue;
-        }
         let worker = if !queue.scheduled && !queue.has_worker_requests() {
             WorkerState::Idle
         } else if queue.has_blocking_work {
@@ -126,7 +118,7 @@ impl QueueSet {
         }
         // Buffered I/O completes before queue_rq() returns, and needs no charge.
         if mode == InlineMode::Direct && !rq.data_mut().tag.is_charged() {
-            if !tags::may_hold(queue.tags.get(), totals.tags.get(), depth) {
+            if !queue.may_hold_tag(totals, depth) {
                 return InlineDecision::Queue;
             }
             queue.tags.charge(&mut totals.tags, &mut rq.data_mut().tag);

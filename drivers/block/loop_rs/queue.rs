@@ -9,7 +9,7 @@ use crate::{
     cgroup_queue::{
         CgroupQueue, CgroupQueues, LoopOps, QueueId, QueueReason, QueueSet, Workqueues,
     },
-    complete::ServedIo,
+    complete::CompleteIo,
     inline::{self, InlineDecision},
     io::{self, InlineTarget},
     policy::tags,
@@ -241,7 +241,7 @@ impl Dispatch<'_> {
                 let id = self.find(&mut set, &rq);
                 if let Some((queue, totals)) = set.get_mut(id) {
                     // The request was counted above.
-                    queue.push_undetachable(rq, totals, QueueReason::Reclaimed);
+                    queue.push(rq, totals, QueueReason::Reclaimed);
                 }
                 id
             }
@@ -280,7 +280,7 @@ impl QueueSet {
     }
 
     /// Takes a request that is not in service from another queue, if that queue holds many more tags
-    /// than queue `id`. None if queue `id` has detached bios, which come first and do not use a tag.
+    /// than queue `id`. None if queue `id` has detached bios: its worker has I/O to serve.
     ///
     /// Looks at the root cgroup's queue and at up to [`RECLAIM_SCAN_MAX`] others. The next call continues
     /// where this one ends.

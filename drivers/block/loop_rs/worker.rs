@@ -90,8 +90,7 @@ impl CgroupQueue {
             }
         }
         let mut frozen = false;
-        // Detached bios come after all pending requests, unless requests that cannot be detached would
-        // starve them.
+        // Detached bios come after all pending requests, or in turn with those that came later.
         if self.pending.is_empty() || self.detached_bypassed {
             let (entered, is_frozen) = self.dequeue_detached(&mut batch.detached, window);
             n += entered;
@@ -130,13 +129,10 @@ impl CgroupQueue {
             let Some(bios) = self.detached.pop_front() else {
                 break;
             };
-            match bios.enter() {
-                Ok(io) => list.push_back(io),
-                Err(bios) => {
-                    frozen = true;
-                    self.detached.push_front(bios);
-                    break;
-                }
+            if let Err(bios) = list.enter(bios) {
+                frozen = true;
+                self.detached.push_front(bios);
+                break;
             }
             n += 1;
         }

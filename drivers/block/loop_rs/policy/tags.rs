@@ -34,7 +34,9 @@
 //!   (`sbq_calc_wake_batch()`).
 //! - Detaching allocates no memory and has no limit, so it does not fail for either.
 //! - Detached bios wait for the cgroup's worker only. The worker serves requests and detached bios in
-//!   FIFO order: while bios of a cgroup are detached, later requests of the cgroup are detached, too.
+//!   FIFO order: while bios of a cgroup are detached and another cgroup holds a tag, later requests of
+//!   the cgroup are detached, too. If no other cgroup holds a tag, later requests keep theirs, and the
+//!   worker serves requests and detached bios in turn.
 //!
 //! # Limitations
 //!

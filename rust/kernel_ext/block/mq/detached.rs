@@ -12,7 +12,7 @@
 //! device-mapper defers bios.
 //!
 //! Detached bios do not hold up a freeze of the queue. A driver that wants to serve them has them
-//! [enter](Detached::enter) the queue first, as `bio_queue_enter()` does for new bios, and they
+//! [enter](EnteredBios::enter) the queue first, as `bio_queue_enter()` does for new bios, and they
 //! hold a usage reference from then until they complete.
 //!
 //! The I/O statistics (`stat`, `/proc/diskstats`) count detached bios as one I/O from when the
@@ -28,7 +28,7 @@
 //! | Complete bios twice, as a request's and detached | They are taken off the request first |
 //! | Detach what completes as more than its bios | `detach` gives the request back |
 //! | Use bios whose device is gone | Whoever submitted them has it open until they complete |
-//! | Serve bios while the queue is frozen | `enter` fails; [`DetachedIo`] holds a reference |
+//! | Serve bios while the queue is frozen | [`EnteredBios::enter`] fails; [`DetachedIo`] holds a reference |
 //! | Leave the queue before the last access | The reference is put when all else is dropped |
 //! | Share bios between tasks | They are `Send`, not `Sync` |
 //! | Forget them | Nothing; whoever submitted them waits for ever |
@@ -45,7 +45,12 @@ use crate::{
     task,
     time::JiffiesInstant,
 };
-use core::{marker::PhantomData, mem::ManuallyDrop, ptr, ptr::NonNull};
+use core::{
+    marker::PhantomData,
+    mem::{ManuallyDrop, MaybeUninit},
+    ptr,
+    ptr::NonNull,
+};
 use kernel::{
     alloc::{flags::__GFP_NOWARN, Flags},
     prelude::*,
@@ -361,6 +366,11 @@ impl<T: Operations> Detached<T> {
         (this.head, this.tail)
     }
 
+    fn queue_raw(&self) -> *mut bindings::request_queue {
+        // SAFETY: By the type invariant the bio is valid, and its device has a queue.
+        unsafe { (*(*self.head).bi_bdev).bd_queue }
+    }
+
     pub(in crate::block) fn disk_raw(&self) -> *mut bindings::gendisk {
         // SAFETY: By the type invariant the bio is valid, and has a device.
         unsafe { (*(*self.head).bi_bdev).bd_disk }
@@ -371,22 +381,6 @@ impl<T: Operations> Detached<T> {
         // SAFETY: By the type invariant the bio is valid; it holds a reference to its blkg, which
         // holds one to the css.
         unsafe { Css::from_raw(bindings::bio_blkcg_css(self.head)) }
-    }
-
-    /// Takes a usage reference of the queue, so that the bios can be served. Any context.
-    ///
-    /// # Errors
-    ///
-    /// The bios, if the queue is frozen or its disk is being removed.
-    pub fn enter(self) -> Result<DetachedIo<T>, Self> {
-        // SAFETY: By the type invariant the bio is valid, and its device has a queue.
-        let queue = unsafe { (*(*self.head).bi_bdev).bd_queue };
-        // SAFETY: The device of a bio that has not completed is open, so that the queue is valid.
-        if !unsafe { bindings::percpu_ref_tryget_live(&raw mut (*queue).q_usage_counter) } {
-            return Err(self);
-        }
-        // INVARIANT: The reference was just taken.
-        Ok(DetachedIo::new(self, Usage(queue)))
     }
 }
 
@@ -706,12 +700,19 @@ impl<T: Operations> BoxedIo<T> {
 
 impl<T: Operations> Drop for BoxedIo<T> {
     fn drop(&mut self) {
+        let inner = self.inner.as_ptr();
         // The memory is freed before the usage reference is put.
         //
-        // SAFETY: By the type invariant, and as `self` is not used any more.
-        drop(KBox::into_inner(unsafe {
-            KBox::from_raw(self.inner.as_ptr())
-        }));
+        // SAFETY: By the type invariant, and as `self` is not used any more. Each field is dropped
+        // once.
+        unsafe {
+            let usage = ptr::read(&raw const (*inner).usage);
+            ptr::drop_in_place(&raw mut (*inner).io);
+            ptr::drop_in_place(&raw mut (*inner).range);
+            ptr::drop_in_place(&raw mut (*inner).data);
+            drop(KBox::<MaybeUninit<DetachedIo<T>>>::from_raw(inner.cast()));
+            drop(usage);
+        }
     }
 }
 
@@ -741,8 +742,8 @@ unsafe impl<T: Operations> Transfer for BoxedIo<T> {
         self.inner_mut().advance(bytes);
     }
 
-    fn end(self, status: Status) {
-        self.into_inner().end(status);
+    fn end(mut self, status: Status) {
+        self.inner_mut().range.end(status);
     }
 
     fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio) {
@@ -789,6 +790,22 @@ impl<T: Operations> EnteredBios<T> {
     pub fn nr_requests(&self) -> usize {
         self.0.nr_requests()
     }
+
+    /// Appends bios, which enter the queue: takes a usage reference of it. Any context.
+    ///
+    /// # Errors
+    ///
+    /// The bios, if the queue is frozen or its disk is being removed.
+    pub fn enter(&mut self, bios: Detached<T>) -> Result<(), Detached<T>> {
+        let queue = bios.queue_raw();
+        // SAFETY: The device of a bio that has not completed is open, so that the queue is valid.
+        if !unsafe { bindings::percpu_ref_tryget_live(&raw mut (*queue).q_usage_counter) } {
+            return Err(bios);
+        }
+        // INVARIANT: The reference was just taken.
+        self.0.push_back(bios);
+        Ok(())
+    }
 }
 
 impl<T: Operations> IoList for EnteredBios<T> {
@@ -816,8 +833,7 @@ impl<T: Operations> IoList for EnteredBios<T> {
 
     fn pop_front(&mut self) -> Option<DetachedIo<T>> {
         let bios = self.0.pop_front()?;
-        // SAFETY: By the type invariant of `Detached` the bio is valid, and its device has a queue.
-        let queue = unsafe { (*(*bios.head).bi_bdev).bd_queue };
+        let queue = bios.queue_raw();
         // INVARIANT: The reference comes with the bios.
         Some(DetachedIo::new(bios, Usage(queue)))
     }

@@ -104,7 +104,8 @@ const KEEP_BVECS: usize = 64;
 /// `iocb` is first, so that a kiocb leads to its I/O.
 #[repr(C)]
 pub struct FileIo {
-    iocb: UnsafeCell<bindings::kiocb>,
+    /// Written before each use.
+    iocb: UnsafeCell<MaybeUninit<bindings::kiocb>>,
     /// The links of the list that the I/O is on.
     pub(super) next: *mut FileIo,
     pub(super) prev: *mut FileIo,
@@ -121,7 +122,7 @@ pub struct FileIo {
 impl FileIo {
     pub(super) fn new() -> Self {
         Self {
-            iocb: UnsafeCell::new(pin_init::zeroed()),
+            iocb: UnsafeCell::new(MaybeUninit::uninit()),
             next: core::ptr::null_mut(),
             prev: core::ptr::null_mut(),
             bvecs: KVec::new(),
@@ -583,7 +584,8 @@ fn prepare<I: Transfer>(
     // By way of a pointer to the whole, as it is to lead back to that.
     //
     // SAFETY: We own the I/O, so nobody else accesses this.
-    let iocb = UnsafeCell::raw_get(unsafe { &raw const (*this.io()).iocb });
+    let iocb = unsafe { &raw const (*this.io()).iocb };
+    let iocb: *mut bindings::kiocb = UnsafeCell::raw_get(iocb).cast();
     // SAFETY: As above.
     unsafe {
         iocb.write(bindings::kiocb {
@@ -694,7 +696,7 @@ unsafe fn finish<I: Submit>(io: *mut FileIo) -> (I, Result<usize>, ARef<BackingF
     let io = unsafe { &mut *io };
     if write {
         // SAFETY: `submit` started the write, and the file is still held.
-        unsafe { end_write(io.iocb.get()) };
+        unsafe { end_write(io.iocb.get().cast()) };
     }
     io.release_bvecs();
     // SAFETY: `submit` gave up its reference, and it is taken back once.
