@@ -11,10 +11,10 @@ pub mod queue;
 mod status;
 pub mod sysfs;
 
-pub use bdev::{BlockDevice, Claim, OpenMode};
+pub use bdev::{BlockDevice, OpenMode};
 pub use gendisk::{Disk, DiskOptions, GenDisk, Operations};
 pub use limits::QueueLimits;
-pub use queue::{Frozen, Queue};
+pub use queue::Queue;
 pub use status::Status;
 
 /// Shift from bytes to sectors.

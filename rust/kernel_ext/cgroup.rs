@@ -18,7 +18,7 @@
 //! | Charge blkcgs within one another | Nothing; the inner one ends the outer one |
 //! | Charge a blkcg in an interrupt | It has no effect |
 
-use crate::{bindings, task};
+use crate::{bindings, sync::read_once, task};
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
     prelude::*,
@@ -91,7 +91,7 @@ impl<S> Css<S> {
     fn cgroup(&self) -> *mut bindings::cgroup {
         // SAFETY: By the type invariant the css is alive. That of the root's changes when its
         // hierarchy is mounted or unmounted.
-        unsafe { (&raw const (*self.as_raw()).cgroup).read_volatile() }
+        unsafe { read_once(&raw const (*self.as_raw()).cgroup) }
     }
 
     /// A number that no other css has for as long as a reference to this one is held.
@@ -145,11 +145,11 @@ impl Css<Io> {
     pub(crate) fn is_current(&self) -> bool {
         let _rcu = rcu::read_lock();
         let task = Task::current_raw();
-        // SAFETY: A task always has a `css_set`, which stays for as long as the RCU lock is held,
-        // when the task is moved to another.
+        // SAFETY: A task always has a `css_set`. RCU protects it when the task moves to another. Of its
+        // csses, `rebind_subsystems()` changes those of the root while others look at them.
         let css = unsafe {
-            let set = (&raw const (*task).cgroups).read_volatile();
-            (*set).subsys[bindings::cgroup_subsys_id_io_cgrp_id as usize]
+            let set = read_once(&raw const (*task).cgroups);
+            read_once(&raw const (*set).subsys[bindings::cgroup_subsys_id_io_cgrp_id as usize])
         };
         css == self.as_raw()
     }

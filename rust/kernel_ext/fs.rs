@@ -22,6 +22,7 @@
 use crate::{
     bindings,
     block::{bdev::DevT, BlockDevice},
+    sync::read_once,
     task,
 };
 use core::{marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
@@ -32,12 +33,13 @@ use kernel::{
     rbtree::{Entry, RBTree, RBTreeNodeReservation},
     sync::{
         aref::{ARef, AlwaysRefCounted},
+        atomic::{atomic_load, atomic_store, Relaxed},
         new_mutex,
         rcu,
         Arc,
         Mutex, //
     },
-    task::Task,
+    task::{might_sleep, Task},
     types::NotThreadSafe,
 };
 
@@ -325,7 +327,7 @@ impl FileExt for File {
         }
         // SAFETY: An inode has a super block, which stays mounted while the file is open. The pointer
         // is set once, from null, by whoever comes first, and is not followed here.
-        let workqueue = unsafe { (&raw const (*(*host(self)).i_sb).s_dio_done_wq).read_volatile() };
+        let workqueue = unsafe { read_once(&raw const (*(*host(self)).i_sb).s_dio_done_wq) };
         !workqueue.is_null()
     }
 
@@ -371,7 +373,7 @@ impl FileExt for File {
         let _rcu = rcu::read_lock();
         // SAFETY: An inode has a super block, which stays mounted while the file is open. Its device
         // may be changing: a reader sees either one.
-        let bdev = unsafe { (&raw const (*(*host(self)).i_sb).s_bdev).read_volatile() };
+        let bdev = unsafe { read_once(&raw const (*(*host(self)).i_sb).s_bdev) };
         if bdev.is_null() {
             return None;
         }
@@ -441,6 +443,7 @@ impl FileExt for File {
     }
 
     fn fsync(&self) -> Result {
+        might_sleep();
         // SAFETY: The file is valid.
         to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), 0) })
     }
@@ -449,11 +452,13 @@ impl FileExt for File {
         if self.as_bdev().is_none() && !fdatasync_covers_extents(super_magic(self)) {
             return self.fsync();
         }
+        might_sleep();
         // SAFETY: The file is valid.
         to_result(unsafe { bindings::vfs_fsync(self.as_ptr(), 1) })
     }
 
     fn fallocate(&self, mode: i32, pos: i64, len: i64) -> Result {
+        might_sleep();
         let func = ops(self).fallocate.ok_or(EOPNOTSUPP)?;
         if !matches!(mode, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) {
             return Err(EOPNOTSUPP);
@@ -470,7 +475,7 @@ impl FileExt for File {
         let (flags, max) = unsafe {
             let inode = (*self.as_ptr()).f_inode;
             (
-                (&raw const (*inode).i_flags).read_volatile(),
+                read_once(&raw const (*inode).i_flags),
                 (*(*inode).i_sb).s_maxbytes,
             )
         };
@@ -553,9 +558,9 @@ impl NoioMappings {
                 // SAFETY: The file is open. As for the C functions `mapping_gfp_mask` and
                 // `mapping_set_gfp_mask`, readers see either value.
                 let taken = unsafe {
-                    let old = mask.read_volatile();
+                    let old = atomic_load(mask, Relaxed);
                     let taken = old & (bindings::__GFP_IO | bindings::__GFP_FS);
-                    mask.write_volatile(old & !taken);
+                    atomic_store(mask, old & !taken, Relaxed);
                     taken
                 };
                 vacant.insert(Users { count: 1, taken }, reservation);
@@ -607,7 +612,7 @@ impl Drop for NoioMapping {
             let taken = entry.get().taken;
             let mask = Self::mask(&self.file);
             // SAFETY: As in `NoioMappings::add`; the file is still open.
-            unsafe { mask.write_volatile(mask.read_volatile() | taken) };
+            unsafe { atomic_store(mask, atomic_load(mask, Relaxed) | taken, Relaxed) };
             drop(entry.remove_node());
         }
     }

@@ -24,6 +24,7 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/wait.h>
+#include <linux/wait_bit.h>
 
 void rust_helper_css_get(struct cgroup_subsys_state *css)
 {
@@ -206,6 +207,16 @@ void rust_helper_blk_wait_unfrozen(struct request_queue *q)
 	wait_event_idle(q->mq_freeze_wq,
 			!q->mq_freeze_depth ||
 			test_bit(GD_DEAD, &q->disk->state));
+}
+
+void rust_helper_atomic_dec_and_wake_up(atomic_t *count)
+{
+	atomic_dec_and_wake_up(count);
+}
+
+void rust_helper_wait_until_zero(atomic_t *count)
+{
+	wait_var_event(count, !atomic_read_acquire(count));
 }
 
 void rust_helper_local_bh_disable(void)

@@ -15,9 +15,9 @@
 //! | Move a registered device | It is pinned |
 //! | Call from two tasks what is for one | [`Control`] is `Send` and `Sync` |
 //! | Take a minor number that is none | The C function checks: `EINVAL`, `EBUSY` |
-//! | Forget a registration, and have the module unloaded | Nothing; its operations are gone ([`crate`]) |
+//! | Forget a registration, and have the module unloaded | The exit waits ([`ExitBarrier`](crate::module::ExitBarrier)) |
 
-use crate::bindings;
+use crate::{bindings, module::Registered};
 use core::marker::PhantomData;
 use kernel::{
     error::{from_result, to_result},
@@ -49,6 +49,7 @@ pub struct ControlRegistration<T: Control> {
     #[pin]
     misc: Opaque<bindings::miscdevice>,
     control: Arc<T>,
+    _registered: Registered,
 }
 
 // SAFETY: A misc device may be deregistered by any task.
@@ -67,6 +68,7 @@ impl<T: Control> ControlRegistration<T> {
     pub fn new(minor: u32, name: &'static CStr, control: Arc<T>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             control,
+            _registered: Registered::new(),
             misc <- Opaque::try_ffi_init(move |slot: *mut bindings::miscdevice| {
                 // SAFETY: `slot` is valid for writes.
                 unsafe {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mutexes whose waiters can be killed.
+//! Mutexes whose waiters can be killed, and reads of what C code changes.
 //!
 //! # Soundness
 //!
@@ -18,9 +18,25 @@ use crate::bindings;
 use kernel::{
     error::to_result,
     prelude::*,
-    sync::LockClassKey,
+    sync::{atomic::AtomicType, LockClassKey},
     types::{NotThreadSafe, Opaque},
 };
+
+/// Reads a value that others may change meanwhile, as a whole.
+///
+/// Corresponds to the C macro `READ_ONCE`, as `kernel::sync::atomic::atomic_load(.., Relaxed)` does. That
+/// is a call of a C function, which is too much for each I/O.
+///
+/// # Safety
+///
+/// `ptr` is valid and aligned. What others store there concurrently is stored as a whole: atomically, or
+/// by a plain store of C, which the kernel's memory model takes for that
+/// (`CONFIG_KCSAN_ASSUME_PLAIN_WRITES_ATOMIC`).
+#[inline(always)]
+pub(crate) unsafe fn read_once<T: AtomicType + Copy>(ptr: *const T) -> T {
+    // SAFETY: By the requirements of this function.
+    unsafe { ptr.read_volatile() }
+}
 
 /// A [`Mutex`](kernel::sync::Mutex) that can also be waited for killably.
 #[pin_data]

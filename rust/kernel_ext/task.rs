@@ -9,95 +9,47 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Leave a scope in another task | It is not `Send` |
-//! | Leave scopes in the wrong order | Nothing; a flag is cleared early |
-//! | Enter one in an interrupt | Nothing; the task that was interrupted has the flags meanwhile |
+//! | Leave a scope in another task, in the wrong order, or never | A scope is the call of a closure |
+//! | Enter a scope in an interrupt | It is left before the interrupted task goes on |
 //! | Change the lists of a task that was interrupted | `submit_nested` does not, in an interrupt |
-//! | Forget a scope | Nothing; the task keeps the flags |
-//! | Leave a scope in another task, which the flags are not of | Scopes are not `Send` |
 //! | Lose what `submit_nested` put aside | It is restored after the closure |
 //! | Follow the stack or a list of the task | Numbers and answers are returned, no pointers |
 
 use crate::bindings;
 use kernel::{
     ffi::c_ulong,
-    task::Task,
-    types::NotThreadSafe, //
+    task::Task, //
 };
 
-/// Sets flags of the current task until dropped, when those that were clear are cleared again.
-///
-/// Scopes are left in the reverse order of entering them: one that is left early takes its flags off
-/// those within it.
-///
-/// # Invariants
-///
-/// `task` is the current task: a scope stays with it.
-struct FlagScope {
-    task: *mut bindings::task_struct,
-    set: u32,
-    _not_send: NotThreadSafe,
+/// Runs `f` with `flags` set in `current->flags`. Flags that were clear before are cleared after.
+#[inline]
+fn with_flags<R>(flags: u32, f: impl FnOnce() -> R) -> R {
+    let task = Task::current_raw();
+    // SAFETY: The current task is valid. Only the task itself changes its flags, and an interrupt
+    // that changes them restores them before it returns.
+    let old = unsafe { (*task).flags };
+    // SAFETY: As above.
+    unsafe { (*task).flags = old | flags };
+    let ret = f();
+    // SAFETY: As above; `f` returned in the task that called it.
+    unsafe { (*task).flags &= !(flags & !old) };
+    ret
 }
 
-impl FlagScope {
-    #[inline]
-    fn enter(flags: u32) -> Self {
-        let task = Task::current_raw();
-        // SAFETY: The current task is valid. Only the task itself changes its flags; an interrupt
-        // that does has them as before when it returns, as it leaves its scopes.
-        let old = unsafe { (*task).flags };
-        // SAFETY: As above.
-        unsafe { (*task).flags = old | flags };
-        // INVARIANT: It is, and nothing takes the scope to another.
-        Self {
-            task,
-            set: flags & !old,
-            _not_send: NotThreadSafe,
-        }
-    }
-}
-
-impl Drop for FlagScope {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant this is the current task; otherwise as in `enter`.
-        unsafe { (*self.task).flags &= !self.set }
-    }
-}
-
-/// While this lives, allocations of the current task start no I/O.
+/// Runs `f`; allocations of the current task in it start no I/O (`PF_MEMALLOC_NOIO`).
 ///
 /// Corresponds to the C functions `memalloc_noio_save` and `memalloc_noio_restore`.
-pub struct NoioScope {
-    _flags: FlagScope,
+#[inline]
+pub fn with_noio<R>(f: impl FnOnce() -> R) -> R {
+    with_flags(bindings::PF_MEMALLOC_NOIO, f)
 }
 
-impl NoioScope {
-    /// Enters the scope.
-    #[inline]
-    pub fn enter() -> Self {
-        Self {
-            _flags: FlagScope::enter(bindings::PF_MEMALLOC_NOIO),
-        }
-    }
-}
-
-/// While this lives the current task cleans pages on behalf of others: it is throttled only for
-/// the device it writes to, and its allocations start no I/O.
-///
-/// Sets `PF_LOCAL_THROTTLE` and `PF_MEMALLOC_NOIO`.
-pub struct WritebackScope {
-    _flags: FlagScope,
-}
-
-impl WritebackScope {
-    /// Enters the scope.
-    #[inline]
-    pub fn enter() -> Self {
-        Self {
-            _flags: FlagScope::enter(bindings::PF_LOCAL_THROTTLE | bindings::PF_MEMALLOC_NOIO),
-        }
-    }
+/// Runs `f`, which writes pages back on behalf of other tasks: the current task is throttled only for
+/// the device that it writes to (`PF_LOCAL_THROTTLE`), and its allocations start no I/O
+/// (`PF_MEMALLOC_NOIO`).
+#[inline]
+pub fn with_writeback<R>(f: impl FnOnce() -> R) -> R {
+    with_flags(bindings::PF_LOCAL_THROTTLE | bindings::PF_MEMALLOC_NOIO, f)
 }
 
 /// Runs `f`, which submits I/O, as if the current task were not already in the block layer, and

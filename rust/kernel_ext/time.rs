@@ -11,7 +11,7 @@
 //! | Overflow a point in time | All wraps |
 //! | Read the counter as it changes | It is one word, read as a whole |
 
-use crate::bindings;
+use crate::{bindings, sync::read_once};
 use kernel::time::Jiffies;
 
 /// A point in time. The counter wraps: two points can be compared when they are less than half its
@@ -23,8 +23,8 @@ impl JiffiesInstant {
     /// Returns the current time.
     #[inline]
     pub fn now() -> Self {
-        // SAFETY: A word that is updated as a whole.
-        Self(unsafe { (&raw const bindings::jiffies).read_volatile() })
+        // SAFETY: `jiffies` is a word that is updated as a whole.
+        Self(unsafe { read_once(&raw const bindings::jiffies) })
     }
 
     /// The point `delta` later.

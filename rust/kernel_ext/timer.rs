@@ -14,10 +14,10 @@
 //! | Have a callback that borrows, or is for one task | It is `'static`, `Send` and `Sync` |
 //! | Change the callback's data as it runs | Both have `&self` |
 //! | Drop it in its callback | Nothing; the callback waits for itself |
-//! | Forget it, and have the module unloaded | Nothing; its callback is gone ([`crate`]) |
+//! | Forget it, and have the module unloaded | The exit waits ([`ExitBarrier`](crate::module::ExitBarrier)) |
 
-use crate::{bindings, time::JiffiesInstant};
-use kernel::{prelude::*, static_lock_class, types::Opaque};
+use crate::{bindings, module::Registered, time::JiffiesInstant};
+use kernel::{prelude::*, sync::LockClassKey, types::Opaque};
 
 /// What a [`Timer`] does when it expires.
 pub trait Callback: Send + Sync + 'static {
@@ -41,6 +41,7 @@ pub struct Timer<C: Callback> {
     #[pin]
     timer: Opaque<bindings::timer_list>,
     callback: C,
+    _registered: Registered,
 }
 
 // SAFETY: Timers may be armed and shut down by any task, and the callback is `Send`.
@@ -49,21 +50,26 @@ unsafe impl<C: Callback> Send for Timer<C> {}
 unsafe impl<C: Callback> Sync for Timer<C> {}
 
 impl<C: Callback> Timer<C> {
-    /// Creates a timer that is not armed.
-    pub fn new_deferrable(callback: C) -> impl PinInit<Self> {
+    /// Creates a timer that is not armed; see [`new_deferrable_timer!`](crate::new_deferrable_timer).
+    pub fn new_deferrable(
+        callback: C,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self> {
         pin_init!(Self {
-            // SAFETY: `slot` is valid for writes; the timer does not move, and is shut down
-            // before its memory goes.
+            // SAFETY: `slot` is valid for writes, and the name and key are static. The timer does not
+            // move, and is shut down before its memory is freed.
             timer <- Opaque::ffi_init(|slot| unsafe {
                 bindings::timer_init_key(
                     slot,
                     Some(Self::run),
                     bindings::TIMER_DEFERRABLE,
-                    c"timer".as_char_ptr(),
-                    static_lock_class!().as_ptr(),
+                    name.as_char_ptr(),
+                    key.as_ptr(),
                 )
             }),
             callback,
+            _registered: Registered::new(),
         })
     }
 
@@ -113,4 +119,17 @@ impl<C: Callback> PinnedDrop for Timer<C> {
         // its callback either.
         unsafe { bindings::timer_shutdown_sync(self.as_raw()) };
     }
+}
+
+/// Creates a deferrable [`Timer`] initialiser with the given callback and name, and a lock class of its
+/// own.
+#[macro_export]
+macro_rules! new_deferrable_timer {
+    ($callback:expr, $name:literal) => {
+        $crate::timer::Timer::new_deferrable(
+            $callback,
+            ::kernel::c_str!($name),
+            ::kernel::static_lock_class!(),
+        )
+    };
 }

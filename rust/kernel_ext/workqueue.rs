@@ -15,9 +15,9 @@
 //! | Queue what borrows, or is for one task | Items are `Send` and `'static` |
 //! | Queue an item while it is drained | Nothing; the item is leaked, with a warning |
 //! | Destroy or drain it in one of its items | Nothing; it waits for itself |
-//! | Forget it, and have the module unloaded | Nothing; the items' code is gone ([`crate`]) |
+//! | Forget it, and have the module unloaded | The exit waits ([`ExitBarrier`](crate::module::ExitBarrier)) |
 
-use crate::bindings;
+use crate::{bindings, module::Registered};
 use core::ptr::NonNull;
 use kernel::{
     alloc::{AllocError, Flags},
@@ -49,8 +49,11 @@ impl core::ops::BitOr for QueueFlags {
 /// # Invariants
 ///
 /// `wq` is a workqueue that we own.
+#[must_use = "a workqueue is destroyed when it is dropped"]
 pub struct OwnedQueue {
     wq: NonNull<bindings::workqueue_struct>,
+    // Dropped after the workqueue is destroyed.
+    _registered: Registered,
 }
 
 // SAFETY: Workqueues are used and destroyed by any task.
@@ -80,6 +83,7 @@ impl OwnedQueue {
         };
         Ok(Self {
             wq: NonNull::new(wq).ok_or(ENOMEM)?,
+            _registered: Registered::new(),
         })
     }
 }

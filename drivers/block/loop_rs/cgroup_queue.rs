@@ -70,7 +70,7 @@ pub(crate) fn with_queues<R>(
     f(disk.data().queues())
 }
 
-/// The driver's data in each request, and in detached bios in service.
+/// The driver's data in each request.
 pub(crate) struct RequestData {
     /// The result of the I/O, between `ki_complete` and the completion of the request.
     pub(crate) result: Result<usize>,
@@ -80,18 +80,15 @@ pub(crate) struct RequestData {
     pub(crate) eagain: bool,
     /// The charge of the request's tag.
     pub(crate) tag: TagCharge,
-    /// Counts the detached bios as in service.
-    pub(crate) service: Option<Service>,
 }
 
-impl Default for RequestData {
-    fn default() -> Self {
+impl RequestData {
+    pub(crate) const fn new() -> Self {
         Self {
             result: Ok(0),
             nowait: false,
             eagain: false,
             tag: TagCharge::none(),
-            service: None,
         }
     }
 }

@@ -75,7 +75,7 @@ impl CompleteIo for DetachedIo<LoopOps> {
     }
 
     fn complete_io(mut self, status: Status) {
-        if let Some(service) = &self.data_mut().service {
+        if let Some(service) = self.data_mut() {
             service.worker().count_detached_done();
         }
         self.end(status);
@@ -88,7 +88,7 @@ impl CompleteIo for BoxedIo<LoopOps> {
     }
 
     fn complete_io(mut self, status: Status) {
-        if let Some(service) = &self.data_mut().service {
+        if let Some(service) = self.data_mut() {
             service.worker().count_detached_done();
         }
         self.end(status);
@@ -97,11 +97,11 @@ impl CompleteIo for BoxedIo<LoopOps> {
 
 impl ServedIo for DetachedIo<LoopOps> {
     fn begin_service(&mut self, worker: &Arc<Worker>) {
-        self.data_mut().service = Some(Service::begin(worker));
+        *self.data_mut() = Some(Service::begin(worker));
     }
 
     fn cancel_service(&mut self) {
-        self.data_mut().service = None;
+        *self.data_mut() = None;
     }
 
     fn fits_limits(&self) -> bool {
@@ -200,7 +200,7 @@ pub(crate) fn ki_complete_detached(mut io: BoxedIo<LoopOps>, result: Result<usiz
             // for a grace period (`bdi_unregister()`).
             let _rcu = rcu::read_lock();
             let queues = with_queues(io.disk(), |queues| Arc::from(queues));
-            let id = io.data_mut().service.as_ref().map(|s| s.worker().id);
+            let id = io.data_mut().as_ref().map(|s| s.worker().id);
             queues.as_arc_borrow().resubmit(id, io.into_inner());
         }
     }
@@ -247,12 +247,12 @@ impl CgroupQueues {
         }
         let (queues, disk, op) = (self.clone(), ARef::from(io.disk()), io.op());
         let binds = queues.lock().binds;
-        let _noio = task::NoioScope::enter();
-        let spawned = workqueues.shared.try_spawn(GFP_KERNEL, move || {
+        let clear = move || {
             // A file that was attached since may support the operation.
             clear_limit(disk.queue(), op, || queues.lock().binds == binds);
             queues.clearing_limit.store(false, Release);
-        });
+        };
+        let spawned = task::with_noio(|| workqueues.shared.try_spawn(GFP_KERNEL, clear));
         if spawned.is_err() {
             self.clearing_limit.store(false, Release);
         }
@@ -264,19 +264,21 @@ impl CgroupQueues {
 /// The queue is not frozen, since a freeze would wait for all I/O in flight. Requests that were submitted
 /// under the old limit are rejected when they are issued.
 fn clear_limit(queue: &Queue, op: Op, is_current: impl FnOnce() -> bool) {
-    let mut limits = queue.start_limits_update();
-    if !is_current() {
-        return;
-    }
-    match op {
-        Op::WriteZeroes { unmap: false } => {
-            limits.set_write_zeroes(0);
+    let result = queue.update_limits(|limits| {
+        if !is_current() {
+            return Ok(());
         }
-        _ => {
-            limits.set_discard(0, 0);
+        match op {
+            Op::WriteZeroes { unmap: false } => {
+                limits.set_write_zeroes(0);
+            }
+            _ => {
+                limits.set_discard(0, 0);
+            }
         }
-    }
-    if let Err(e) = limits.commit() {
+        limits.commit()
+    });
+    if let Err(e) = result {
         pr_warn!(
             "failed to clear the queue limit of an unsupported operation (rc={})\n",
             e.to_errno()

@@ -17,13 +17,13 @@ use kernel::{
 use kernel_ext::{
     block::{
         bdev::DevT,
-        major::Probe,
+        major::{Major, Probe},
         mq::{TagSet, TagSetOptions},
         Disk, DiskOptions, QueueLimits,
     },
     impl_has_driver_slot, miscdevice, new_killable_mutex,
     sync::KillableMutex,
-    uapi::loop_::{LOOP_CTL_ADD, LOOP_CTL_GET_FREE, LOOP_CTL_REMOVE, LOOP_MAJOR},
+    uapi::loop_::{LOOP_CTL_ADD, LOOP_CTL_GET_FREE, LOOP_CTL_REMOVE},
 };
 
 /// Number of bits of a minor number.
@@ -158,7 +158,7 @@ impl Driver {
         Disk::add(
             fmt!("loop{number}"),
             DiskOptions {
-                major: LOOP_MAJOR,
+                major: Major::<Self>::number().ok_or(ENODEV)?,
                 first_minor,
                 minors: 1 << self.part_shift,
                 suppress_partition_scan: self.part_shift == 0,

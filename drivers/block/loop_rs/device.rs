@@ -159,6 +159,19 @@ pub(crate) struct Device {
     phase: Atomic<i32>,
 }
 
+/// Calls `f` while no other task has the device open exclusively: exclusive openers, file systems for
+/// instance, must not see the device change.
+///
+/// # Errors
+///
+/// `EBUSY` if another task has the device open exclusively.
+pub(crate) fn exclusively(cx: &IoctlContext<'_, LoopOps>, f: impl FnOnce() -> Result) -> Result {
+    match cx.mode.is_exclusive() {
+        true => f(),
+        false => cx.bdev.with_claim(f)?,
+    }
+}
+
 impl Device {
     pub(crate) fn new(driver: Arc<DriverData>, number: u32) -> Result<Arc<Self>> {
         let timeout = msecs_to_jiffies(idle_worker_timeout_ms.value().unsigned_abs());
@@ -302,11 +315,15 @@ impl Device {
     pub(crate) fn configure(&self, cx: &IoctlContext<'_, LoopOps>, config: &LoopConfig) -> Result {
         let file = cx.files.get(config.fd)?;
         check_operations(&file)?;
-        // Exclusive openers, file systems for instance, must not see the device change.
-        let _claim = match cx.mode.is_exclusive() {
-            true => None,
-            false => Some(cx.bdev.claim()?),
-        };
+        exclusively(cx, || self.configure_claimed(cx, config, file))
+    }
+
+    fn configure_claimed(
+        &self,
+        cx: &IoctlContext<'_, LoopOps>,
+        config: &LoopConfig,
+        file: ARef<File>,
+    ) -> Result {
         let partscan = {
             let _validate = self.lock_validate(&file)?;
             let mut state = self.state.lock_killable()?;
@@ -356,14 +373,14 @@ impl Device {
         // All steps that can fail come first.
         self.start()?;
         // The queue is not frozen for the new limits: requests fail until there is a binding.
-        let mut limits = disk.queue().start_limits_update();
-        binding.limits().apply(&mut limits, block_size);
-        let block_size = limits.logical_block_size();
-        limits.commit()?;
+        let block_size = disk.queue().update_limits(|limits| {
+            binding.limits().apply(limits, block_size);
+            let block_size = limits.logical_block_size();
+            limits.commit().map(|()| block_size)
+        })?;
 
         let partscan = binding.flags.has(Flag::PARTSCAN);
-        {
-            let _suppressed = disk.suppress_uevents();
+        disk.suppress_uevents(|| {
             disk.force_media_change();
             disk.set_read_only(binding.flags.has(Flag::READ_ONLY));
             // Direct I/O does not write back dirty pages of the file.
@@ -385,7 +402,7 @@ impl Device {
             if partscan {
                 disk.suppress_partition_scan(false);
             }
-        }
+        });
         disk.uevent_change();
         Ok(partscan)
     }
@@ -415,9 +432,11 @@ impl Device {
     /// Unbinds a device in state [`State::Rundown`], which is not open.
     fn unbind(&self, disk: &Closing<'_, LoopOps>) {
         self.queues.bind(None);
-        let mut limits = disk.queue().start_limits_update();
-        limits.set_block_size(SECTOR_SIZE);
-        if let Err(e) = limits.commit() {
+        let reset = disk.queue().update_limits(|limits| {
+            limits.set_block_size(SECTOR_SIZE);
+            limits.commit()
+        });
+        if let Err(e) = reset {
             pr_warn!(
                 "loop{}: failed to reset the queue limits (rc={})\n",
                 self.number,

@@ -16,7 +16,7 @@ use kernel::{prelude::*, sync::Arc};
 use kernel_ext::{
     block::mq::{DetachedIo, IoFlags, Op, Request, Submit, Submitted, Transfer},
     fs::{BackingFile, FileExt, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
-    task::{self, WritebackScope},
+    task,
 };
 
 /// The outcome of issuing I/O to the backing file.
@@ -261,9 +261,7 @@ pub(crate) fn issue_inline(
     mut rq: Request<LoopOps>,
 ) -> (Option<Request<LoopOps>>, bool) {
     rq.data_mut().nowait = true;
-    let scope = WritebackScope::enter();
-    let (result, slept) = task::submit_nested(|| issue_nowait(target, rq));
-    drop(scope);
+    let (result, slept) = task::with_writeback(|| task::submit_nested(|| issue_nowait(target, rq)));
     let rq = match result {
         NowaitResult::Done(rq, result) => {
             complete_with(rq, result);

@@ -140,6 +140,7 @@ use kernel::{prelude::*, sync::Arc};
 use kernel_ext::{
     block::major::Major,
     miscdevice::ControlRegistration,
+    module::ExitBarrier,
     uapi::loop_::{LOOP_CTRL_MINOR, LOOP_MAJOR},
 };
 
@@ -161,6 +162,7 @@ struct LoopModule {
     _control: Pin<KBox<ControlRegistration<Control>>>,
     _major: Major<Driver>,
     _devices: RemoveDevices,
+    _exit: ExitBarrier,
 }
 
 /// Removes all devices when dropped.
@@ -174,6 +176,7 @@ impl Drop for RemoveDevices {
 
 impl kernel::Module for LoopModule {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        let exit = ExitBarrier::new();
         let driver = Driver::new()?;
         let devices = RemoveDevices(driver.clone());
         let major = Major::register(LOOP_MAJOR, c"loop", driver.clone()).inspect_err(warn_busy)?;
@@ -195,6 +198,7 @@ impl kernel::Module for LoopModule {
             _control: control,
             _major: major,
             _devices: devices,
+            _exit: exit,
         })
     }
 }

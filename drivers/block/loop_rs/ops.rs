@@ -6,7 +6,7 @@
 //! of each disk.
 
 use crate::{
-    cgroup_queue::{LoopOps, RequestData},
+    cgroup_queue::{LoopOps, RequestData, Service},
     complete,
     device::Device,
     ioctl, queue,
@@ -16,16 +16,25 @@ use kernel::{
     prelude::*,
     sync::{Arc, ArcBorrow},
 };
-use kernel_ext::block::{
-    gendisk::{self, Closing, IoctlContext},
-    mq::{self, BoxedIo, Request},
-    GenDisk, OpenMode,
+use kernel_ext::{
+    block::{
+        gendisk::{self, Closing, IoctlContext},
+        mq::{self, BoxedIo, Request},
+        GenDisk, OpenMode,
+    },
+    impl_disk_vtable,
 };
 
 #[vtable]
 impl mq::Operations for LoopOps {
     type Data = Arc<Device>;
     type RequestData = RequestData;
+    /// Counts detached bios as in service.
+    type DetachedData = Option<Service>;
+
+    fn new_request_data() -> Result<RequestData> {
+        Ok(RequestData::new())
+    }
 
     /// Process context, interrupts on. May sleep if `last`.
     fn queue_rq(device: ArcBorrow<'_, Device>, rq: Request<Self>, last: bool) {
@@ -52,6 +61,8 @@ impl mq::Operations for LoopOps {
         complete::mq_complete(rq);
     }
 }
+
+impl_disk_vtable!(LoopOps);
 
 /// All of these run in process context and may sleep.
 #[vtable]

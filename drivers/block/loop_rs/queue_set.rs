@@ -26,7 +26,7 @@ use kernel::{
 use kernel_ext::{
     block::mq::Op,
     cgroup::{Css, Io},
-    timer::Timer,
+    new_deferrable_timer,
     workqueue::{OwnedQueue, WQ_FREEZABLE, WQ_UNBOUND},
 };
 
@@ -42,7 +42,7 @@ impl CgroupQueues {
         Arc::pin_init(
             pin_init!(Self {
                 locked,
-                reaper <- Timer::new_deferrable(reaper),
+                reaper <- new_deferrable_timer!(reaper, "loop_rs::CgroupQueues::reaper"),
                 thaw <- new_work!("loop_rs::CgroupQueues::thaw"),
                 timeout,
                 workqueues: SetOnce::new(),

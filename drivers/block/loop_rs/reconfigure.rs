@@ -7,7 +7,7 @@ use crate::{
     backing::{check_operations, Backing, Binding},
     cgroup_queue::LoopOps,
     config::{set_dma_alignment, Flag, Range},
-    device::Device,
+    device::{exclusively, Device},
 };
 use kernel::{
     fs::File,
@@ -32,9 +32,9 @@ impl Device {
     pub(crate) fn change_fd(&self, cx: &IoctlContext<'_, LoopOps>, fd: u32) -> Result {
         let file = cx.files.get(fd)?;
         check_operations(&file)?;
-        let suppressed = cx.disk.suppress_uevents();
-        let result = self.replace_file(cx.disk, &file);
-        drop(suppressed);
+        let result = cx
+            .disk
+            .suppress_uevents(|| self.replace_file(cx.disk, &file));
         if let Ok(true) = result {
             self.reread_partitions(cx.disk);
         }
@@ -64,12 +64,12 @@ impl Device {
             )?;
             let _ = binding.file().fsync();
             disk.force_media_change();
-            let frozen = disk.queue().freeze();
-            binding.update_direct(disk.queue().logical_block_size());
+            disk.queue().freeze(|| {
+                binding.update_direct(disk.queue().logical_block_size());
+                self.queues().bind(Some(binding.clone()));
+            });
             partscan = binding.flags.has(Flag::PARTSCAN);
-            self.queues().bind(Some(binding.clone()));
             old = core::mem::replace(&mut bound.binding, binding);
-            drop(frozen);
         }
         // Another device may still be looking at the old file.
         drop(self.driver.validate.lock());
@@ -100,12 +100,15 @@ impl Device {
                 },
                 GFP_KERNEL,
             )?;
-            {
-                // No request may access both ranges. A freeze waits for all I/O in flight, which can
-                // take long, and is not needed for a change of flags or name.
-                let _frozen = range_changed.then(|| disk.queue().freeze());
+            let bind = || {
                 new.update_direct(disk.queue().logical_block_size());
                 self.queues().bind(Some(new.clone()));
+            };
+            // No request may access both ranges. A freeze waits for all I/O in flight, which can take
+            // long, and is not needed for a change of flags or name.
+            match range_changed {
+                true => disk.queue().freeze(bind),
+                false => bind(),
             }
             bound.binding = new.clone();
             if partscan {
@@ -161,23 +164,26 @@ impl Device {
             // Direct I/O does not write back dirty pages of the file.
             let _ = binding.file().fsync();
         }
-        let mut limits = disk.queue().start_limits_update();
-        let _frozen = limits.freeze();
-        binding.flags.set(Flag::DIRECT_IO, on);
-        set_dma_alignment(&mut limits, binding.direct_alignment());
-        let result = limits
-            .commit()
-            .inspect_err(|_| binding.flags.set(Flag::DIRECT_IO, !on));
-        self.queues().flags_changed();
-        result
+        let queue = disk.queue();
+        queue.update_limits(|limits| {
+            queue.freeze(|| {
+                binding.flags.set(Flag::DIRECT_IO, on);
+                set_dma_alignment(limits, binding.direct_alignment());
+                let result = limits
+                    .commit()
+                    .inspect_err(|_| binding.flags.set(Flag::DIRECT_IO, !on));
+                self.queues().flags_changed();
+                result
+            })
+        })
     }
 
     /// `LOOP_SET_BLOCK_SIZE`
     pub(crate) fn set_block_size(&self, cx: &IoctlContext<'_, LoopOps>, size: usize) -> Result {
-        let _claim = match cx.mode.is_exclusive() {
-            true => None,
-            false => Some(cx.bdev.claim()?),
-        };
+        exclusively(cx, || self.set_block_size_claimed(cx, size))
+    }
+
+    fn set_block_size_claimed(&self, cx: &IoctlContext<'_, LoopOps>, size: usize) -> Result {
         let mut state = self.state.lock_killable()?;
         let binding = &state.bound()?.binding;
         let queue = cx.disk.queue();
@@ -186,12 +192,14 @@ impl Device {
         }
         let _ = cx.disk.whole().sync();
         cx.disk.whole().invalidate();
-        let mut limits = queue.start_limits_update();
-        binding.limits().apply(&mut limits, size as u32);
-        let _frozen = limits.freeze();
-        let result = limits.commit();
-        binding.update_direct(queue.logical_block_size());
-        self.queues().flags_changed();
-        result
+        queue.update_limits(|limits| {
+            binding.limits().apply(limits, size as u32);
+            queue.freeze(|| {
+                let result = limits.commit();
+                binding.update_direct(queue.logical_block_size());
+                self.queues().flags_changed();
+                result
+            })
+        })
     }
 }

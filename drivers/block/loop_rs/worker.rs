@@ -27,7 +27,7 @@ use kernel_ext::{
         GenDisk, Status,
     },
     cgroup::{Css, Memory},
-    task::{self, WritebackScope},
+    task,
     time::JiffiesInstant,
 };
 
@@ -317,14 +317,15 @@ impl WorkItem for Worker {
 
     /// Serves the queue until it is empty. Process context.
     fn run(this: Arc<Self>) {
-        let _writeback = WritebackScope::enter();
-        while let Some((batch, mut binding)) = this.take() {
-            let memcg = this.css.as_deref().map(|css| css.effective_memory());
-            let memcg = memcg.as_deref();
-            let last = batch.detached.is_empty();
-            this.serve_list(batch.requests, &mut binding, last, memcg);
-            this.serve_list(batch.detached, &mut binding, true, memcg);
-        }
+        task::with_writeback(|| {
+            while let Some((batch, mut binding)) = this.take() {
+                let memcg = this.css.as_deref().map(|css| css.effective_memory());
+                let memcg = memcg.as_deref();
+                let last = batch.detached.is_empty();
+                this.serve_list(batch.requests, &mut binding, last, memcg);
+                this.serve_list(batch.detached, &mut binding, true, memcg);
+            }
+        });
     }
 }
 

@@ -10,10 +10,8 @@
 //! | --- | --- |
 //! | Keep a `&BlockDevice` after its close | It is borrowed from the file or disk that holds it |
 //! | Make a device of a number | A [`DevT`] leads nowhere |
-//! | Keep a [`Claim`] after that | It borrows the device |
-//! | Release a claim twice, or another's | It is made by `claim` only, and is no `Clone` |
-//! | Claim twice | Nothing; the second waits for the first |
-//! | Forget a claim | Nothing; who claims the device next waits forever |
+//! | Release a claim twice, another's, or never | A device is claimed for the call of a closure |
+//! | Claim a device within its claim | Nothing; the inner claim waits for the outer one |
 
 use crate::bindings;
 use kernel::{error::to_result, prelude::*, types::Opaque};
@@ -123,20 +121,27 @@ impl BlockDevice {
         unsafe { bindings::invalidate_bdev(self.as_raw()) }
     }
 
-    /// Claims the device, so that no other exclusive opener or claimer can have it until the claim
-    /// is dropped. May sleep.
+    /// Runs `f` while the device is claimed: nobody can open it exclusively or claim it meanwhile, and
+    /// `f` must not either. May sleep.
     ///
     /// # Errors
     ///
-    /// `EBUSY` when somebody else holds it exclusively.
+    /// `EBUSY` if the device is open exclusively.
     ///
-    /// Wraps the C function `bd_prepare_to_claim`.
-    pub fn claim(&self) -> Result<Claim<'_>> {
-        // SAFETY: By the type invariant the device is valid; the holder is only compared.
+    /// Wraps the C functions `bd_prepare_to_claim` and `bd_abort_claiming`.
+    pub fn with_claim<R>(&self, f: impl FnOnce() -> R) -> Result<R> {
+        // The block layer compares holders only. A claim that is always aborted makes none, so that one
+        // for all devices is enough.
+        static HOLDER: u8 = 0;
+        let holder = core::ptr::from_ref(&HOLDER).cast_mut().cast();
+        // SAFETY: By the type invariant the device is valid.
         to_result(unsafe {
-            bindings::bd_prepare_to_claim(self.as_raw(), Claim::holder(), core::ptr::null())
+            bindings::bd_prepare_to_claim(self.as_raw(), holder, core::ptr::null())
         })?;
-        Ok(Claim { bdev: self })
+        let ret = f();
+        // SAFETY: As above; the device was claimed with this holder.
+        unsafe { bindings::bd_abort_claiming(self.as_raw(), holder) };
+        Ok(ret)
     }
 }
 
@@ -167,27 +172,5 @@ impl DevT {
     pub fn to_user(self) -> u64 {
         let (major, minor) = (self.major(), self.minor());
         u64::from((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))
-    }
-}
-
-/// A [claimed](BlockDevice::claim) block device; released when dropped.
-pub struct Claim<'a> {
-    bdev: &'a BlockDevice,
-}
-
-impl Claim<'_> {
-    /// The token by which the block layer tells one holder from another: claims made through
-    /// this abstraction never become holders, so one for all is enough.
-    fn holder() -> *mut kernel::ffi::c_void {
-        static HOLDER: u8 = 0;
-        core::ptr::from_ref(&HOLDER).cast_mut().cast()
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        // SAFETY: The device was claimed with this holder when `self` was made, and is valid for
-        // the lifetime of `self`.
-        unsafe { bindings::bd_abort_claiming(self.bdev.as_raw(), Self::holder()) }
     }
 }

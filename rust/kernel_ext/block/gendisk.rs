@@ -11,16 +11,15 @@
 //! | Keep a `&GenDisk` after a callback | It is lent for the call; an `ARef` keeps the disk |
 //! | Use the disk's data after the disk | It is borrowed; it goes with the last reference |
 //! | Use it in `queue_rq` when the request has ended | The removal waits for the callback, too |
-//! | Take another type's disk for one's own | Its operations are compared; no two types' are equal |
+//! | Take another type's disk for one's own | The address of its vtable tells ([`HasDiskVTable`]) |
 //! | Remove a disk twice | Only dropping a [`Disk`] does, which is no `Clone` |
 //! | Remove a disk in its own callback | Nothing; most wait for themselves |
-//! | Keep an `ARef` when the disk is removed | The removal waits for it, unless the disk is open |
-//! | Forget a [`Disk`], and have the module unloaded | Nothing; its operations are gone ([`crate`]) |
-//! | Remove a disk that is open | It goes with its last close |
-//! | Have the module unloaded in that close | Nothing; the disk goes after that, maybe ([`crate`]) |
+//! | Keep an `ARef` when the disk is removed | The disk is freed when it is dropped |
+//! | Remove a disk that is open | The disk is freed when it is last closed |
+//! | Have the module unloaded before a disk is freed | The exit waits ([`ExitBarrier`]) |
 //! | Free the tags before the requests end | The tag set goes after `del_gendisk`, which waits |
 //! | Send events of a disk that another task removes | `in_sysfs` is ahead of that, or does nothing |
-//! | Forget a [`UeventsSuppressed`] | Nothing; the disk sends none any more |
+//! | Suppress events and never send them again | They are held back for the call of a closure |
 //! | Read partitions without `open_mutex` | It is taken; [`Closing`] is lent where it is held |
 //! | Use a [`Closing`] in another task | It is neither `Send` nor `Sync` |
 //! | Take `open_mutex` where it is held | Nothing; it deadlocks, as lockdep tells |
@@ -30,22 +29,24 @@ use crate::{
     bindings,
     block::{
         bdev::{BlockDevice, OpenMode},
+        major::MajorNumber,
         mq::{self, TagSet, Transfer as _},
         Queue, QueueLimits,
     },
     fs::FdTable,
-    module::HoldsModule,
+    module::{ExitBarrier, HoldsModule, Registered},
+    sync::read_once,
 };
-use core::{any::TypeId, marker::PhantomData, ptr::NonNull};
+use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
     error::{from_err_ptr, from_result, to_result, VTABLE_DEFAULT_ERROR},
     ffi::{c_int, c_uint, c_ulong, c_void},
     fmt,
     module::this_module,
     prelude::*,
-    static_lock_class,
     str::NullTerminatedFormatter,
-    sync::aref::AlwaysRefCounted,
+    sync::{aref::AlwaysRefCounted, Arc, Completion, LockClassKey},
+    task::might_sleep,
     time::{delay::fsleep, Delta},
     types::{ForeignOwnable, NotThreadSafe, Opaque},
 };
@@ -57,7 +58,7 @@ type Borrowed<'a, T> = <<T as mq::Operations>::Data as ForeignOwnable>::Borrowed
 /// Corresponds to the C `struct block_device_operations`. All are called in process context and
 /// may sleep.
 #[vtable]
-pub trait Operations: mq::Operations {
+pub trait Operations: mq::Operations + HasDiskVTable {
     /// Somebody opens the disk or a partition of it. Called with the disk's `open_mutex` held.
     fn open(disk: &GenDisk<Self>, mode: OpenMode) -> Result;
 
@@ -81,7 +82,7 @@ pub trait Operations: mq::Operations {
     }
 }
 
-/// Where an ioctl comes from.
+/// Where an ioctl comes from. Lent by the block layer for the call, and made here alone.
 pub struct IoctlContext<'a, T: Operations> {
     /// The disk.
     pub disk: &'a GenDisk<T>,
@@ -91,6 +92,8 @@ pub struct IoctlContext<'a, T: Operations> {
     pub mode: OpenMode,
     /// The calling task's file descriptors.
     pub files: FdTable,
+    // Nobody else can make one.
+    _private: NotThreadSafe,
 }
 
 /// A disk.
@@ -99,8 +102,8 @@ pub struct IoctlContext<'a, T: Operations> {
 ///
 /// # Invariants
 ///
-/// The disk was made by [`Disk::add`] with operations `T`: its `private_data` and its queue's
-/// `queuedata` are a borrowed `T::Data`. It is valid for as long as there is a reference to it.
+/// The disk was made by [`Disk::add`] with operations `T`: its `private_data` is a [`Private`], which
+/// holds what its queue's `queuedata` borrows. It is valid for as long as there is a reference to it.
 #[repr(transparent)]
 pub struct GenDisk<T: Operations> {
     disk: Opaque<bindings::gendisk>,
@@ -187,8 +190,8 @@ impl<T: Operations> GenDisk<T> {
 
     /// The driver's data.
     pub fn data(&self) -> Borrowed<'_, T> {
-        // SAFETY: By the type invariant, and the disk holds the data until it is gone.
-        unsafe { T::Data::borrow((*self.as_raw()).private_data) }
+        // SAFETY: By the type invariant, and the disk holds the data until it is freed.
+        unsafe { T::Data::borrow((*(*self.as_raw()).private_data.cast::<Private>()).data) }
     }
 
     /// The disk's request queue.
@@ -222,7 +225,7 @@ impl<T: Operations> GenDisk<T> {
         // SAFETY: By the type invariant the disk's device is valid, and its lock is initialised.
         unsafe { bindings::device_lock(device) };
         // SAFETY: By the type invariant the disk is valid. The bits change atomically.
-        let state = unsafe { (&raw const (*self.as_raw()).state).read_volatile() };
+        let state = unsafe { read_once(&raw const (*self.as_raw()).state) };
         let result = (state & (1 << bindings::GD_DEAD) == 0).then(f);
         // SAFETY: The lock was taken above, by this task.
         unsafe { bindings::device_unlock(device) };
@@ -286,12 +289,15 @@ impl<T: Operations> GenDisk<T> {
         });
     }
 
-    /// Holds back the disk's uevents for as long as the guard lives. Does not nest. May sleep.
+    /// Runs `f`; the disk sends no uevents meanwhile. Does not nest: the inner call ends the outer
+    /// one's effect. May sleep.
     ///
     /// Wraps the C function `dev_set_uevent_suppress`.
-    pub fn suppress_uevents(&self) -> UeventsSuppressed<'_, T> {
+    pub fn suppress_uevents<R>(&self, f: impl FnOnce() -> R) -> R {
         self.set_uevent_suppress(true);
-        UeventsSuppressed { disk: self }
+        let ret = f();
+        self.set_uevent_suppress(false);
+        ret
     }
 
     fn set_uevent_suppress(&self, on: bool) {
@@ -299,7 +305,7 @@ impl<T: Operations> GenDisk<T> {
         // of a disk that is in use already are not held back.
         //
         // SAFETY: By the type invariant the disk is valid; the bits may be changing.
-        let state = unsafe { (&raw const (*self.as_raw()).state).read_volatile() };
+        let state = unsafe { read_once(&raw const (*self.as_raw()).state) };
         if state & (1 << bindings::GD_ADDED) == 0 {
             return;
         }
@@ -367,20 +373,9 @@ impl<T: Operations> core::ops::Deref for Closing<'_, T> {
 // for who had the disk open, after that. It is neither `Send` nor `Sync`.
 unsafe impl<T: Operations> HoldsModule<<T as Operations>::OwnerModule> for Closing<'_, T> {}
 
-// SAFETY: There is one for the call of `ioctl` or `compat_ioctl` only, during which the disk is open:
-// the block layer holds the module. It is neither `Send` nor `Sync`, as `FdTable` is not.
+// SAFETY: `OperationsVTable::context` alone makes one, lent for the call of `ioctl` or `compat_ioctl`,
+// during which the disk is open and the block layer holds the module. It is neither `Send` nor `Sync`.
 unsafe impl<T: Operations> HoldsModule<<T as Operations>::OwnerModule> for IoctlContext<'_, T> {}
-
-/// While this lives the disk sends no uevents. Dropping it may sleep.
-pub struct UeventsSuppressed<'a, T: Operations> {
-    disk: &'a GenDisk<T>,
-}
-
-impl<T: Operations> Drop for UeventsSuppressed<'_, T> {
-    fn drop(&mut self) {
-        self.disk.set_uevent_suppress(false);
-    }
-}
 
 impl BlockDevice {
     /// Returns the disk that this is, or is a partition of, if it is one with operations `T`.
@@ -388,19 +383,18 @@ impl BlockDevice {
         // SAFETY: A block device has its disk for as long as it exists.
         let disk = unsafe { (*self.as_raw()).bd_disk };
         // SAFETY: As above; the operations are set before the disk can be found.
-        if unsafe { (*disk).fops } != OperationsVTable::<T>::build() {
+        if unsafe { (*disk).fops } != &raw const T::vtable().0 {
             return None;
         }
-        // SAFETY: These operations are set by `Disk::add` only, and are those of `T` alone: what is
-        // at one address has one value, and no other type's has the same `id`.
+        // SAFETY: `Disk::add` alone sets this vtable, for disks with operations `T`.
         Some(unsafe { GenDisk::from_raw(disk) })
     }
 }
 
 /// How a [`Disk`] presents itself.
 pub struct DiskOptions {
-    /// The major number.
-    pub major: u32,
+    /// The major number. The driver adds no disks once it has given the number back.
+    pub major: MajorNumber,
     /// The minor number of the whole disk.
     pub first_minor: u32,
     /// How many minor numbers are the disk's.
@@ -414,14 +408,25 @@ pub struct DiskOptions {
     pub throttle_writeback: bool,
 }
 
+/// What a disk holds, freed with it.
+struct Private {
+    /// The foreign form of a `T::Data`.
+    data: *mut c_void,
+    /// Completed when the data is dropped.
+    freed: Arc<Completion>,
+    _registered: Registered,
+}
+
 /// A disk that is in use, held by the driver that provides it; removed when dropped.
 ///
 /// # Invariants
 ///
 /// `disk` points to a disk that was added and not yet deleted, with the type invariants of
 /// [`GenDisk`], of which we own the driver's reference.
+#[must_use = "the disk is removed when this is dropped"]
 pub struct Disk<T: Operations> {
     disk: NonNull<bindings::gendisk>,
+    freed: Arc<Completion>,
     // Requests are part of the tag set, so it goes after the disk.
     tag_set: Pin<KBox<TagSet<T>>>,
 }
@@ -443,6 +448,13 @@ impl<T: Operations> Disk<T> {
         tag_set: Pin<KBox<TagSet<T>>>,
         data: T::Data,
     ) -> Result<Self> {
+        might_sleep();
+        ExitBarrier::check()?;
+        if !limits.is_acceptable() {
+            return Err(EINVAL);
+        }
+        let freed = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+        let private = KBox::new_uninit(GFP_KERNEL)?;
         let data = data.into_foreign();
         // SAFETY: The tag set is allocated, and stays so until the disk is gone. `data` is valid
         // until then, too.
@@ -451,7 +463,7 @@ impl<T: Operations> Disk<T> {
                 tag_set.as_raw(),
                 limits.as_raw(),
                 data,
-                static_lock_class!().as_ptr(),
+                T::lock_class().as_ptr(),
             )
         }) {
             Ok(disk) => disk,
@@ -462,32 +474,52 @@ impl<T: Operations> Disk<T> {
             }
         };
 
+        let private = KBox::into_raw(private.write(Private {
+            data,
+            freed: freed.clone(),
+            _registered: Registered::new(),
+        }));
         // SAFETY: The disk is ours alone until it is added.
-        let result = unsafe { Self::set_up(disk, name, options, data) }.and_then(|()| {
+        let result = unsafe { Self::set_up(disk, name, options, private) }.and_then(|()| {
             // SAFETY: The disk is set up.
             to_result(unsafe {
                 bindings::device_add_disk(core::ptr::null_mut(), disk, core::ptr::null_mut())
             })
         });
         if let Err(e) = result {
-            // It can have been seen in sysfs. The disk goes with the last reference, which must be ours:
-            // it still needs the tag set for that.
+            // Others can have seen the disk in sysfs, and hold a reference for a moment. Freeing it takes
+            // the tag set, so that the last reference must be ours. No callback tells: a disk that was
+            // not added has none.
             //
             // SAFETY: We own a reference.
-            unsafe { wait_for_other_references(disk, || true) };
+            unsafe { wait_for_other_references(disk) };
             // SAFETY: We own the disk's reference.
             unsafe { bindings::put_disk(disk) };
             // SAFETY: A disk that was not added does not call `free_disk`, nor could it be opened, so
             // that the data is still ours.
-            drop(unsafe { T::Data::from_foreign(data) });
+            unsafe { Self::free(private) };
             return Err(e);
         }
         // INVARIANT: The disk was added above.
         Ok(Self {
             // SAFETY: Checked by `from_err_ptr`; the function does not return null.
             disk: unsafe { NonNull::new_unchecked(disk) },
+            freed,
             tag_set,
         })
+    }
+
+    /// Drops the data of a disk, and tells.
+    ///
+    /// # Safety
+    ///
+    /// `private` is that of a disk with operations `T`, and not used any more.
+    unsafe fn free(private: *mut Private) {
+        // SAFETY: By the requirements of this function: `add` made it.
+        let private = unsafe { KBox::from_raw(private) };
+        // SAFETY: As above; the data is taken back once.
+        drop(unsafe { T::Data::from_foreign(private.data) });
+        private.freed.complete_all();
     }
 
     /// # Safety
@@ -497,18 +529,18 @@ impl<T: Operations> Disk<T> {
         disk: *mut bindings::gendisk,
         name: fmt::Arguments<'_>,
         options: DiskOptions,
-        data: *mut c_void,
+        private: *mut Private,
     ) -> Result {
         // SAFETY: By the requirements of this function.
         let disk = unsafe { &mut *disk };
         if options.minors == 0 {
             return Err(EINVAL);
         }
-        disk.major = options.major.try_into()?;
+        disk.major = options.major.into_raw().try_into()?;
         disk.first_minor = options.first_minor.try_into()?;
         disk.minors = options.minors.try_into()?;
-        disk.fops = OperationsVTable::<T>::build();
-        disk.private_data = data;
+        disk.fops = &raw const T::vtable().0;
+        disk.private_data = private.cast();
         if options.media_change_events {
             disk.events = bindings::DISK_EVENT_MEDIA_CHANGE as u16;
             disk.event_flags = bindings::DISK_EVENT_FLAG_UEVENT as u16;
@@ -538,8 +570,10 @@ impl<T: Operations> core::ops::Deref for Disk<T> {
 }
 
 impl<T: Operations> Drop for Disk<T> {
-    /// Removes the disk: waits for its requests, and, unless it is open, for other references to it.
-    /// May sleep.
+    /// Removes the disk: waits for its requests and, unless it is open, until it is freed, as others may
+    /// look at it for a moment. May sleep.
+    ///
+    /// Wraps the C function `del_gendisk`.
     fn drop(&mut self) {
         // SAFETY: By the type invariant the disk was added and not yet deleted.
         unsafe { bindings::del_gendisk(self.disk.as_ptr()) };
@@ -549,39 +583,76 @@ impl<T: Operations> Drop for Disk<T> {
         // SAFETY: The tag set is ours.
         unsafe { bindings::blk_mq_wait_quiesce_done(self.tag_set.as_raw()) };
         T::removed(self);
-        // Who has it open holds the module, too. Others look at disks for a moment without that: the
-        // last of them would call `free_disk` when the module is gone, maybe.
-        //
-        // SAFETY: By the type invariant we own a reference.
-        unsafe { wait_for_other_references(self.disk.as_ptr(), || self.openers() == 0) };
+        let is_open = self.openers() > 0;
         // SAFETY: By the type invariant we own a reference. Whoever else holds one keeps the
         // disk's data until `free_disk`.
         unsafe { bindings::put_disk(self.disk.as_ptr()) };
+        if !is_open {
+            self.freed.wait_for_completion();
+        }
     }
 }
 
-/// Waits until there is no reference to a disk but the caller's, or `go_on` returns false. May sleep.
+/// Waits until the caller's is the only reference to a disk. May sleep.
 ///
 /// # Safety
 ///
 /// The caller owns a reference to `disk`.
-unsafe fn wait_for_other_references(disk: *mut bindings::gendisk, go_on: impl Fn() -> bool) {
-    let others = || {
-        // SAFETY: By the requirements of this function the disk is valid, and so is its device. The
-        // count is read atomically.
-        unsafe { bindings::kref_read(&raw const (*(*disk).part0).bd_device.kobj.kref) > 1 }
-    };
-    while go_on() && others() {
+unsafe fn wait_for_other_references(disk: *mut bindings::gendisk) {
+    // SAFETY: By the requirements of this function the disk is valid, and so is its device. The count is
+    // read atomically.
+    while unsafe { bindings::kref_read(&raw const (*(*disk).part0).bd_device.kobj.kref) } > 1 {
         fsleep(Delta::from_millis(1));
     }
 }
 
-/// A C vtable that is like no other type's: the compiler may put equal functions at one address, and
-/// then equal constants, but these return different values.
-#[repr(C)]
-struct Identified {
-    ops: bindings::block_device_operations,
-    id: fn() -> TypeId,
+/// The C vtable of disks with operations `T`, of which there is one; see [`HasDiskVTable`].
+#[repr(transparent)]
+pub struct DiskVTable<T>(bindings::block_device_operations, PhantomData<fn(T) -> T>);
+
+// SAFETY: Never changed after it was made.
+unsafe impl<T> Sync for DiskVTable<T> {}
+
+impl<T: Operations> DiskVTable<T> {
+    /// Makes the vtable.
+    #[doc(hidden)]
+    #[allow(clippy::new_without_default)] // For a static.
+    pub const fn new() -> Self {
+        Self(OperationsVTable::<T>::OPS, PhantomData)
+    }
+}
+
+/// Says where the C vtable of disks with operations `Self` is: its address tells which operations a disk
+/// has. Implemented by [`impl_disk_vtable!`](crate::impl_disk_vtable).
+///
+/// # Safety
+///
+/// `vtable` and `lock_class` always return the same, which are no other type's.
+pub unsafe trait HasDiskVTable: Sized + 'static {
+    /// Returns the vtable of the type.
+    fn vtable() -> &'static DiskVTable<Self>;
+
+    /// Returns the lock class of the disks' queues.
+    fn lock_class() -> Pin<&'static LockClassKey>;
+}
+
+/// Gives the operations of a disk their [`DiskVTable`].
+#[macro_export]
+macro_rules! impl_disk_vtable {
+    ($ops:ty) => {
+        // SAFETY: There is one static of each, in functions that are not generic.
+        unsafe impl $crate::block::gendisk::HasDiskVTable for $ops {
+            fn vtable() -> &'static $crate::block::gendisk::DiskVTable<Self> {
+                static VTABLE: $crate::block::gendisk::DiskVTable<$ops> =
+                    $crate::block::gendisk::DiskVTable::new();
+                &VTABLE
+            }
+
+            fn lock_class() -> ::core::pin::Pin<&'static ::kernel::sync::LockClassKey> {
+                ::kernel::static_lock_class!()
+            }
+        }
+    };
 }
 
 /// Makes the C vtable of an [`Operations`] implementation.
@@ -627,6 +698,7 @@ impl<T: Operations> OperationsVTable<T> {
             mode: OpenMode::from_raw(mode),
             // SAFETY: An ioctl looks up its file without entering an `fdget_pos` region.
             files: unsafe { FdTable::current() },
+            _private: NotThreadSafe,
         }
     }
 
@@ -662,29 +734,21 @@ impl<T: Operations> OperationsVTable<T> {
     ///
     /// As for [`Self::open`]; nobody uses the disk any more.
     unsafe extern "C" fn free_disk(disk: *mut bindings::gendisk) {
-        // SAFETY: The disk holds the data that `Disk::add` made foreign, and is going away.
-        drop(unsafe { T::Data::from_foreign((*disk).private_data) });
+        // SAFETY: By the requirements of this function.
+        unsafe { Disk::<T>::free((*disk).private_data.cast()) };
     }
 
-    const VTABLE: Identified = Identified {
-        ops: bindings::block_device_operations {
-            open: Some(Self::open),
-            release: Some(Self::release),
-            ioctl: Some(Self::ioctl),
-            compat_ioctl: if T::HAS_COMPAT_IOCTL {
-                Some(Self::compat_ioctl)
-            } else {
-                None
-            },
-            free_disk: Some(Self::free_disk),
-            owner: this_module::<<T as Operations>::OwnerModule>().as_ptr(),
-            ..pin_init::zeroed()
+    const OPS: bindings::block_device_operations = bindings::block_device_operations {
+        open: Some(Self::open),
+        release: Some(Self::release),
+        ioctl: Some(Self::ioctl),
+        compat_ioctl: if T::HAS_COMPAT_IOCTL {
+            Some(Self::compat_ioctl)
+        } else {
+            None
         },
-        id: TypeId::of::<T>,
+        free_disk: Some(Self::free_disk),
+        owner: this_module::<<T as Operations>::OwnerModule>().as_ptr(),
+        ..pin_init::zeroed()
     };
-
-    const fn build() -> *const bindings::block_device_operations {
-        let this: &'static Identified = &Self::VTABLE;
-        core::ptr::from_ref(this).cast()
-    }
 }

@@ -8,18 +8,18 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Change limits without their lock | Only `start` makes an update, which takes it |
-//! | Commit twice, or cancel after that | `commit` takes the update by value |
-//! | Release the lock in another task | [`LimitsUpdate`] is not `Send` |
+//! | Change limits without their lock | Only [`Queue::update_limits`] makes an update, which holds it |
+//! | Commit twice | `EINVAL`: the lock is released by then |
+//! | Release the lock in another task, or never | An update is lent for the call of a closure |
 //! | Commit limits that contradict one another | The block layer validates them: `EINVAL` |
-//! | Start a second update | Nothing; it deadlocks |
-//! | Forget an update | Nothing; the next one waits forever, or worse ([`crate`]) |
+//! | Commit limits that the block layer warns of | [`QueueLimits::is_acceptable`]: `EINVAL` |
+//! | Start a second update in an update | Nothing; it deadlocks, and lockdep reports it |
 
 use crate::{
     bindings,
-    block::{Frozen, Queue},
+    block::{Queue, SECTOR_SHIFT},
 };
-use kernel::{error::to_result, prelude::*};
+use kernel::{error::to_result, prelude::*, types::NotThreadSafe};
 
 /// The limits of a request queue.
 ///
@@ -37,7 +37,25 @@ impl QueueLimits {
         &raw mut self.0
     }
 
-    /// Sets the largest request in sectors.
+    /// Whether the block layer takes the limits, or refuses them quietly: `blk_validate_limits()` has a
+    /// `WARN_ON_ONCE()` for some that only a driver can get wrong.
+    pub(super) fn is_acceptable(&self) -> bool {
+        let limits = &self.0;
+        let max_hw_sectors = match limits.max_hw_sectors {
+            0 => bindings::blk_default_limits_BLK_SAFE_MAX_SECTORS,
+            sectors => sectors,
+        };
+        // The block layer refuses block sizes that are none before it compares them.
+        let block_size = match limits.logical_block_size {
+            size if size.is_power_of_two() && size <= bindings::BLK_MAX_BLOCK_SIZE => size,
+            _ => 0,
+        };
+        max_hw_sectors >= bindings::PAGE_SIZE as u32 >> SECTOR_SHIFT
+            && block_size >> SECTOR_SHIFT <= max_hw_sectors
+            && limits.dma_alignment <= bindings::PAGE_SIZE as u32
+    }
+
+    /// Sets the largest request in sectors: at least a page and a logical block.
     pub fn set_max_hw_sectors(&mut self, sectors: u32) -> &mut Self {
         self.0.max_hw_sectors = sectors;
         self
@@ -56,7 +74,8 @@ impl QueueLimits {
         self
     }
 
-    /// Sets the mask of address bits that must be clear in a request's memory.
+    /// Sets the mask of address bits that must be clear in a request's memory: at most the
+    /// size of a page.
     pub fn set_dma_alignment(&mut self, mask: u32) -> &mut Self {
         self.0.dma_alignment = mask;
         self
@@ -109,55 +128,56 @@ impl Default for QueueLimits {
     }
 }
 
-/// An update of a queue's limits: nothing changes until it is committed.
+/// An update of a queue's limits, lent by [`Queue::update_limits`]. The queue has them once they are
+/// [committed](Self::commit).
 ///
 /// # Invariants
 ///
-/// The queue's `limits_lock` is held by the current task.
+/// The current task holds the queue's `limits_lock` unless `committed`.
 pub struct LimitsUpdate<'a> {
     queue: &'a Queue,
     limits: QueueLimits,
+    committed: bool,
     // The lock is a mutex: its owner must release it.
-    _not_send: kernel::types::NotThreadSafe,
+    _not_send: NotThreadSafe,
 }
 
 impl<'a> LimitsUpdate<'a> {
-    /// Starts an update: takes the queue's `limits_lock`. May sleep.
-    ///
-    /// Wraps the C function `queue_limits_start_update`.
-    pub(crate) fn start(queue: &'a Queue) -> Self {
-        // SAFETY: The queue is valid by its type invariant.
+    /// Takes the queue's `limits_lock`. May sleep.
+    pub(super) fn start(queue: &'a Queue) -> Self {
         // INVARIANT: The call returns with the lock held.
+        //
+        // SAFETY: The queue is valid by its type invariant.
         let limits = QueueLimits(unsafe { bindings::queue_limits_start_update(queue.as_raw()) });
         Self {
             queue,
             limits,
-            _not_send: kernel::types::NotThreadSafe,
+            committed: false,
+            _not_send: NotThreadSafe,
         }
     }
 
-    /// [Freezes](Queue::freeze) the queue. Freezing comes after the lock of the limits: whoever
-    /// needs both starts the update first.
-    pub fn freeze(&self) -> Frozen<'a> {
-        self.queue.freeze()
-    }
-
-    /// Commits the update. May sleep.
+    /// Applies the limits to the queue, once. May sleep.
     ///
-    /// Where I/O in flight relies on the old limits, [freeze](Self::freeze) the queue first, and
-    /// keep it frozen. What the driver can refuse when it comes after all can do without.
+    /// Where I/O in flight relies on the old limits, [freeze](Queue::freeze) the queue around this.
+    /// A driver that can fail a request that does not fit the new limits need not freeze.
     ///
     /// # Errors
     ///
-    /// `EINVAL` when the limits contradict one another; they are then as before.
+    /// `EINVAL` if the limits contradict one another, which leaves those of the queue as they were, or
+    /// if the update was committed before.
     ///
     /// Wraps the C function `queue_limits_commit_update`.
-    pub fn commit(self) -> Result {
-        let mut this = core::mem::ManuallyDrop::new(self);
-        let queue = this.queue.as_raw();
-        // SAFETY: The queue is valid by its type invariant, and `limits_lock` is held by ours;
-        // the call releases it, and `self`, which would do so again, is not dropped.
-        to_result(unsafe { bindings::queue_limits_commit_update(queue, this.limits.as_raw()) })
+    pub fn commit(&mut self) -> Result {
+        if self.committed || !self.limits.is_acceptable() {
+            return Err(EINVAL);
+        }
+        // INVARIANT: The call below releases the lock, whatever it returns.
+        self.committed = true;
+        // SAFETY: The queue is valid by its type invariant, and `limits_lock` was held.
+        to_result(unsafe {
+            bindings::queue_limits_commit_update(self.queue.as_raw(), self.limits.as_raw())
+        })
     }
 }
 
@@ -177,8 +197,10 @@ impl core::ops::DerefMut for LimitsUpdate<'_> {
 
 impl Drop for LimitsUpdate<'_> {
     fn drop(&mut self) {
-        // SAFETY: `limits_lock` is held by the type invariant.
-        unsafe { bindings::queue_limits_cancel_update(self.queue.as_raw()) }
+        if !self.committed {
+            // SAFETY: By the type invariant the current task holds `limits_lock`.
+            unsafe { bindings::queue_limits_cancel_update(self.queue.as_raw()) }
+        }
     }
 }
 

@@ -13,16 +13,17 @@
 //! | Probe in two tasks what is for one | [`Probe`] is `Send` and `Sync` |
 //! | Give a name that is too long, or goes | `EINVAL`; it is `'static` |
 //! | Give the number back in `probe` | Nothing; it deadlocks |
-//! | Forget a [`Major`], and have the module unloaded | Nothing; `probe` is gone ([`crate`]) |
+//! | Add a disk with a number that is another driver's | A [`MajorNumber`] was registered by this one |
+//! | Forget a [`Major`], and have the module unloaded | The exit waits ([`ExitBarrier`](crate::module::ExitBarrier)) |
 
-use crate::{bindings, block::bdev::DevT};
+use crate::{bindings, block::bdev::DevT, module::Registered};
 use core::{marker::PhantomData, ptr};
 use kernel::{
     error::to_result,
     ffi::{c_int, c_uint, c_void},
     prelude::*,
     sync::{
-        atomic::{Acquire, Atomic, Full},
+        atomic::{Acquire, Atomic, Full, Relaxed},
         Arc, ArcBorrow,
     },
     types::ForeignOwnable,
@@ -37,13 +38,25 @@ pub trait Probe: HasDriverSlot + Send + Sync {
     fn probe(this: ArcBorrow<'_, Self>, dev: DevT);
 }
 
+/// A major number that a driver registered, for the disks that it adds.
+#[derive(Clone, Copy)]
+pub struct MajorNumber(u32);
+
+impl MajorNumber {
+    pub(super) fn into_raw(self) -> u32 {
+        self.0
+    }
+}
+
 /// Where a [`Major`] keeps the driver that it probes.
 ///
 /// # Invariants
 ///
-/// Holds null or a foreign `Arc<T>`.
+/// `driver` is null or a foreign `Arc<T>`. `major` is 0 or the number of the registration that filled the
+/// slot.
 pub struct DriverSlot<T> {
     driver: Atomic<*mut c_void>,
+    major: Atomic<u32>,
     _p: PhantomData<fn(T) -> T>,
 }
 
@@ -52,6 +65,7 @@ impl<T> DriverSlot<T> {
     pub const fn new() -> Self {
         Self {
             driver: Atomic::new(ptr::null_mut()),
+            major: Atomic::new(0),
             _p: PhantomData,
         }
     }
@@ -97,9 +111,11 @@ const NAME_SIZE: usize = 16;
 /// # Invariants
 ///
 /// `T`'s slot holds a driver, put there by this registration.
+#[must_use = "the number is given back when this is dropped"]
 pub struct Major<T: Probe> {
     major: u32,
     name: &'static CStr,
+    _registered: Registered,
     _p: PhantomData<fn(T) -> T>,
 }
 
@@ -116,6 +132,7 @@ impl<T: Probe> Major<T> {
         if major == 0 || name.to_bytes_with_nul().len() > NAME_SIZE {
             return Err(EINVAL);
         }
+        let registered = Registered::new();
         let foreign = driver.into_foreign();
         if T::slot()
             .driver
@@ -126,6 +143,8 @@ impl<T: Probe> Major<T> {
             drop(unsafe { Arc::<T>::from_foreign(foreign) });
             return Err(EBUSY);
         }
+        // Before the callback can be called, which adds disks.
+        T::slot().major.store(major, Relaxed);
         // SAFETY: The name is a static string, and the callback finds its driver in the slot.
         let ret: c_int = unsafe {
             bindings::__register_blkdev(major as c_uint, name.as_char_ptr(), Some(Self::probe))
@@ -138,12 +157,22 @@ impl<T: Probe> Major<T> {
         Ok(Self {
             major,
             name,
+            _registered: registered,
             _p: PhantomData,
         })
     }
 
+    /// The number, while it is registered.
+    pub fn number() -> Option<MajorNumber> {
+        match T::slot().major.load(Relaxed) {
+            0 => None,
+            major => Some(MajorNumber(major)),
+        }
+    }
+
     /// Empties the slot. The callback is not registered.
     fn clear() {
+        T::slot().major.store(0, Relaxed);
         let foreign = T::slot().driver.xchg(ptr::null_mut(), Full);
         if !foreign.is_null() {
             // SAFETY: The slot held a foreign `Arc<T>`, which was taken out exactly once.

@@ -9,15 +9,13 @@
 //! | What safe code could try | What stops it |
 //! | --- | --- |
 //! | Keep a `&Queue` after its disk | It is borrowed from the disk, or from I/O |
-//! | Unfreeze twice | Dropping does, and [`Frozen`] is no `Clone` |
-//! | Unfreeze in another task | It is not `Send` |
+//! | Unfreeze twice, in another task, or never | A queue is frozen for the call of a closure |
 //! | Freeze the queue of a removed disk | The disk's reference keeps it; it stays frozen |
 //! | Use its tag set, which is gone then | Only running a queue does, and none is that stays frozen |
 //! | Freeze while one holds a request | Nothing; it waits forever |
-//! | Forget a [`Frozen`] | Nothing; I/O waits forever |
 
-use crate::{bindings, block::limits::LimitsUpdate, task::NoioScope};
-use kernel::types::Opaque;
+use crate::{bindings, block::limits::LimitsUpdate, sync::read_once, task};
+use kernel::{task::might_sleep, types::Opaque};
 
 /// A request queue.
 ///
@@ -53,13 +51,13 @@ impl Queue {
     pub fn logical_block_size(&self) -> u32 {
         // SAFETY: The queue is valid. The limits may be changing: as everywhere in the block
         // layer, a reader sees either value.
-        unsafe { (&raw const (*self.as_raw()).limits.logical_block_size).read_volatile() }
+        unsafe { read_once(&raw const (*self.as_raw()).limits.logical_block_size) }
     }
 
     /// The largest discard in sectors; 0 when there is none, or user space turned it off.
     pub fn max_discard_sectors(&self) -> u32 {
         // SAFETY: As in `logical_block_size`.
-        unsafe { (&raw const (*self.as_raw()).limits.max_discard_sectors).read_volatile() }
+        unsafe { read_once(&raw const (*self.as_raw()).limits.max_discard_sectors) }
     }
 
     /// Waits until the queue is not frozen, or its disk is being removed. May sleep.
@@ -73,43 +71,37 @@ impl Queue {
     /// Whether the disk is being removed: the queue stays frozen for good.
     pub fn is_dead(&self) -> bool {
         // SAFETY: The queue is valid, and has a disk; the bits may be changing.
-        let state = unsafe { (&raw const (*(*self.as_raw()).disk).state).read_volatile() };
+        let state = unsafe { read_once(&raw const (*(*self.as_raw()).disk).state) };
         state & (1 << bindings::GD_DEAD) != 0
     }
 
-    /// Starts an update of the limits; see [`LimitsUpdate`]. May sleep.
-    pub fn start_limits_update(&self) -> LimitsUpdate<'_> {
-        LimitsUpdate::start(self)
+    /// Runs `f` to update the limits; see [`LimitsUpdate`]. What `f` does not
+    /// [commit](LimitsUpdate::commit) is dropped. May sleep.
+    ///
+    /// Takes the queue's `limits_lock`, so that it must not be called in `f`. Freezing comes after that
+    /// lock: a driver that needs both [freezes](Self::freeze) the queue in `f`.
+    ///
+    /// Wraps the C functions `queue_limits_start_update` and `queue_limits_cancel_update`.
+    pub fn update_limits<R>(&self, f: impl FnOnce(&mut LimitsUpdate<'_>) -> R) -> R {
+        might_sleep();
+        f(&mut LimitsUpdate::start(self))
     }
 
-    /// Waits until no request is in flight and keeps new ones from starting for as long as the
-    /// guard lives. May sleep; until the guard is dropped allocations by this task start no I/O.
+    /// Runs `f` while no request is in flight and none can start. May sleep. Allocations in `f` start
+    /// no I/O.
     ///
-    /// Must not be called by whoever owns a request of the queue, or by what a request waits for.
-    /// When the limits are to change, too, use [`LimitsUpdate::freeze`].
+    /// The caller must own no request of the queue, and no request may wait for `f`.
     ///
-    /// Corresponds to the C function `blk_mq_freeze_queue`.
-    pub fn freeze(&self) -> Frozen<'_> {
-        let noio = NoioScope::enter();
-        // SAFETY: The queue is valid by the type invariant.
-        unsafe { bindings::blk_mq_freeze_queue_nomemsave(self.as_raw()) };
-        Frozen {
-            queue: self,
-            _noio: noio,
-        }
-    }
-}
-
-/// A frozen queue: no request is in flight.
-pub struct Frozen<'a> {
-    queue: &'a Queue,
-    // Dropped after the queue is unfrozen.
-    _noio: NoioScope,
-}
-
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        // SAFETY: The queue is valid, and was frozen when `self` was made.
-        unsafe { bindings::blk_mq_unfreeze_queue_nomemrestore(self.queue.as_raw()) }
+    /// Wraps the C functions `blk_mq_freeze_queue` and `blk_mq_unfreeze_queue`.
+    pub fn freeze<R>(&self, f: impl FnOnce() -> R) -> R {
+        might_sleep();
+        task::with_noio(|| {
+            // SAFETY: The queue is valid by the type invariant.
+            unsafe { bindings::blk_mq_freeze_queue_nomemsave(self.as_raw()) };
+            let ret = f();
+            // SAFETY: As above; it was frozen above, by this task.
+            unsafe { bindings::blk_mq_unfreeze_queue_nomemrestore(self.as_raw()) };
+            ret
+        })
     }
 }

@@ -13,7 +13,8 @@
 //! | Show what is for another driver's disks | Disk, group and attribute have one `T`, exactly |
 //! | Free or change what sysfs has | Groups are `'static`, and their fields private |
 //! | Leave out the list's end | [`AttributeList::new`] checks, for a static when it is compiled |
-//! | Remove a group that is not there | The C function finds none, and warns |
+//! | Add a group twice | `EEXIST` |
+//! | Remove a group that is not there | The C function finds none |
 //! | Add or remove one as another task removes the disk | It is ahead of that, or does nothing |
 //! | Have `show` called for a disk that is gone | The removal of the disk waits for it |
 //! | Remove a group, or send an event, in `show` | Nothing; it deadlocks |
@@ -173,10 +174,27 @@ impl<T: Operations> GenDisk<T> {
     ///
     /// Wraps the C function `sysfs_create_group`.
     pub fn add_group(&self, group: &'static Group<T>) -> Result {
-        // SAFETY: The disk is valid, and has its directory; the group is static, and its attributes
-        // take a disk with operations `T`.
-        self.in_sysfs(|| unsafe { bindings::sysfs_create_group(self.kobject(), &group.raw) })
-            .map_or(Err(ENODEV), to_result)
+        self.in_sysfs(|| {
+            // `sysfs_create_group()` would dump the stack.
+            if self.has_entry(group.raw.name) {
+                return Err(EEXIST);
+            }
+            // SAFETY: The disk is valid, and has its directory; the group is static, and its attributes
+            // take a disk with operations `T`.
+            to_result(unsafe { bindings::sysfs_create_group(self.kobject(), &group.raw) })
+        })
+        .unwrap_or(Err(ENODEV))
+    }
+
+    /// Whether the disk's directory has an entry called `name`. The disk is in sysfs.
+    fn has_entry(&self, name: *const c_char) -> bool {
+        // SAFETY: The disk is valid, and has its directory; `name` is a string.
+        let entry = unsafe {
+            bindings::kernfs_find_and_get_ns((*self.kobject()).sd, name, core::ptr::null())
+        };
+        // SAFETY: Found, and referenced, above; null is ignored.
+        unsafe { bindings::kernfs_put(entry) };
+        !entry.is_null()
     }
 
     /// Takes a group of attributes away, and waits for those who are reading them. May sleep. When

@@ -14,7 +14,7 @@
 //! | Write to a block device what its own operation would refuse | That is checked as it does |
 //! | Change the size of blocks meanwhile | That takes the inode's lock, which is held |
 
-use crate::bindings;
+use crate::{bindings, sync::read_once};
 use kernel::{
     error::from_err_ptr,
     ffi::{c_int, c_uint},
@@ -69,7 +69,7 @@ pub(super) unsafe fn write_bdev_cached(
     let (inode, simple) = unsafe {
         let mapping = (*(*iocb).ki_filp).f_mapping;
         let inode = (*mapping).host;
-        let flags = (&raw const (*inode).i_flags).read_volatile();
+        let flags = read_once(&raw const (*inode).i_flags);
         let simple = end <= bindings::i_size_read(inode)
             && flags & bindings::S_SWAPFILE == 0
             && !bindings::bdev_read_only(bindings::I_BDEV(inode))

@@ -535,7 +535,7 @@ impl Drop for Usage {
 pub struct DetachedIo<T: Operations> {
     io: FileIo,
     range: Range,
-    data: T::RequestData,
+    data: T::DetachedData,
     usage: Usage,
 }
 
@@ -548,13 +548,13 @@ impl<T: Operations> DetachedIo<T> {
         Self {
             io: FileIo::new(),
             range: Range::of(ManuallyDrop::new(bios)),
-            data: T::RequestData::default(),
+            data: T::DetachedData::default(),
             usage,
         }
     }
 
     /// The driver's private data: the default at first, dropped when the I/O completes.
-    pub fn data_mut(&mut self) -> &mut T::RequestData {
+    pub fn data_mut(&mut self) -> &mut T::DetachedData {
         &mut self.data
     }
 
@@ -686,7 +686,7 @@ impl<T: Operations> BoxedIo<T> {
     }
 
     /// The driver's private data.
-    pub fn data_mut(&mut self) -> &mut T::RequestData {
+    pub fn data_mut(&mut self) -> &mut T::DetachedData {
         &mut self.inner_mut().data
     }
 

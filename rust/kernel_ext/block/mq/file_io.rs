@@ -12,7 +12,7 @@
 //! | Transfer what has no memory | Only reads and writes are: `EINVAL` |
 //! | Write to a file opened to be read | `EBADF` |
 //! | Read from a file opened to be written | Nothing; it is read, as the file's operations have it |
-//! | Ask a file not to wait that does not know how | Nothing; it may wait, or fail |
+//! | Ask a file not to wait that does not know how | `EOPNOTSUPP` |
 //! | Ask for direct I/O where there is none | `EINVAL` |
 //! | Make I/O of one's own | [`Transfer`] is `unsafe`, and so is its `from_io` |
 //! | Serve I/O from its own device | Nothing; it waits for itself |
@@ -38,6 +38,7 @@ use kernel::{
         atomic::{Atomic, Full, Relaxed},
         rcu,
     },
+    task::might_sleep,
 };
 
 /// How a request is served from a file.
@@ -369,10 +370,13 @@ pub unsafe trait Transfer: Sized {
     /// # Errors
     ///
     /// `EINVAL` when it is neither a read nor a write, or is to be direct and the file does not
-    /// know how, `EBADF` when it is a write and the file is not open for that, or what the file
-    /// says.
+    /// know how, `EOPNOTSUPP` when it is not to wait and the file does not know how, `EBADF` when it is
+    /// a write and the file is not open for that, or what the file says.
     fn transfer(&mut self, file: &BackingFile, pos: i64, flags: IoFlags) -> Result<usize> {
         check(self, file, pos, flags)?;
+        if !flags.is_nowait() {
+            might_sleep();
+        }
         // SAFETY: We hold the I/O, exclusively, until this function returns, and the iterator
         // is not used after that.
         match unsafe { iter(self) } {
@@ -440,6 +444,9 @@ pub unsafe trait Submit: Transfer {
         if let Err(e) = check(&self, &file, pos, flags) {
             return Submitted::Done(self, Err(e), file);
         }
+        if !flags.is_nowait() {
+            might_sleep();
+        }
         // SAFETY: The iterator is used until the file's operation has returned and the kiocb
         // has completed, whichever is later; nobody can end or advance the I/O until then.
         let Ok(mut iter) = (unsafe { iter(&mut self) }) else {
@@ -495,6 +502,10 @@ fn check<I: Transfer>(this: &I, file: &BackingFile, pos: i64, flags: IoFlags) ->
     // As for `O_DIRECT`: not every file that can be read and written has what it takes.
     if flags.is_direct() && !file.can_direct() {
         return Err(EINVAL);
+    }
+    // As `kiocb_set_rw_flags()` has it.
+    if flags.is_nowait() && !file.can_nowait() {
+        return Err(EOPNOTSUPP);
     }
     let end = pos.checked_add(i64::try_from(this.len())?).ok_or(EFBIG)?;
     if pos < 0 || end < pos {

@@ -20,6 +20,7 @@ use super::{
 use crate::bindings;
 use core::marker::PhantomData;
 use kernel::{
+    error::from_result,
     ffi::{c_int, c_uint},
     prelude::*,
     types::ForeignOwnable,
@@ -35,14 +36,27 @@ pub trait Operations: Sized + 'static {
     /// The driver's data for a disk, held by the disk for as long as it exists.
     type Data: ForeignOwnable + Send + Sync;
 
-    /// The driver's data in each request; it keeps its value from one use of the request to the
-    /// next. Detached bios have such data of their own while they are [served](super::DetachedIo).
+    /// The driver's data in each request. It keeps its value from one use of the request to the next.
     ///
-    /// Initialised when the memory of a request is allocated and dropped when that is freed: with
-    /// the tag set, for the flush request of each queue, and when user space changes the scheduler
-    /// or `nr_requests`, with the queue frozen. So `default` and `drop` must neither wait for I/O
-    /// of the queue nor allocate memory in a way that may start it.
-    type RequestData: Default + Send;
+    /// Dropped where [`new_request_data`](Self::new_request_data) is called.
+    type RequestData: Send;
+
+    /// The driver's data in [`DetachedIo`](super::DetachedIo), which has the default at first.
+    ///
+    /// Made and dropped in any context, and must neither sleep nor allocate memory for that.
+    type DetachedData: Default + Send;
+
+    /// Makes the data of a request.
+    ///
+    /// Called in process context, and may sleep, when the memory of requests is allocated: with the tag
+    /// set, for the flush request of each queue, and when user space changes the scheduler or
+    /// `nr_requests`. The queue can be frozen, and its `elevator_lock` held: the function must not
+    /// wait for I/O of the queue, nor allocate memory in a way that may start I/O.
+    ///
+    /// # Errors
+    ///
+    /// What the allocation fails with.
+    fn new_request_data() -> Result<Self::RequestData>;
 
     /// Starts a request. When `last` is false, more follow at once, or
     /// [`commit_rqs`](Self::commit_rqs) does.
@@ -122,14 +136,17 @@ impl<T: Operations> OperationsVTable<T> {
         _hctx_idx: c_uint,
         _numa_node: c_int,
     ) -> c_int {
-        // SAFETY: The tag set's `cmd_size` has room for a `Pdu<T>` behind each request.
-        unsafe { Pdu::<T>::of(rq).write(Pdu::new()) };
-        0
+        from_result(|| {
+            let data = T::new_request_data()?;
+            // SAFETY: The tag set's `cmd_size` has room for a `Pdu<T>` behind each request.
+            unsafe { Pdu::<T>::of(rq).write(Pdu::new(data)) };
+            Ok(0)
+        })
     }
 
     /// # Safety
     ///
-    /// Called by blk-mq only, once for a request that `init_request` was called for.
+    /// Called by blk-mq only, once for a request that `init_request` succeeded for.
     unsafe extern "C" fn exit_request(
         _set: *mut bindings::blk_mq_tag_set,
         rq: *mut bindings::request,

@@ -23,6 +23,7 @@ use crate::{
     bindings,
     block::{Queue, Status, SECTOR_SHIFT, SECTOR_SIZE},
     cgroup::Css,
+    sync::read_once,
     task,
 };
 use core::{marker::PhantomData, ptr::NonNull};
@@ -38,10 +39,10 @@ pub(super) struct Pdu<T: Operations> {
 }
 
 impl<T: Operations> Pdu<T> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(data: T::RequestData) -> Self {
         Self {
             io: FileIo::new(),
-            data: T::RequestData::default(),
+            data,
         }
     }
 
@@ -162,7 +163,7 @@ impl<T: Operations> Request<T> {
         unsafe {
             let rq = self.as_raw();
             let tags = (*(*(*rq).mq_hctx).tags).nr_tags;
-            tags.min((&raw const (*(*rq).q).nr_requests).read_volatile())
+            tags.min(read_once(&raw const (*(*rq).q).nr_requests))
         }
     }
 
@@ -227,12 +228,13 @@ impl<T: Operations> Request<T> {
             return false;
         }
         // SAFETY: By the type invariant the request's bios are valid, and those of a read or a write
-        // have data. A page that is read or written stays one, and its folio's mapping is looked at,
-        // not followed.
+        // have data. A page that is read or written stays one. Truncation may clear its folio's mapping
+        // meanwhile, which is compared, not followed.
         unsafe {
             let page = (*(*bio).bi_io_vec.add((*bio).bi_iter.bi_idx as usize)).bv_page;
             let folio = bindings::page_folio(page);
-            (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping == (*(*bio).bi_bdev).bd_mapping
+            read_once(&raw const (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping)
+                == (*(*bio).bi_bdev).bd_mapping
         }
     }
 
