@@ -53,14 +53,19 @@ void rust_helper_kiocb_start_write(struct kiocb *iocb)
 	kiocb_start_write(iocb);
 }
 
-bool rust_helper_sb_start_write_trylock(struct super_block *sb)
+/*
+ * As kiocb_start_write(), but false if the file system is frozen: for
+ * include/linux/fs.h (Christian Brauner), and io_uring, which has its own.
+ */
+bool rust_helper_kiocb_start_write_trylock(struct kiocb *iocb)
 {
-	return sb_start_write_trylock(sb);
-}
+	struct super_block *sb = file_inode(iocb->ki_filp)->i_sb;
 
-void rust_helper___sb_writers_release(struct super_block *sb, int level)
-{
-	__sb_writers_release(sb, level);
+	if (!sb_start_write_trylock(sb))
+		return false;
+	/* Another task may end the write. */
+	__sb_writers_release(sb, SB_FREEZE_WRITE);
+	return true;
 }
 
 void rust_helper_kiocb_end_write(struct kiocb *iocb)

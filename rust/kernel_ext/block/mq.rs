@@ -12,16 +12,23 @@
 //! C header: [`include/linux/blk-mq.h`](srctree/include/linux/blk-mq.h)
 
 mod bdev_io;
+mod bio;
+mod bio_range;
 mod detached;
-mod file_io;
+mod detached_io;
+mod kiocb;
 mod list;
 mod operations;
+mod raw;
 mod request;
 mod tag_set;
+mod transfer;
 
-pub use detached::{BoxedIo, Detached, DetachedBios, DetachedIo, EnteredBios};
-pub use file_io::{IoFlags, Submit, Submitted, Transfer};
+pub use detached::{Detached, DetachedBios};
+pub use detached_io::{BoxedIo, DetachedIo, EnteredBios};
+pub use kiocb::{IoFlags, Submitted};
 pub use list::{IoList, TransferList};
 pub use operations::Operations;
 pub use request::{Op, Request};
 pub use tag_set::{TagSet, TagSetOptions};
+pub use transfer::{Submit, Transfer};

@@ -12,7 +12,7 @@
 //! device-mapper defers bios.
 //!
 //! Detached bios do not hold up a freeze of the queue. A driver that wants to serve them has them
-//! [enter](EnteredBios::enter) the queue first, as `bio_queue_enter()` does for new bios, and they
+//! [enter](super::EnteredBios::enter) the queue first, as `bio_queue_enter()` does for new bios, and they
 //! hold a usage reference from then until they complete.
 //!
 //! The I/O statistics (`stat`, `/proc/diskstats`) count detached bios as one I/O from when the
@@ -28,36 +28,28 @@
 //! | Complete bios twice, as a request's and detached | They are taken off the request first |
 //! | Detach what completes as more than its bios | `detach` gives the request back |
 //! | Use bios whose device is gone | Whoever submitted them has it open until they complete |
-//! | Serve bios while the queue is frozen | [`EnteredBios::enter`] fails; [`DetachedIo`] holds a reference |
+//! | Serve bios while the queue is frozen | [`enter`](super::EnteredBios::enter) fails; [`DetachedIo`](super::DetachedIo) holds a reference |
 //! | Leave the queue before the last access | The reference is put when all else is dropped |
 //! | Share bios between tasks | They are `Send`, not `Sync` |
 //! | Forget them | Nothing; whoever submitted them waits for ever |
 
 use super::{
-    file_io::{for_each_bvec, FileIo, Submit, Transfer},
+    bio::BioChain,
+    bio_range::{Account, BioRange},
     list::IoList,
-    Op, Operations, Request,
+    raw::RawIo,
+    Op, Operations, Request, Transfer,
 };
 use crate::{
     bindings,
-    block::{Queue, Status, SECTOR_SHIFT, SECTOR_SIZE},
+    block::{Status, SECTOR_SHIFT},
     cgroup::{Css, Io},
-    task,
     time::JiffiesInstant,
 };
-use core::{
-    marker::PhantomData,
-    mem::{ManuallyDrop, MaybeUninit},
-    ptr,
-    ptr::NonNull,
-};
-use kernel::{
-    alloc::{flags::__GFP_NOWARN, Flags},
-    prelude::*,
-    time::Jiffies,
-};
+use core::{marker::PhantomData, mem::ManuallyDrop, ptr};
+use kernel::{prelude::*, time::Jiffies};
 
-/// The cookie of a first bio that the I/O statistics do not count.
+/// `bi_cookie` of a first bio that the I/O statistics do not count.
 const NOT_COUNTED: u32 = bindings::BLK_QC_T_NONE as u32;
 
 /// How long ago a request started, in jiffies.
@@ -69,40 +61,15 @@ fn elapsed(start_time_ns: u64) -> Jiffies {
     }
 }
 
-/// What the I/O statistics are told when the bios of a request complete.
-struct Account {
-    part: *mut bindings::block_device,
-    sectors: u32,
-    start: Jiffies,
-}
-
-/// A chain of bios that were one request's: a contiguous range, one operation.
-///
-/// # Invariants
-///
-/// `head` and `tail` are the ends of a chain of valid bios that nobody else accesses, which cover
-/// the `len` bytes from `sector` on, or both are null and `len` is 0.
-struct Range {
-    head: *mut bindings::bio,
-    tail: *mut bindings::bio,
-    sector: u64,
-    len: u32,
-    flags: bindings::blk_opf_t,
-    account: Option<Account>,
-}
-
-impl Range {
+impl BioRange {
     /// Takes the bios of a [`Detached`], and what the first one remembers.
-    fn of(bios: ManuallyDrop<Detached<impl Operations>>) -> Self {
+    pub(super) fn of(bios: ManuallyDrop<Detached<impl Operations>>) -> Self {
         let (head, tail) = (bios.head, bios.tail);
         let mut len = 0;
-        let mut bio = head;
-        while !bio.is_null() {
-            // SAFETY: By the type invariant of `Detached` the bios are valid and ours.
-            unsafe {
-                len += (*bio).bi_iter.bi_size;
-                bio = (*bio).bi_next;
-            }
+        // SAFETY: By the type invariant of `Detached` the bios are valid and ours.
+        for bio in unsafe { BioChain::new(head) } {
+            // SAFETY: As above.
+            len += unsafe { (*bio).bi_iter.bi_size };
         }
         // SAFETY: As above; there is at least one bio.
         let (sector, flags, account) = unsafe {
@@ -128,7 +95,7 @@ impl Range {
     }
 
     /// Makes a [`Detached`] of what is left. There is something left.
-    fn detach<T: Operations>(mut self) -> Detached<T> {
+    pub(super) fn detach<T: Operations>(mut self) -> Detached<T> {
         let start = self.account.take().map(|account| account.start);
         // INVARIANT: By the type invariant of `Self`; the first bio is marked.
         //
@@ -140,92 +107,6 @@ impl Range {
             tail: this.tail,
             _p: PhantomData,
         }
-    }
-
-    /// Counts the I/O as completed, before its first bio completes, which pins the block device.
-    fn account(&mut self) {
-        if let Some(account) = self.account.take() {
-            // SAFETY: The block device is that of the first bio, which has not completed.
-            unsafe {
-                bindings::bdev_end_io_acct(
-                    account.part,
-                    self.flags & bindings::REQ_OP_MASK,
-                    account.sectors,
-                    account.start,
-                )
-            };
-        }
-    }
-
-    /// Completes the first `bytes` successfully.
-    fn advance(&mut self, bytes: usize) {
-        self.account();
-        let mut bytes = (bytes as u64).min(u64::from(self.len)) as u32 & !(SECTOR_SIZE - 1);
-        self.len -= bytes;
-        self.sector += u64::from(bytes >> SECTOR_SHIFT);
-        task::in_completion_context(|| {
-            while bytes > 0 && !self.head.is_null() {
-                let bio = self.head;
-                // SAFETY: By the type invariant the bios are valid until they complete.
-                unsafe {
-                    let size = (*bio).bi_iter.bi_size;
-                    if bytes < size {
-                        bindings::bio_advance(bio, bytes);
-                        break;
-                    }
-                    bytes -= size;
-                    self.head = (*bio).bi_next;
-                    end_bio(bio, Status::OK);
-                }
-            }
-        });
-        if self.head.is_null() {
-            self.tail = ptr::null_mut();
-        }
-    }
-
-    /// Completes all bios that are left.
-    fn end(&mut self, status: Status) {
-        if self.head.is_null() {
-            return;
-        }
-        if status != Status::OK {
-            self.report(status);
-        }
-        self.account();
-        self.len = 0;
-        self.tail = ptr::null_mut();
-        let mut bio = core::mem::replace(&mut self.head, ptr::null_mut());
-        task::in_completion_context(|| {
-            while !bio.is_null() {
-                // SAFETY: By the type invariant the bios are valid until they complete, which they do
-                // here; they are ours no longer.
-                unsafe {
-                    let next = (*bio).bi_next;
-                    end_bio(bio, status);
-                    bio = next;
-                }
-            }
-        });
-    }
-
-    /// Logs a failure in the words of `blk_print_req_error()`.
-    fn report(&self, status: Status) {
-        // SAFETY: By the type invariant there is a bio, on a device of a disk.
-        unsafe {
-            bindings::blk_print_bio_error(
-                self.head,
-                status.as_c_str().as_char_ptr(),
-                self.sector,
-                self.flags,
-            )
-        };
-    }
-}
-
-impl Drop for Range {
-    fn drop(&mut self) {
-        self.end(Status::IOERR);
     }
 }
 
@@ -254,22 +135,6 @@ unsafe fn mark(bio: *mut bindings::bio, start: Option<Jiffies>) {
     unsafe {
         (*bio).bi_opf |= bindings::REQ_DRV;
         (*bio).__bindgen_anon_1.bi_cookie = cookie;
-    }
-}
-
-/// Completes a bio.
-///
-/// # Safety
-///
-/// `bio` is valid, and not used any more.
-unsafe fn end_bio(bio: *mut bindings::bio, status: Status) {
-    // SAFETY: By the requirements of this function. The chain is not the submitter's concern.
-    unsafe {
-        (*bio).bi_next = ptr::null_mut();
-        if status != Status::OK {
-            (*bio).bi_status = status.into_raw();
-        }
-        bindings::bio_endio(bio);
     }
 }
 
@@ -335,14 +200,14 @@ impl<T: Operations> Request<T> {
             }
             start
         };
-        let mut bio = head;
-        while !bio.is_null() {
-            // SAFETY: The bios of a request are valid until they complete.
+        // SAFETY: The bios of a request are valid until they complete.
+        for bio in unsafe { BioChain::new(head) } {
+            // The cookie is not in use: blk-mq fails polled bios where there are no poll queues.
+            //
+            // SAFETY: As above.
             unsafe {
-                // There is no tag to poll for, and the mark is ours to set.
-                (*bio).bi_opf &= !(bindings::REQ_POLLED | bindings::REQ_DRV);
+                (*bio).bi_opf &= !bindings::REQ_DRV;
                 (*bio).__bindgen_anon_1.bi_cookie = NOT_COUNTED;
-                bio = (*bio).bi_next;
             }
         }
         // SAFETY: The bio is valid and ours.
@@ -366,14 +231,14 @@ impl<T: Operations> Detached<T> {
         (this.head, this.tail)
     }
 
-    fn queue_raw(&self) -> *mut bindings::request_queue {
-        // SAFETY: By the type invariant the bio is valid, and its device has a queue.
-        unsafe { (*(*self.head).bi_bdev).bd_queue }
-    }
-
     pub(in crate::block) fn disk_raw(&self) -> *mut bindings::gendisk {
         // SAFETY: By the type invariant the bio is valid, and has a device.
         unsafe { (*(*self.head).bi_bdev).bd_disk }
+    }
+
+    pub(super) fn queue_raw(&self) -> *mut bindings::request_queue {
+        // SAFETY: By the type invariant the bio is valid, and its device has a queue.
+        unsafe { (*(*self.head).bi_bdev).bd_queue }
     }
 
     /// The blkcg that the first bio is charged to, if it has one.
@@ -391,7 +256,7 @@ impl<T: Operations> Drop for Detached<T> {
             tail: self.tail,
             _p: PhantomData,
         };
-        drop(Range::of(ManuallyDrop::new(this)));
+        drop(BioRange::of(ManuallyDrop::new(this)));
     }
 }
 
@@ -508,347 +373,6 @@ impl<T: Operations> Drop for DetachedBios<T> {
     fn drop(&mut self) {
         while let Some(bios) = self.pop_front() {
             drop(bios);
-        }
-    }
-}
-
-/// A usage reference of a queue.
-///
-/// # Invariants
-///
-/// A reference to the queue's `q_usage_counter` is owned.
-struct Usage(*mut bindings::request_queue);
-
-impl Drop for Usage {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant. The queue is not used after that.
-        unsafe { bindings::percpu_ref_put(&raw mut (*self.0).q_usage_counter) }
-    }
-}
-
-/// Detached bios that have entered the queue and can be served. Dropped, they complete with
-/// [`Status::IOERR`].
-///
-/// `io` is first, so that a kiocb leads here. `usage` is last: fields are dropped in this order, and
-/// nothing of the driver is used once the reference is put.
-#[repr(C)]
-pub struct DetachedIo<T: Operations> {
-    io: FileIo,
-    range: Range,
-    data: T::DetachedData,
-    usage: Usage,
-}
-
-// SAFETY: Bios may be completed by another task than the one that submitted them, and the private
-// data is `Send`.
-unsafe impl<T: Operations> Send for DetachedIo<T> {}
-
-impl<T: Operations> DetachedIo<T> {
-    fn new(bios: Detached<T>, usage: Usage) -> Self {
-        Self {
-            io: FileIo::new(),
-            range: Range::of(ManuallyDrop::new(bios)),
-            data: T::DetachedData::default(),
-            usage,
-        }
-    }
-
-    /// The driver's private data: the default at first, dropped when the I/O completes.
-    pub fn data_mut(&mut self) -> &mut T::DetachedData {
-        &mut self.data
-    }
-
-    /// Whether the bios are multiples of the logical block size and do not go past the end of the
-    /// disk: both may have changed since they were submitted.
-    ///
-    /// Corresponds to the C functions `bio_unaligned` and `bio_check_eod`.
-    pub fn fits_limits(&self) -> bool {
-        // SAFETY: I/O in flight keeps its queue and the disk of that.
-        let sectors = unsafe { bindings::get_capacity((*self.queue().as_raw()).disk) };
-        let len = u64::from(self.range.len >> SECTOR_SHIFT);
-        if self.range.sector > sectors || len > sectors - self.range.sector {
-            return false;
-        }
-        let mask = self.queue().logical_block_size() - 1;
-        let mut bio = self.range.head;
-        let mut bits = 0;
-        while !bio.is_null() {
-            // SAFETY: By the type invariant of `Range` the bios are valid.
-            unsafe {
-                let iter = (*bio).bi_iter;
-                bits |= iter.bi_size | (iter.bi_sector << SECTOR_SHIFT) as u32;
-                bio = (*bio).bi_next;
-            }
-        }
-        bits & mask == 0
-    }
-
-    /// The bits that are set in the offsets or lengths of the segments.
-    pub fn memory_bits(&self) -> u32 {
-        let mut bio = self.range.head;
-        let mut bits = 0;
-        if matches!(self.op(), Op::Read | Op::Write) {
-            while !bio.is_null() {
-                // SAFETY: By the type invariant of `Range` the bios are valid, with data.
-                unsafe {
-                    for_each_bvec(bio, |vec| bits |= vec.bv_offset | vec.bv_len);
-                    bio = (*bio).bi_next;
-                }
-            }
-        }
-        bits
-    }
-
-    /// Moves the I/O to memory of its own, as [submitting](Submit::submit) it takes.
-    ///
-    /// # Errors
-    ///
-    /// The I/O itself, if there is no memory.
-    pub fn boxed(self, flags: Flags) -> Result<BoxedIo<T>, Self> {
-        match KBox::<Self>::new_uninit(flags | __GFP_NOWARN) {
-            // INVARIANT: The allocation is new, and initialised here.
-            Ok(memory) => Ok(BoxedIo {
-                inner: NonNull::from(KBox::leak(memory.write(self))),
-                _p: PhantomData,
-            }),
-            Err(_) => Err(self),
-        }
-    }
-}
-
-// SAFETY:
-// - By the type invariant of `Range` the bios are a chain that covers the range, and only `advance`
-//   and the end of the I/O change it. They are those of a request: of a read or a write they have
-//   data.
-// - The `FileIo` is a field of the I/O.
-unsafe impl<T: Operations> Transfer for DetachedIo<T> {
-    fn op(&self) -> Op {
-        Op::from_raw(self.range.flags)
-    }
-
-    fn position(&self) -> u64 {
-        self.range.sector << SECTOR_SHIFT
-    }
-
-    fn len(&self) -> usize {
-        self.range.len as usize
-    }
-
-    fn is_fua(&self) -> bool {
-        self.range.flags & bindings::REQ_FUA != 0
-    }
-
-    fn queue(&self) -> &Queue {
-        // SAFETY: The usage reference keeps the queue and its disk alive.
-        unsafe { Queue::from_raw(self.usage.0) }
-    }
-
-    fn advance(&mut self, bytes: usize) {
-        self.range.advance(bytes);
-    }
-
-    fn end(mut self, status: Status) {
-        self.range.end(status);
-    }
-
-    fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio) {
-        (self.range.head, self.range.tail)
-    }
-
-    fn io(&mut self) -> *mut FileIo {
-        &raw mut self.io
-    }
-}
-
-/// A [`DetachedIo`] in memory of its own, so that it can be submitted.
-///
-/// # Invariants
-///
-/// The pointer is that of an allocation that holds an initialised value, which nobody else
-/// accesses.
-pub struct BoxedIo<T: Operations> {
-    inner: NonNull<DetachedIo<T>>,
-    _p: PhantomData<DetachedIo<T>>,
-}
-
-// SAFETY: As for `DetachedIo`.
-unsafe impl<T: Operations> Send for BoxedIo<T> {}
-
-impl<T: Operations> BoxedIo<T> {
-    fn inner(&self) -> &DetachedIo<T> {
-        // SAFETY: By the type invariant.
-        unsafe { self.inner.as_ref() }
-    }
-
-    fn inner_mut(&mut self) -> &mut DetachedIo<T> {
-        // SAFETY: By the type invariant.
-        unsafe { self.inner.as_mut() }
-    }
-
-    /// The driver's private data.
-    pub fn data_mut(&mut self) -> &mut T::DetachedData {
-        &mut self.inner_mut().data
-    }
-
-    /// Moves the I/O back out of its memory.
-    pub fn into_inner(self) -> DetachedIo<T> {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: By the type invariant, and as `self` is not used any more.
-        KBox::into_inner(unsafe { KBox::from_raw(this.inner.as_ptr()) })
-    }
-}
-
-impl<T: Operations> Drop for BoxedIo<T> {
-    fn drop(&mut self) {
-        let inner = self.inner.as_ptr();
-        // The memory is freed before the usage reference is put.
-        //
-        // SAFETY: By the type invariant, and as `self` is not used any more. Each field is dropped
-        // once.
-        unsafe {
-            let usage = ptr::read(&raw const (*inner).usage);
-            ptr::drop_in_place(&raw mut (*inner).io);
-            ptr::drop_in_place(&raw mut (*inner).range);
-            ptr::drop_in_place(&raw mut (*inner).data);
-            drop(KBox::<MaybeUninit<DetachedIo<T>>>::from_raw(inner.cast()));
-            drop(usage);
-        }
-    }
-}
-
-// SAFETY: As for `DetachedIo`; the `FileIo` is valid for as long as the allocation.
-unsafe impl<T: Operations> Transfer for BoxedIo<T> {
-    fn op(&self) -> Op {
-        self.inner().op()
-    }
-
-    fn position(&self) -> u64 {
-        self.inner().position()
-    }
-
-    fn len(&self) -> usize {
-        self.inner().len()
-    }
-
-    fn is_fua(&self) -> bool {
-        self.inner().is_fua()
-    }
-
-    fn queue(&self) -> &Queue {
-        self.inner().queue()
-    }
-
-    fn advance(&mut self, bytes: usize) {
-        self.inner_mut().advance(bytes);
-    }
-
-    fn end(mut self, status: Status) {
-        self.inner_mut().range.end(status);
-    }
-
-    fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio) {
-        self.inner().bios()
-    }
-
-    fn io(&mut self) -> *mut FileIo {
-        self.inner.as_ptr().cast()
-    }
-}
-
-// SAFETY: The allocation starts with the `FileIo`, and stays where it is.
-unsafe impl<T: Operations> Submit for BoxedIo<T> {
-    unsafe fn from_io(io: *mut FileIo) -> Self {
-        // INVARIANT: By the requirements of this function the I/O was given up with all that it
-        // owned.
-        Self {
-            // SAFETY: By the requirements of this function the pointer is not null.
-            inner: unsafe { NonNull::new_unchecked(io.cast()) },
-            _p: PhantomData,
-        }
-    }
-
-    fn complete_io(self, result: Result<usize>) {
-        T::detached_complete(self, result);
-    }
-}
-
-/// A list of detached bios that have entered the queue. Dropped, they complete with
-/// [`Status::IOERR`].
-///
-/// # Invariants
-///
-/// For the bios of each request on the list a usage reference of their queue is owned.
-pub struct EnteredBios<T: Operations>(DetachedBios<T>);
-
-impl<T: Operations> EnteredBios<T> {
-    /// Creates an empty list.
-    pub const fn new() -> Self {
-        Self(DetachedBios::new())
-    }
-
-    /// How many requests' bios are on the list.
-    pub fn nr_requests(&self) -> usize {
-        self.0.nr_requests()
-    }
-
-    /// Appends bios, which enter the queue: takes a usage reference of it. Any context.
-    ///
-    /// # Errors
-    ///
-    /// The bios, if the queue is frozen or its disk is being removed.
-    pub fn enter(&mut self, bios: Detached<T>) -> Result<(), Detached<T>> {
-        let queue = bios.queue_raw();
-        // SAFETY: The device of a bio that has not completed is open, so that the queue is valid.
-        if !unsafe { bindings::percpu_ref_tryget_live(&raw mut (*queue).q_usage_counter) } {
-            return Err(bios);
-        }
-        // INVARIANT: The reference was just taken.
-        self.0.push_back(bios);
-        Ok(())
-    }
-}
-
-impl<T: Operations> IoList for EnteredBios<T> {
-    type Io = DetachedIo<T>;
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn push_back(&mut self, io: DetachedIo<T>) {
-        let DetachedIo {
-            io,
-            range,
-            data,
-            usage,
-        } = io;
-        // Before the usage reference can be put.
-        drop((io, data));
-        if !range.head.is_null() {
-            // INVARIANT: The reference goes with the bios.
-            core::mem::forget(usage);
-            self.0.push_back(range.detach());
-        }
-    }
-
-    fn pop_front(&mut self) -> Option<DetachedIo<T>> {
-        let bios = self.0.pop_front()?;
-        let queue = bios.queue_raw();
-        // INVARIANT: The reference comes with the bios.
-        Some(DetachedIo::new(bios, Usage(queue)))
-    }
-}
-
-impl<T: Operations> Default for EnteredBios<T> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<T: Operations> Drop for EnteredBios<T> {
-    fn drop(&mut self) {
-        while let Some(io) = self.pop_front() {
-            drop(io);
         }
     }
 }

@@ -14,7 +14,7 @@
 //! | Send a list of what may not be sent | It is `Send` if its I/O is |
 //! | Forget a list | Nothing; its I/O does not end, and the disk's removal waits for it |
 
-use super::file_io::{FileIo, Submit};
+use super::{kiocb::KiocbState, Submit};
 use core::{marker::PhantomData, ptr};
 
 /// A list that owns I/O, first in, first out.
@@ -42,8 +42,8 @@ pub trait IoList: Default {
 /// the last of which has a null link, all owned by the list. Each but the first has the one before it
 /// in `prev`.
 pub struct TransferList<I: Submit> {
-    head: *mut FileIo,
-    tail: *mut FileIo,
+    head: *mut KiocbState,
+    tail: *mut KiocbState,
     _owns: PhantomData<I>,
 }
 
@@ -65,7 +65,7 @@ impl<I: Submit> TransferList<I> {
 
     /// Adds I/O at the front.
     pub fn push_front(&mut self, io: I) {
-        let first = io.into_io();
+        let first = io.into_kiocb();
         // SAFETY: The I/O is the list's now, and its links for its owner to use.
         unsafe { (*first).next = self.head };
         if self.head.is_null() {
@@ -101,7 +101,7 @@ impl<I: Submit> TransferList<I> {
         }
         // SAFETY: The list owned the I/O, which was given up when it was added, and no longer links
         // to it.
-        Some(unsafe { I::from_io(last) })
+        Some(unsafe { I::from_kiocb(last) })
     }
 
     /// Takes all, leaving the list empty.
@@ -118,7 +118,7 @@ impl<I: Submit> IoList for TransferList<I> {
     }
 
     fn push_back(&mut self, io: I) {
-        let last = io.into_io();
+        let last = io.into_kiocb();
         // SAFETY: The I/O is the list's now, and its links for its owner to use.
         unsafe {
             (*last).next = ptr::null_mut();
@@ -150,7 +150,7 @@ impl<I: Submit> IoList for TransferList<I> {
         }
         // SAFETY: The list owned the I/O, which was given up when it was added, and no longer links
         // to it.
-        Some(unsafe { I::from_io(first) })
+        Some(unsafe { I::from_kiocb(first) })
     }
 }
 

@@ -16,8 +16,9 @@
 //! | Remove the disk that it is for | Nothing; the removal waits for it |
 
 use super::{
-    file_io::{FileIo, Submit, Transfer},
-    Operations,
+    kiocb::KiocbState,
+    raw::{RawIo, RawSubmit},
+    Operations, Submit, Transfer,
 };
 use crate::{
     bindings,
@@ -34,14 +35,14 @@ use kernel::prelude::*;
 /// `io` is first, so that a kiocb leads to its request.
 #[repr(C)]
 pub(super) struct Pdu<T: Operations> {
-    io: FileIo,
+    io: KiocbState,
     data: T::RequestData,
 }
 
 impl<T: Operations> Pdu<T> {
     pub(super) fn new(data: T::RequestData) -> Self {
         Self {
-            io: FileIo::new(),
+            io: KiocbState::new(),
             data,
         }
     }
@@ -259,10 +260,28 @@ impl<T: Operations> Request<T> {
 }
 
 // SAFETY:
-// - A request's bios are valid until the request ends, or is advanced past them, and cover its
+// - A request's bios are valid until the request completes, or is advanced past them, and cover its
 //   range; those of reads and writes have data.
-// - The private data is the request's own, and starts with the `FileIo`.
-unsafe impl<T: Operations> Transfer for Request<T> {
+// - The private data is the request's own, and starts with the `KiocbState`.
+unsafe impl<T: Operations> RawIo for Request<T> {
+    #[inline]
+    fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio) {
+        // SAFETY: By the type invariant the request is valid.
+        let (head, tail) = unsafe { ((*self.as_raw()).bio, (*self.as_raw()).biotail) };
+        if head.is_null() {
+            // The last bio has completed, and the request still points to it.
+            return (head, head);
+        }
+        (head, tail)
+    }
+
+    #[inline]
+    fn kiocb(&mut self) -> *mut KiocbState {
+        self.pdu().cast()
+    }
+}
+
+impl<T: Operations> Transfer for Request<T> {
     fn op(&self) -> Op {
         // SAFETY: By the type invariant the request is valid.
         Op::from_raw(unsafe { (*self.as_raw()).cmd_flags })
@@ -302,25 +321,11 @@ unsafe impl<T: Operations> Transfer for Request<T> {
         // SAFETY: By the type invariant we own the started request, and give it up.
         unsafe { bindings::blk_mq_end_request_bh(self.into_raw(), status.into_raw()) }
     }
-
-    fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio) {
-        // SAFETY: By the type invariant the request is valid.
-        let (head, tail) = unsafe { ((*self.as_raw()).bio, (*self.as_raw()).biotail) };
-        if head.is_null() {
-            // The last one has ended, and the request still points to it.
-            return (head, head);
-        }
-        (head, tail)
-    }
-
-    fn io(&mut self) -> *mut FileIo {
-        self.pdu().cast()
-    }
 }
 
 // SAFETY: The private data stays where it is, and behind its request.
-unsafe impl<T: Operations> Submit for Request<T> {
-    unsafe fn from_io(io: *mut FileIo) -> Self {
+unsafe impl<T: Operations> RawSubmit for Request<T> {
+    unsafe fn from_kiocb(io: *mut KiocbState) -> Self {
         // SAFETY: By the requirements of this function the private data is that of a request which
         // nobody else has.
         unsafe { Self::from_raw(Pdu::<T>::request(io.cast())) }
@@ -330,6 +335,8 @@ unsafe impl<T: Operations> Submit for Request<T> {
         T::io_complete(self, result);
     }
 }
+
+impl<T: Operations> Submit for Request<T> {}
 
 impl<T: Operations> Drop for Request<T> {
     fn drop(&mut self) {
