@@ -3,6 +3,8 @@
 //! Block devices and the drivers that provide them.
 
 pub mod bdev;
+pub mod disk;
+pub mod disk_ops;
 pub mod gendisk;
 pub mod limits;
 pub mod major;
@@ -12,7 +14,9 @@ mod status;
 pub mod sysfs;
 
 pub use bdev::{BlockDevice, OpenMode};
-pub use gendisk::{Disk, DiskOptions, GenDisk, Operations};
+pub use disk::{Disk, DiskOptions};
+pub use disk_ops::{Closing, HasDiskVTable, IoctlContext, Operations};
+pub use gendisk::GenDisk;
 pub use limits::QueueLimits;
 pub use queue::Queue;
 pub use status::Status;

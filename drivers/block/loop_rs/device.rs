@@ -35,7 +35,7 @@ use kernel::{
 };
 use kernel_ext::{
     block::{
-        gendisk::{Closing, IoctlContext},
+        disk_ops::{Closing, IoctlContext},
         GenDisk, SECTOR_SIZE,
     },
     fs::{BackingFile, FileExt, NoioMappings},

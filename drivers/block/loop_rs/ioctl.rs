@@ -9,7 +9,7 @@ use kernel::{
     uaccess::{UserPtr, UserSlice},
 };
 use kernel_ext::{
-    block::{gendisk::IoctlContext, OpenMode},
+    block::{disk_ops::IoctlContext, OpenMode},
     security::capable_sys_admin,
     uapi::loop_::{self, loop_config, CompatLoopInfo, LoopConfig, LoopInfo, LoopInfo64, OldInfo},
 };

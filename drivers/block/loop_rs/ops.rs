@@ -18,7 +18,7 @@ use kernel::{
 };
 use kernel_ext::{
     block::{
-        gendisk::{self, Closing, IoctlContext},
+        disk_ops::{self, Closing, IoctlContext},
         mq::{self, BoxedIo, Request},
         GenDisk, OpenMode,
     },
@@ -66,7 +66,7 @@ impl_disk_vtable!(LoopOps);
 
 /// All of these run in process context and may sleep.
 #[vtable]
-impl gendisk::Operations for LoopOps {
+impl disk_ops::Operations for LoopOps {
     /// Called with the disk's `open_mutex` held.
     fn open(disk: &GenDisk<Self>, _mode: OpenMode) -> Result {
         disk.data().open()

@@ -15,7 +15,7 @@ use kernel::{
     sync::{aref::ARef, Arc},
 };
 use kernel_ext::{
-    block::{gendisk::IoctlContext, GenDisk},
+    block::{disk_ops::IoctlContext, GenDisk},
     fs::FileExt,
     uapi::loop_::loop_info64,
 };

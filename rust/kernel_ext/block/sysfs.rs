@@ -21,7 +21,7 @@
 
 use crate::{
     bindings,
-    block::gendisk::{GenDisk, Operations},
+    block::{GenDisk, Operations},
 };
 use core::marker::PhantomData;
 use kernel::{error::to_result, ffi::c_char, fmt, prelude::*};

@@ -42,7 +42,7 @@ use super::{
 };
 use crate::{
     bindings,
-    block::{Status, SECTOR_SHIFT},
+    block::{self, GenDisk, Status, SECTOR_SHIFT},
     cgroup::{Css, Io},
     time::JiffiesInstant,
 };
@@ -231,11 +231,6 @@ impl<T: Operations> Detached<T> {
         (this.head, this.tail)
     }
 
-    pub(in crate::block) fn disk_raw(&self) -> *mut bindings::gendisk {
-        // SAFETY: By the type invariant the bio is valid, and has a device.
-        unsafe { (*(*self.head).bi_bdev).bd_disk }
-    }
-
     pub(super) fn queue_raw(&self) -> *mut bindings::request_queue {
         // SAFETY: By the type invariant the bio is valid, and its device has a queue.
         unsafe { (*(*self.head).bi_bdev).bd_queue }
@@ -246,6 +241,15 @@ impl<T: Operations> Detached<T> {
         // SAFETY: By the type invariant the bio is valid; it holds a reference to its blkg, which
         // holds one to the css.
         unsafe { Css::from_raw(bindings::bio_blkcg_css(self.head)) }
+    }
+}
+
+impl<T: block::Operations> Detached<T> {
+    /// The disk that the bios are for.
+    pub fn disk(&self) -> &GenDisk<T> {
+        // SAFETY: By the type invariant the bio is valid. Its submitter has the disk open until the bio
+        // completes, and the disk has operations `T`.
+        unsafe { GenDisk::from_raw((*(*self.head).bi_bdev).bd_disk) }
     }
 }
 

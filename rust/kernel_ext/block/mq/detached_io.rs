@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     bindings,
-    block::{Queue, Status, SECTOR_SHIFT},
+    block::{self, GenDisk, Queue, Status, SECTOR_SHIFT},
 };
 use core::{
     marker::PhantomData,
@@ -105,6 +105,14 @@ impl<T: Operations> DetachedIo<T> {
     }
 }
 
+impl<T: block::Operations> DetachedIo<T> {
+    /// The disk that the I/O is for.
+    pub fn disk(&self) -> &GenDisk<T> {
+        // SAFETY: The usage reference keeps the queue and its disk alive, which has operations `T`.
+        unsafe { GenDisk::from_raw((*self.usage.0).disk) }
+    }
+}
+
 // SAFETY:
 // - By the type invariant of `BioRange` the bios are a chain that covers the range, and only `advance` and
 //   the completion of the I/O change it. They are those of a request: of a read or a write they have
@@ -186,6 +194,13 @@ impl<T: Operations> BoxedIo<T> {
         let this = ManuallyDrop::new(self);
         // SAFETY: By the type invariant, and as `self` is not used any more.
         KBox::into_inner(unsafe { KBox::from_raw(this.inner.as_ptr()) })
+    }
+}
+
+impl<T: block::Operations> BoxedIo<T> {
+    /// The disk that the I/O is for.
+    pub fn disk(&self) -> &GenDisk<T> {
+        self.inner().disk()
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     bindings,
-    block::{Queue, Status, SECTOR_SHIFT, SECTOR_SIZE},
+    block::{self, GenDisk, Queue, Status, SECTOR_SHIFT, SECTOR_SIZE},
     cgroup::Css,
     sync::read_once,
     task,
@@ -256,6 +256,14 @@ impl<T: Operations> Request<T> {
     pub fn clear_nowait(&mut self) {
         // SAFETY: By the type invariant we own the request.
         unsafe { (*self.as_raw()).cmd_flags &= !bindings::REQ_NOWAIT }
+    }
+}
+
+impl<T: block::Operations> Request<T> {
+    /// The disk that the request is for.
+    pub fn disk(&self) -> &GenDisk<T> {
+        // SAFETY: A request in flight keeps its disk, which has operations `T` as the tag set does.
+        unsafe { GenDisk::from_raw((*(*self.as_raw()).q).disk) }
     }
 }
 
