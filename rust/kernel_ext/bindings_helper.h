@@ -22,6 +22,8 @@
 /* Constants that bindgen cannot see through a cast. */
 const u32 RUST_CONST_HELPER_BLK_FEAT_WRITE_CACHE = (__force u32)BLK_FEAT_WRITE_CACHE;
 const u32 RUST_CONST_HELPER_BLK_FEAT_FUA = (__force u32)BLK_FEAT_FUA;
+/* bindgen does not see it in each configuration. */
+const u32 RUST_CONST_HELPER_MAX_LOGICAL_BLOCK_SIZE = BLK_MAX_BLOCK_SIZE;
 const u32 RUST_CONST_HELPER_BLK_OPEN_WRITE = (__force u32)BLK_OPEN_WRITE;
 const u32 RUST_CONST_HELPER_BLK_OPEN_EXCL = (__force u32)BLK_OPEN_EXCL;
 const blk_status_t RUST_CONST_HELPER_BLK_STS_NOTSUPP = BLK_STS_NOTSUPP;

@@ -145,8 +145,8 @@ impl Css<Io> {
     pub(crate) fn is_current(&self) -> bool {
         let _rcu = rcu::read_lock();
         let task = Task::current_raw();
-        // SAFETY: A task always has a `css_set`. RCU protects it when the task moves to another. Of its
-        // csses, `rebind_subsystems()` changes those of the root while others look at them.
+        // SAFETY: A task always has a `css_set`. RCU protects it when the task moves to another. Of
+        // its csses, `rebind_subsystems()` changes those of the root while others look at them.
         let css = unsafe {
             let set = read_once(&raw const (*task).cgroups);
             read_once(&raw const (*set).subsys[bindings::cgroup_subsys_id_io_cgrp_id as usize])

@@ -58,8 +58,8 @@ impl FdTable {
 
 /// An open regular file or block device, whose `read_iter` and `write_iter` can be called.
 ///
-/// Other files may replace their operations while they are open, or expect a `kiocb` that is part of a
-/// larger structure.
+/// Other files may replace their operations while they are open, or expect a `kiocb` that is part
+/// of a larger structure.
 ///
 /// # Invariants
 ///

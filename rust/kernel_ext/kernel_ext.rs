@@ -1,35 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the `kernel` crate lacks for a stacking block driver.
+//! Abstractions for a stacking block driver that the `kernel` crate does not have.
 //!
-//! Each module sits where its counterpart in `rust/kernel/` would, carries no knowledge of the
-//! driver that uses it, and offers only safe interfaces. Bindings that the `kernel` crate already
-//! has are used from there; [`bindings`] adds the rest.
+//! Each module sits where its counterpart in `rust/kernel/` would, knows nothing of the driver that
+//! uses it, and offers only safe interfaces. [`bindings`] adds to the bindings of the `kernel`
+//! crate.
 //!
-//! The `kernel` crate has block drivers too. Its requests carry no data of the driver's and are
-//! reference counted, its disks have no operations, and their limits cannot change: a driver that
-//! passes requests on needs all of that, so [`block::mq`] starts from the request's owner instead.
+//! [`block::mq`] is not the `kernel` crate's: requests there are reference counted and carry no
+//! data of the driver, disks have no operations, and limits cannot change. Here a request has one
+//! owner, which a driver that passes requests on needs.
 //!
 //! # Soundness
 //!
-//! At the head of each module a table says what safe code could try to go wrong, and what stops it.
-//! Where nothing does, but a deadlock or a leak is all that comes of it, it says so. What nothing stops
-//! and is worse is, here and with the `kernel` crate:
+//! The table at the head of a module lists what safe code could try to go wrong, and what stops it.
+//! "Nothing" stands for a deadlock or a leak. These are worse, and are as in the `kernel` crate:
 //!
-//! | What safe code could try | What comes of it |
-//! | --- | --- |
-//! | Sleep under the RCU lock | What it protects goes; a debug kernel tells |
-//! | Forget what is registered, and have the module unloaded | The kernel calls code that is gone |
-//! | Forget a mutex's guard, and end the task | Who waits looks at the task, which is gone |
-//! | Have the module unloaded right after its last I/O | Below |
-//! | Have it unloaded in the last close of a removed disk | The disk goes after the module, maybe |
+//! | What safe code could try | Effect | Remedy |
+//! | --- | --- | --- |
+//! | Sleep in a section of the RCU lock | It ends early | `might_sleep()` reports it |
+//! | Forget a mutex's guard, and exit | A waiter that spins reads a freed task | None |
 //!
-//! When the last I/O of a disk ends nothing keeps the module any more, but the end of the callback that
-//! ended it is still to be run. That is under the RCU lock, or in an interrupt, and the memory of a
-//! module is freed after a grace period. What is left are the instructions by which the callback returns
-//! when it has released the lock: in a task, where some file systems end direct I/O, that is preempted
-//! just there, and not run again until the disk is closed and the module unloaded. C drivers have all
-//! of the callback there.
+//! A block layer maintainer would have these instead of code here:
+//!
+//! - `lock_killable()` of `kernel::sync::Mutex`, for [`sync::KillableMutex`];
+//! - a minor number in `MiscDeviceOptions`, and data of a registration, for [`miscdevice`];
+//! - permissions, a getter and a check in the `params` of `module!`, for [`module_param`];
+//! - `IOCB_NOWAIT` in `block/fops.c`, for `block::mq::bdev_io`;
+//! - `blk_detach_bios()` beside `blk_steal_bios()`, for [`block::mq::Request::detach`];
+//! - an export of `kthread_blkcg()`, so that [`cgroup::Css::charge`] can nest.
 
 pub mod block;
 pub mod cgroup;
@@ -45,7 +43,7 @@ pub mod timer;
 pub mod uapi;
 pub mod workqueue;
 
-/// Bindings: the `kernel` crate's, and over them what `bindings_helper.h` and `helpers.c` add.
+/// The `kernel` crate's bindings, and those that `bindings_helper.h` and `helpers.c` add.
 #[allow(
     clippy::all,
     dead_code,
@@ -59,7 +57,7 @@ pub mod workqueue;
     clippy::undocumented_unsafe_blocks
 )]
 pub(crate) mod bindings {
-    // Those that both have.
+    // Names that both have.
     pub(crate) use generated::*;
     pub(crate) use generated::{iomap_ops, kstatfs, mutex_lock_killable};
     pub(crate) use kernel::bindings::*;

@@ -26,19 +26,19 @@ use kernel::{
     ModuleMetadata,
 };
 
-/// Shows that the module `M` is held by somebody else for as long as the current function, and those
-/// that called it, are in its code.
+/// Shows that the module `M` is held by somebody else for as long as the current function, and
+/// those that called it, are in its code.
 ///
 /// # Safety
 ///
-/// A value exists only while code of the module is called by somebody who holds a reference to it, and
-/// gives that up after the call has returned. It cannot be used by another task.
+/// A value exists only while code of the module is called by somebody who holds a reference to it,
+/// and gives that up after the call has returned. It cannot be used by another task.
 pub unsafe trait HoldsModule<M: ModuleMetadata> {}
 
 /// Keeps the module `M` from being unloaded.
 ///
-/// When it is dropped, rather than given [back](Self::put), the module stays for good: the code that
-/// gives back the last reference must not be the module's.
+/// When it is dropped, rather than given [back](Self::put), the module stays for good: the code
+/// that gives back the last reference must not be the module's.
 #[must_use = "the module stays for good when this is dropped"]
 pub struct ModuleRef<M: ModuleMetadata>(PhantomData<fn(M) -> M>);
 
@@ -56,8 +56,8 @@ impl<M: ModuleMetadata> ModuleRef<M> {
     ///
     /// Wraps the C function `module_put`.
     pub fn put(self, _held: &impl HoldsModule<M>) {
-        // SAFETY: `get` took a reference, which `self` was. Somebody still holds the module until this
-        // code has returned.
+        // SAFETY: `get` took a reference, which `self` was. Somebody still holds the module until
+        // this code has returned.
         unsafe { bindings::module_put(this_module::<M>().as_ptr()) }
     }
 }
@@ -68,8 +68,8 @@ static REGISTERED: Atomic<i32> = Atomic::new(0);
 /// How many [`ExitBarrier`] there are.
 static BARRIERS: Atomic<i32> = Atomic::new(0);
 
-/// Says that the kernel can call code of this module: part of each type that registers a callback, and
-/// dropped when it is no longer registered.
+/// Says that the kernel can call code of this module: part of each type that registers a callback,
+/// and dropped when it is no longer registered.
 pub(crate) struct Registered(());
 
 impl Registered {
@@ -88,13 +88,14 @@ impl Drop for Registered {
 
 /// Delays the exit of a module until none of its code can be run any more, when dropped. May sleep.
 ///
-/// The last field of a module's data, so that all else is dropped before. It waits for what the module
-/// registered (disks, timers, workqueues, numbers, devices) to be gone: a disk is freed by whoever used
-/// it last, which can be after the driver dropped it. It then waits for tasks that were preempted in a
-/// callback of the module to leave it: completing the last request of a disk drops the last reference
-/// to the module while the completion callback has yet to return.
+/// The last field of a module's data, so that all else is dropped before. It waits for what the
+/// module registered (disks, timers, workqueues, numbers, devices) to be gone: a disk is freed by
+/// whoever used it last, which can be after the driver dropped it. It then waits for tasks that
+/// were preempted in a callback of the module to leave it: completing the last request of a disk
+/// drops the last reference to the module while the completion callback has yet to return.
 ///
-/// A registration that was forgotten makes the exit hang, and not the kernel call code that is gone.
+/// A registration that was forgotten makes the exit hang, and not the kernel call code that is
+/// gone.
 ///
 /// Wraps the C function `synchronize_rcu_tasks`.
 #[must_use = "the module's code is freed under its callbacks without it"]

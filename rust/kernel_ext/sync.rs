@@ -24,13 +24,13 @@ use kernel::{
 
 /// Reads a value that others may change meanwhile, as a whole.
 ///
-/// Corresponds to the C macro `READ_ONCE`, as `kernel::sync::atomic::atomic_load(.., Relaxed)` does. That
-/// is a call of a C function, which is too much for each I/O.
+/// Corresponds to the C macro `READ_ONCE`, as `kernel::sync::atomic::atomic_load(.., Relaxed)`
+/// does. That is a call of a C function, which is too much for each I/O.
 ///
 /// # Safety
 ///
-/// `ptr` is valid and aligned. What others store there concurrently is stored as a whole: atomically, or
-/// by a plain store of C, which the kernel's memory model takes for that
+/// `ptr` is valid and aligned. What others store there concurrently is stored as a whole:
+/// atomically, or by a plain store of C, which the kernel's memory model takes for that
 /// (`CONFIG_KCSAN_ASSUME_PLAIN_WRITES_ATOMIC`).
 #[inline(always)]
 pub(crate) unsafe fn read_once<T: AtomicType + Copy>(ptr: *const T) -> T {

@@ -44,8 +44,8 @@ pub fn with_noio<R>(f: impl FnOnce() -> R) -> R {
     with_flags(bindings::PF_MEMALLOC_NOIO, f)
 }
 
-/// Runs `f`, which writes pages back on behalf of other tasks: the current task is throttled only for
-/// the device that it writes to (`PF_LOCAL_THROTTLE`), and its allocations start no I/O
+/// Runs `f`, which writes pages back on behalf of other tasks: the current task is throttled only
+/// for the device that it writes to (`PF_LOCAL_THROTTLE`), and its allocations start no I/O
 /// (`PF_MEMALLOC_NOIO`).
 #[inline]
 pub fn with_writeback<R>(f: impl FnOnce() -> R) -> R {
@@ -179,8 +179,8 @@ pub const HALF_STACK: usize = bindings::THREAD_SIZE as usize / 2;
 /// task is concerned: it has at least half of its stack left, and
 ///
 /// - is no kernel thread;
-/// - does not reclaim memory, has no transaction of a file system open, and holds no locks of one. A
-///   task that is `reading_ahead` always allocates as if it did, which says nothing;
+/// - does not reclaim memory, has no transaction of a file system open, and holds no locks of one.
+///   A task that is `reading_ahead` always allocates as if it did, which says nothing;
 /// - has no bios deferred until the one that it submits now is submitted: they can be what is left
 ///   of bios that were split, and hold what the split was allocated from.
 ///
@@ -194,8 +194,8 @@ pub fn can_issue_fs_io(reading_ahead: bool) -> bool {
         return false;
     }
     let task = Task::current_raw();
-    // SAFETY: Only the task itself changes these, and it is what runs here; the lists are an array of
-    // two.
+    // SAFETY: Only the task itself changes these, and it is what runs here; the lists are an array
+    // of two.
     let may = unsafe {
         let lists = (*task).bio_list;
         (*task).flags & flags == 0
@@ -205,14 +205,14 @@ pub fn can_issue_fs_io(reading_ahead: bool) -> bool {
     may && stack_left_of(task) >= HALF_STACK
 }
 
-/// Whether the current task has no requests in its plug, of whichever queue, which others could wait
-/// for while it sleeps: none that were collected, none that were allocated in advance, none that are
-/// being dispatched after those of the queue at hand, and no callback to submit any.
+/// Whether the current task has no requests in its plug, of whichever queue, which others could
+/// wait for while it sleeps: none that were collected, none that were allocated in advance, none
+/// that are being dispatched after those of the queue at hand, and no callback to submit any.
 ///
-/// `schedule()` flushes a plug for this reason, but not one that is being flushed. A plug that is full
-/// is flushed by who holds the request that is collected next (`blk_add_rq_to_plug()`): from within
-/// `submit_bio()`, or for a passthrough request, which can be told by nothing but the number of
-/// requests that were `dispatched` from the plug and the length of the `last` one.
+/// `schedule()` flushes a plug for this reason, but not one that is being flushed. A plug that is
+/// full is flushed by who holds the request that is collected next (`blk_add_rq_to_plug()`): from
+/// within `submit_bio()`, or for a passthrough request, which can be told by nothing but the number
+/// of requests that were `dispatched` from the plug and the length of the `last` one.
 ///
 /// For tasks.
 #[inline]
@@ -232,8 +232,8 @@ pub fn holds_no_requests(dispatched: u32, last: usize) -> bool {
     }
 }
 
-/// How many requests a plug has at least when it is full (`BLK_MAX_REQUEST_COUNT`), unless the last one
-/// has so many bytes (`BLK_PLUG_FLUSH_SIZE`).
+/// How many requests a plug has at least when it is full (`BLK_MAX_REQUEST_COUNT`), unless the last
+/// one has so many bytes (`BLK_PLUG_FLUSH_SIZE`).
 const PLUG_MAX_REQUESTS: u32 = 32;
 const PLUG_MAX_LAST: usize = 128 << 10;
 
@@ -243,8 +243,8 @@ pub fn current_id() -> usize {
     Task::current_raw() as usize
 }
 
-/// Whether the size of the files that the current task writes is limited: a file system sends a signal
-/// to who writes past it.
+/// Whether the size of the files that the current task writes is limited: a file system sends a
+/// signal to who writes past it.
 #[inline]
 pub fn has_file_size_limit() -> bool {
     // SAFETY: No requirements.

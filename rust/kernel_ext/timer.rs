@@ -29,6 +29,36 @@ pub trait Callback: Send + Sync + 'static {
 
 /// A timer that does not wake an idle CPU to expire (`TIMER_DEFERRABLE`).
 ///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     sync::atomic::{Atomic, Relaxed},
+///     time::msecs_to_jiffies,
+/// };
+/// use kernel_ext::{
+///     new_deferrable_timer,
+///     time::JiffiesInstant,
+///     timer::Callback, //
+/// };
+///
+/// struct Ticks(Atomic<i32>);
+///
+/// impl Callback for Ticks {
+///     fn expired(&self) -> Option<JiffiesInstant> {
+///         self.0.fetch_add(1, Relaxed);
+///         Some(JiffiesInstant::now().after(msecs_to_jiffies(1000)))
+///     }
+/// }
+///
+/// let ticks = Ticks(Atomic::new(0));
+/// let timer = KBox::pin_init(new_deferrable_timer!(ticks, "Ticks"), GFP_KERNEL)?;
+/// timer.reduce(JiffiesInstant::now());
+/// // Dropping the timer disarms it, and waits for its callback.
+/// drop(timer);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// Wraps the C `struct timer_list`. Dropping it waits for a running callback: it must not be
 /// dropped in the callback, in hard interrupts, or with a lock held that the callback takes.
 ///
@@ -50,15 +80,16 @@ unsafe impl<C: Callback> Send for Timer<C> {}
 unsafe impl<C: Callback> Sync for Timer<C> {}
 
 impl<C: Callback> Timer<C> {
-    /// Creates a timer that is not armed; see [`new_deferrable_timer!`](crate::new_deferrable_timer).
+    /// Creates a timer that is not armed; see
+    /// [`new_deferrable_timer!`](crate::new_deferrable_timer).
     pub fn new_deferrable(
         callback: C,
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self> {
         pin_init!(Self {
-            // SAFETY: `slot` is valid for writes, and the name and key are static. The timer does not
-            // move, and is shut down before its memory is freed.
+            // SAFETY: `slot` is valid for writes, and the name and key are static. The timer does
+            // not move, and is shut down before its memory is freed.
             timer <- Opaque::ffi_init(|slot| unsafe {
                 bindings::timer_init_key(
                     slot,
@@ -121,8 +152,8 @@ impl<C: Callback> PinnedDrop for Timer<C> {
     }
 }
 
-/// Creates a deferrable [`Timer`] initialiser with the given callback and name, and a lock class of its
-/// own.
+/// Creates a deferrable [`Timer`] initialiser with the given callback and name, and a lock class of
+/// its own.
 #[macro_export]
 macro_rules! new_deferrable_timer {
     ($callback:expr, $name:literal) => {

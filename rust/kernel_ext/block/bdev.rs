@@ -121,8 +121,8 @@ impl BlockDevice {
         unsafe { bindings::invalidate_bdev(self.as_raw()) }
     }
 
-    /// Runs `f` while the device is claimed: nobody can open it exclusively or claim it meanwhile, and
-    /// `f` must not either. May sleep.
+    /// Runs `f` while the device is claimed: nobody can open it exclusively or claim it meanwhile,
+    /// and `f` must not either. May sleep.
     ///
     /// # Errors
     ///
@@ -130,8 +130,8 @@ impl BlockDevice {
     ///
     /// Wraps the C functions `bd_prepare_to_claim` and `bd_abort_claiming`.
     pub fn with_claim<R>(&self, f: impl FnOnce() -> R) -> Result<R> {
-        // The block layer compares holders only. A claim that is always aborted makes none, so that one
-        // for all devices is enough.
+        // The block layer compares holders only. A claim that is always aborted makes none, so that
+        // one for all devices is enough.
         static HOLDER: u8 = 0;
         let holder = core::ptr::from_ref(&HOLDER).cast_mut().cast();
         // SAFETY: By the type invariant the device is valid.

@@ -53,8 +53,8 @@ pub struct DiskOptions {
     pub suppress_partition_scan: bool,
     /// Changes of the medium send a uevent.
     pub media_change_events: bool,
-    /// Writeback is throttled by default (wbt), if the kernel is built so. It has one budget for all of the
-    /// disk's submitters: a stacking driver leaves that to the disks below.
+    /// Writeback is throttled by default (wbt), if the kernel is built so. It has one budget for
+    /// all of the disk's submitters: a stacking driver leaves that to the disks below.
     pub throttle_writeback: bool,
 }
 
@@ -87,13 +87,14 @@ unsafe impl<T: Operations> Send for Disk<T> {}
 unsafe impl<T: Operations> Sync for Disk<T> {}
 
 impl<T: Operations> Disk<T> {
-    /// Allocates a disk and adds it to the system. It may be opened, and requests may come in, before
-    /// this function returns. May sleep.
+    /// Allocates a disk and adds it to the system. It may be opened, and requests may come in,
+    /// before this function returns. May sleep.
     ///
     /// # Errors
     ///
     /// - `EPERM` if the module has no [`ExitBarrier`].
-    /// - `EINVAL` for limits that the block layer refuses, no minor numbers, or a name that is too long.
+    /// - `EINVAL` for limits that the block layer refuses, no minor numbers, or a name that is too
+    ///   long.
     /// - What the C functions return.
     ///
     /// Wraps the C functions `blk_mq_alloc_disk` and `device_add_disk`.
@@ -112,8 +113,8 @@ impl<T: Operations> Disk<T> {
         let freed = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
         let private = KBox::new_uninit(GFP_KERNEL)?;
         let data = data.into_foreign();
-        // SAFETY: The tag set is allocated until the disk is removed, and `data` is valid until the disk is
-        // freed.
+        // SAFETY: The tag set is allocated until the disk is removed, and `data` is valid until the
+        // disk is freed.
         let disk = match from_err_ptr(unsafe {
             bindings::__blk_mq_alloc_disk(
                 tag_set.as_raw(),
@@ -143,16 +144,16 @@ impl<T: Operations> Disk<T> {
             })
         });
         if let Err(e) = result {
-            // Others can have found the disk while it was in sysfs, and hold a reference for a moment.
-            // Freeing a disk that was not added uses the tag set, so that the last reference must be
-            // ours. `free_disk` is not called for such a disk.
+            // Others can have found the disk while it was in sysfs, and hold a reference for a
+            // moment. Freeing a disk that was not added uses the tag set, so that the last
+            // reference must be ours. `free_disk` is not called for such a disk.
             //
             // SAFETY: We own a reference.
             unsafe { wait_for_other_references(disk) };
             // SAFETY: We own the disk's reference.
             unsafe { bindings::put_disk(disk) };
-            // SAFETY: A disk that was not added does not call `free_disk`, nor could it be opened, so
-            // that the data is still ours.
+            // SAFETY: A disk that was not added does not call `free_disk`, nor could it be opened,
+            // so that the data is still ours.
             unsafe { Self::free(private) };
             return Err(e);
         }
@@ -226,21 +227,22 @@ impl<T: Operations> core::ops::Deref for Disk<T> {
 }
 
 impl<T: Operations> Drop for Disk<T> {
-    /// Removes the disk, and waits for its requests. Unless the disk is open, waits until it is freed:
-    /// others may hold a reference for a moment. May sleep.
+    /// Removes the disk, and waits for its requests. Unless the disk is open, waits until it is
+    /// freed: others may hold a reference for a moment. May sleep.
     ///
     /// Wraps the C function `del_gendisk`.
     fn drop(&mut self) {
         // SAFETY: By the type invariant the disk was added and not yet deleted.
         unsafe { bindings::del_gendisk(self.disk.as_ptr()) };
-        // All requests have completed. A task can still be in the `queue_rq` that was handed one, with the
-        // disk's data.
+        // All requests have completed. A task can still be in the `queue_rq` that was handed one,
+        // with the disk's data.
         //
         // SAFETY: The tag set is ours.
         unsafe { bindings::blk_mq_wait_quiesce_done(self.tag_set.as_raw()) };
         T::removed(self);
         let is_open = self.openers() > 0;
-        // SAFETY: By the type invariant we own a reference. The disk's data is kept until `free_disk`.
+        // SAFETY: By the type invariant we own a reference. The disk's data is kept until
+        // `free_disk`.
         unsafe { bindings::put_disk(self.disk.as_ptr()) };
         if !is_open {
             self.freed.wait_for_completion();
@@ -254,8 +256,8 @@ impl<T: Operations> Drop for Disk<T> {
 ///
 /// The caller owns a reference to `disk`.
 unsafe fn wait_for_other_references(disk: *mut bindings::gendisk) {
-    // SAFETY: By the requirements of this function the disk is valid, and so is its device. The count is
-    // read atomically.
+    // SAFETY: By the requirements of this function the disk is valid, and so is its device. The
+    // count is read atomically.
     while unsafe { bindings::kref_read(&raw const (*(*disk).part0).bd_device.kobj.kref) } > 1 {
         fsleep(Delta::from_millis(1));
     }

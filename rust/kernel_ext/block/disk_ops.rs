@@ -33,6 +33,62 @@ use kernel::{
 /// The operations of a disk, beyond those on requests. Called in process context; may sleep.
 ///
 /// Corresponds to the C `struct block_device_operations`.
+///
+/// # Examples
+///
+/// A disk that can be opened while it has a medium.
+///
+/// ```
+/// # use kernel_ext::block::mq::{BoxedIo, Request, Transfer};
+/// use kernel::{ffi::c_int, sync::Arc};
+/// use kernel_ext::{
+///     block::{mq, Closing, GenDisk, IoctlContext, OpenMode, Operations, Status},
+///     impl_disk_vtable,
+/// };
+///
+/// struct Drive {
+///     has_medium: bool,
+/// }
+///
+/// struct DriveOps;
+/// # #[vtable]
+/// # impl mq::Operations for DriveOps {
+/// #     type Data = Arc<Drive>;
+/// #     type RequestData = ();
+/// #     type DetachedData = ();
+/// #     fn new_request_data() -> Result {
+/// #         Ok(())
+/// #     }
+/// #     fn queue_rq(_: kernel::sync::ArcBorrow<'_, Drive>, rq: Request<Self>, _: bool) {
+/// #         rq.end(Status::OK);
+/// #     }
+/// #     fn commit_rqs(_: kernel::sync::ArcBorrow<'_, Drive>) {}
+/// #     fn complete(_: Request<Self>) {}
+/// #     fn io_complete(_: Request<Self>, _: Result<usize>) {}
+/// #     fn detached_complete(_: BoxedIo<Self>, _: Result<usize>) {}
+/// # }
+///
+/// impl_disk_vtable!(DriveOps);
+///
+/// #[vtable]
+/// impl Operations for DriveOps {
+///     fn open(disk: &GenDisk<Self>, _mode: OpenMode) -> Result {
+///         match disk.data().has_medium {
+///             true => Ok(()),
+///             false => Err(ENXIO),
+///         }
+///     }
+///
+///     fn release(_disk: Closing<'_, Self>) {}
+///
+///     fn ioctl(cx: &IoctlContext<'_, Self>, cmd: u32, _arg: usize) -> Result<c_int> {
+///         match cmd {
+///             0 => Ok(cx.disk.openers().try_into()?),
+///             _ => Err(ENOTTY),
+///         }
+///     }
+/// }
+/// ```
 #[vtable]
 pub trait Operations: mq::Operations + HasDiskVTable {
     /// Opens the disk or a partition of it. The disk's `open_mutex` is held.
@@ -45,8 +101,9 @@ pub trait Operations: mq::Operations + HasDiskVTable {
     /// Closes the disk or a partition of it. The disk's `open_mutex` is held.
     fn release(disk: Closing<'_, Self>);
 
-    /// Called when the disk was removed: no request is in flight, and none will come. References to the
-    /// disk that the driver holds must be dropped here at the latest: the removal waits for that.
+    /// Called when the disk was removed: no request is in flight, and none will come. References to
+    /// the disk that the driver holds must be dropped here at the latest: the removal waits for
+    /// that.
     fn removed(_disk: &GenDisk<Self>) {}
 
     /// Handles an ioctl that the block layer does not handle by itself.
@@ -104,8 +161,9 @@ impl<T: Operations> core::ops::Deref for Closing<'_, T> {
 // opener's reference to the module after it. It is neither `Send` nor `Sync`.
 unsafe impl<T: Operations> HoldsModule<<T as Operations>::OwnerModule> for Closing<'_, T> {}
 
-// SAFETY: `OperationsVTable::context` alone makes one, lent for the call of `ioctl` or `compat_ioctl`,
-// during which the disk is open and the block layer holds the module. It is neither `Send` nor `Sync`.
+// SAFETY: `OperationsVTable::context` alone makes one, lent for the call of `ioctl` or
+// `compat_ioctl`, during which the disk is open and the block layer holds the module. It is neither
+// `Send` nor `Sync`.
 unsafe impl<T: Operations> HoldsModule<<T as Operations>::OwnerModule> for IoctlContext<'_, T> {}
 
 /// The C vtable of disks with operations `T`, of which there is one; see [`HasDiskVTable`].
@@ -128,8 +186,8 @@ impl<T: Operations> DiskVTable<T> {
     }
 }
 
-/// Says where the C vtable of disks with operations `Self` is: its address tells which operations a disk
-/// has. Implemented by [`impl_disk_vtable!`](crate::impl_disk_vtable).
+/// Says where the C vtable of disks with operations `Self` is: its address tells which operations a
+/// disk has. Implemented by [`impl_disk_vtable!`](crate::impl_disk_vtable).
 ///
 /// # Safety
 ///

@@ -39,16 +39,16 @@ use kernel::{
 
 type Borrowed<'a, T> = <<T as mq::Operations>::Data as ForeignOwnable>::Borrowed<'a>;
 
-/// A disk. An [`ARef`](kernel::sync::aref::ARef) to it must be dropped in process context: freeing the disk
-/// may sleep.
+/// A disk. An [`ARef`](kernel::sync::aref::ARef) to it must be dropped in process context: freeing
+/// the disk may sleep.
 ///
 /// Wraps the C `struct gendisk`.
 ///
 /// # Invariants
 ///
 /// [`Disk::add`](super::Disk::add) made the disk, with operations `T`: its `private_data` is a
-/// [`Private`], which holds what its queue's `queuedata` borrows. The disk is valid for as long as there
-/// is a reference to it.
+/// [`Private`], which holds what its queue's `queuedata` borrows. The disk is valid for as long as
+/// there is a reference to it.
 #[repr(transparent)]
 pub struct GenDisk<T: Operations> {
     disk: Opaque<bindings::gendisk>,
@@ -124,13 +124,13 @@ impl<T: Operations> GenDisk<T> {
         unsafe { bindings::disk_openers(self.as_raw()) }
     }
 
-    /// Runs `f` while the disk's device stays in sysfs; returns `None`, without running it, if the disk is
-    /// being removed. May sleep. Takes the device's lock: must not be called in `f`, nor by what `f`
-    /// waits for.
+    /// Runs `f` while the disk's device stays in sysfs; returns `None`, without running it, if the
+    /// disk is being removed. May sleep. Takes the device's lock: must not be called in `f`, nor by
+    /// what `f` waits for.
     ///
-    /// `kobject_uevent()` and `sysfs_create_group()` walk the device's parents. `del_gendisk()` sets
-    /// `GD_DEAD` before `device_del()` takes the device's lock. Holding the lock with `GD_DEAD` clear
-    /// therefore excludes `device_del()`.
+    /// `kobject_uevent()` and `sysfs_create_group()` walk the device's parents. `del_gendisk()`
+    /// sets `GD_DEAD` before `device_del()` takes the device's lock. Holding the lock with
+    /// `GD_DEAD` clear therefore excludes `device_del()`.
     pub(super) fn in_sysfs<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
         let device = self.device();
         // SAFETY: By the type invariant the disk's device is valid, and its lock is initialised.
@@ -143,7 +143,8 @@ impl<T: Operations> GenDisk<T> {
         result
     }
 
-    /// Sets the capacity in sectors, without an event or a message. Process context; does not sleep.
+    /// Sets the capacity in sectors, without an event or a message. Process context; does not
+    /// sleep.
     ///
     /// Wraps the C function `set_capacity`.
     pub fn set_capacity(&self, sectors: u64) {
@@ -151,9 +152,9 @@ impl<T: Operations> GenDisk<T> {
         unsafe { bindings::set_capacity(self.as_raw(), sectors) }
     }
 
-    /// Sets the capacity in sectors, and sends a `RESIZE` uevent and logs the change if there is one and
-    /// neither size is 0. Returns whether it sent the event. Does nothing if the disk is being removed.
-    /// May sleep.
+    /// Sets the capacity in sectors, and sends a `RESIZE` uevent and logs the change if there is
+    /// one and neither size is 0. Returns whether it sent the event. Does nothing if the disk is
+    /// being removed. May sleep.
     ///
     /// Wraps the C function `set_capacity_and_notify`.
     pub fn set_capacity_and_notify(&self, sectors: u64) -> bool {
@@ -162,8 +163,8 @@ impl<T: Operations> GenDisk<T> {
             .unwrap_or(false)
     }
 
-    /// Makes the disk read-only or writable, and sends a `change` uevent. Does nothing if the disk is being
-    /// removed. May sleep.
+    /// Makes the disk read-only or writable, and sends a `change` uevent. Does nothing if the disk
+    /// is being removed. May sleep.
     ///
     /// Wraps the C function `set_disk_ro`.
     pub fn set_read_only(&self, read_only: bool) {
@@ -171,8 +172,8 @@ impl<T: Operations> GenDisk<T> {
         self.in_sysfs(|| unsafe { bindings::set_disk_ro(self.as_raw(), read_only) });
     }
 
-    /// Reports a change of the medium: a new sequence number, and a `change` uevent. Drops what is cached
-    /// of the disk. Does nothing if the disk is being removed. May sleep.
+    /// Reports a change of the medium: a new sequence number, and a `change` uevent. Drops what is
+    /// cached of the disk. Does nothing if the disk is being removed. May sleep.
     ///
     /// Wraps the C function `disk_force_media_change`.
     pub fn force_media_change(&self) {
@@ -213,8 +214,8 @@ impl<T: Operations> GenDisk<T> {
     }
 
     fn set_uevent_suppress(&self, on: bool) {
-        // `device_add_disk()` changes the same word, without the device's lock, until it sets this bit. A
-        // disk that is configured before that is not silenced.
+        // `device_add_disk()` changes the same word, without the device's lock, until it sets this
+        // bit. A disk that is configured before that is not silenced.
         //
         // SAFETY: By the type invariant the disk is valid; the bits may be changing.
         let state = unsafe { read_once(&raw const (*self.as_raw()).state) };
@@ -227,8 +228,8 @@ impl<T: Operations> GenDisk<T> {
         self.in_sysfs(|| unsafe { bindings::dev_set_uevent_suppress(self.device(), on.into()) });
     }
 
-    /// Keeps the block layer from scanning for partitions when the disk is opened (`GD_SUPPRESS_PART_SCAN`),
-    /// or lets it. Any context.
+    /// Keeps the block layer from scanning for partitions when the disk is opened
+    /// (`GD_SUPPRESS_PART_SCAN`), or lets it. Any context.
     pub fn suppress_partition_scan(&self, on: bool) {
         let nr = bindings::GD_SUPPRESS_PART_SCAN as usize;
         // SAFETY: By the type invariant the disk is valid; the bit operations are atomic.
@@ -242,8 +243,8 @@ impl<T: Operations> GenDisk<T> {
         }
     }
 
-    /// Scans for partitions. Takes the disk's `open_mutex`, which is held in `open` and `release`. May
-    /// sleep.
+    /// Scans for partitions. Takes the disk's `open_mutex`, which is held in `open` and `release`.
+    /// May sleep.
     ///
     /// # Errors
     ///

@@ -15,6 +15,8 @@
 //! | Commit limits that the block layer warns of | [`QueueLimits::is_acceptable`]: `EINVAL` |
 //! | Start a second update in an update | Nothing; it deadlocks, and lockdep reports it |
 
+mod tests;
+
 use crate::{
     bindings,
     block::{Queue, SECTOR_SHIFT},
@@ -24,6 +26,23 @@ use kernel::{error::to_result, prelude::*, types::NotThreadSafe};
 /// The limits of a request queue.
 ///
 /// Wraps the C `struct queue_limits`.
+///
+/// # Examples
+///
+/// ```
+/// use kernel_ext::block::{Queue, QueueLimits};
+///
+/// let mut limits = QueueLimits::new();
+/// limits.set_block_size(4096).set_rotational(false);
+///
+/// // Limits that no request in flight relies on change while the queue is frozen.
+/// fn set_block_size(queue: &Queue, bytes: u32) -> Result {
+///     queue.update_limits(|limits| {
+///         limits.set_block_size(bytes);
+///         queue.freeze(|| limits.commit())
+///     })
+/// }
+/// ```
 #[repr(transparent)]
 pub struct QueueLimits(bindings::queue_limits);
 
@@ -37,8 +56,8 @@ impl QueueLimits {
         &raw mut self.0
     }
 
-    /// Whether the block layer takes the limits, or refuses them quietly: `blk_validate_limits()` has a
-    /// `WARN_ON_ONCE()` for some that only a driver can get wrong.
+    /// Whether the block layer takes the limits, or refuses them quietly: `blk_validate_limits()`
+    /// has a `WARN_ON_ONCE()` for some that only a driver can get wrong.
     pub(super) fn is_acceptable(&self) -> bool {
         let limits = &self.0;
         let max_hw_sectors = match limits.max_hw_sectors {
@@ -47,7 +66,7 @@ impl QueueLimits {
         };
         // The block layer refuses block sizes that are none before it compares them.
         let block_size = match limits.logical_block_size {
-            size if size.is_power_of_two() && size <= bindings::BLK_MAX_BLOCK_SIZE => size,
+            size if size.is_power_of_two() && size <= bindings::MAX_LOGICAL_BLOCK_SIZE => size,
             _ => 0,
         };
         max_hw_sectors >= bindings::PAGE_SIZE as u32 >> SECTOR_SHIFT
@@ -128,8 +147,8 @@ impl Default for QueueLimits {
     }
 }
 
-/// An update of a queue's limits, lent by [`Queue::update_limits`]. The queue has them once they are
-/// [committed](Self::commit).
+/// An update of a queue's limits, lent by [`Queue::update_limits`]. The queue has them once they
+/// are [committed](Self::commit).
 ///
 /// # Invariants
 ///
@@ -164,8 +183,8 @@ impl<'a> LimitsUpdate<'a> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the limits contradict one another, which leaves those of the queue as they were, or
-    /// if the update was committed before.
+    /// `EINVAL` if the limits contradict one another, which leaves those of the queue as they were,
+    /// or if the update was committed before.
     ///
     /// Wraps the C function `queue_limits_commit_update`.
     pub fn commit(&mut self) -> Result {
@@ -200,64 +219,6 @@ impl Drop for LimitsUpdate<'_> {
         if !self.committed {
             // SAFETY: By the type invariant the current task holds `limits_lock`.
             unsafe { bindings::queue_limits_cancel_update(self.queue.as_raw()) }
-        }
-    }
-}
-
-#[kunit_tests(kernel_ext_limits)]
-mod tests {
-    use super::*;
-
-    /// A size that is none is left to the block layer to refuse, for all it is the size of.
-    #[test]
-    fn one_block_size_for_all() {
-        for bytes in [0, 512, 513, 4096, bindings::PAGE_SIZE as u32 * 2, u32::MAX] {
-            let mut limits = QueueLimits::new();
-            limits.set_block_size(bytes);
-            assert_eq!(limits.logical_block_size(), bytes);
-            assert_eq!(limits.0.physical_block_size, bytes);
-            assert_eq!(limits.0.io_min, bytes);
-        }
-    }
-
-    #[test]
-    fn no_granularity_without_discard() {
-        for (sectors, granularity, expected) in [
-            (0, 0, 0),
-            (0, 4096, 0),
-            (0, u32::MAX, 0),
-            (1, 512, 512),
-            (u32::MAX, 4096, 4096),
-            // That is for the block layer to fill in.
-            (8, 0, 0),
-        ] {
-            let mut limits = QueueLimits::new();
-            limits.set_discard(sectors, granularity);
-            assert_eq!(limits.0.max_hw_discard_sectors, sectors);
-            assert_eq!(limits.0.discard_granularity, expected);
-            limits.set_discard(0, 0);
-            assert_eq!(limits.0.discard_granularity, 0);
-        }
-    }
-
-    #[test]
-    fn a_feature_is_set_and_cleared_alone() {
-        type Set = fn(&mut QueueLimits, bool) -> &mut QueueLimits;
-        const ALL: [(Set, u32); 3] = [
-            (QueueLimits::set_write_cache, bindings::BLK_FEAT_WRITE_CACHE),
-            (QueueLimits::set_fua, bindings::BLK_FEAT_FUA),
-            (QueueLimits::set_rotational, bindings::BLK_FEAT_ROTATIONAL),
-        ];
-        let all = ALL.iter().fold(0, |all, (_, feature)| all | feature);
-        for (set, feature) in ALL {
-            let mut limits = QueueLimits::new();
-            set(&mut limits, true);
-            assert_eq!(limits.0.features, feature);
-            for (set, _) in ALL {
-                set(&mut limits, true);
-            }
-            set(&mut limits, false);
-            assert_eq!(limits.0.features, all & !feature);
         }
     }
 }

@@ -52,8 +52,8 @@ impl MajorNumber {
 ///
 /// # Invariants
 ///
-/// `driver` is null or a foreign `Arc<T>`. `major` is 0 or the number of the registration that filled the
-/// slot.
+/// `driver` is null or a foreign `Arc<T>`. `major` is 0 or the number of the registration that
+/// filled the slot.
 pub struct DriverSlot<T> {
     driver: Atomic<*mut c_void>,
     major: Atomic<u32>,

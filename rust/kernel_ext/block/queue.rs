@@ -78,8 +78,8 @@ impl Queue {
     /// Runs `f` to update the limits; see [`LimitsUpdate`]. What `f` does not
     /// [commit](LimitsUpdate::commit) is dropped. May sleep.
     ///
-    /// Takes the queue's `limits_lock`, so that it must not be called in `f`. Freezing comes after that
-    /// lock: a driver that needs both [freezes](Self::freeze) the queue in `f`.
+    /// Takes the queue's `limits_lock`, so that it must not be called in `f`. Freezing comes after
+    /// that lock: a driver that needs both [freezes](Self::freeze) the queue in `f`.
     ///
     /// Wraps the C functions `queue_limits_start_update` and `queue_limits_cancel_update`.
     pub fn update_limits<R>(&self, f: impl FnOnce(&mut LimitsUpdate<'_>) -> R) -> R {
@@ -87,8 +87,8 @@ impl Queue {
         f(&mut LimitsUpdate::start(self))
     }
 
-    /// Runs `f` while no request is in flight and none can start. May sleep. Allocations in `f` start
-    /// no I/O.
+    /// Runs `f` while no request is in flight and none can start. May sleep. Allocations in `f`
+    /// start no I/O.
     ///
     /// The caller must own no request of the queue, and no request may wait for `f`.
     ///

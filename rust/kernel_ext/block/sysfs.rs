@@ -179,8 +179,8 @@ impl<T: Operations> GenDisk<T> {
             if self.has_entry(group.raw.name) {
                 return Err(EEXIST);
             }
-            // SAFETY: The disk is valid, and has its directory; the group is static, and its attributes
-            // take a disk with operations `T`.
+            // SAFETY: The disk is valid, and has its directory; the group is static, and its
+            // attributes take a disk with operations `T`.
             to_result(unsafe { bindings::sysfs_create_group(self.kobject(), &group.raw) })
         })
         .unwrap_or(Err(ENODEV))
@@ -218,8 +218,8 @@ unsafe extern "C" fn show<T: Operations, A: Attribute<T>>(
 ) -> isize {
     // SAFETY: The device of a disk is that of its whole-disk block device.
     let bdev = unsafe { kernel::container_of!(dev, bindings::block_device, bd_device) };
-    // SAFETY: By the requirements of this function. Who removes the attribute, or the device with all
-    // of them, waits for those who read it, and holds a reference to the disk meanwhile.
+    // SAFETY: By the requirements of this function. Who removes the attribute, or the device with
+    // all of them, waits for those who read it, and holds a reference to the disk meanwhile.
     let disk = unsafe { GenDisk::<T>::from_raw((*bdev).bd_disk) };
     // SAFETY: Sysfs passes a page, zeroed, that is ours for the call; it takes a value that fills
     // the page for an overrun.

@@ -71,15 +71,16 @@ pub trait FileExt {
     fn can_direct(&self) -> bool;
     /// Whether the file supports `IOCB_NOWAIT` (`FMODE_NOWAIT`).
     fn can_nowait(&self) -> bool;
-    /// Whether the file supports `IOCB_NOWAIT` for buffered writes, too (`FOP_BUFFER_WASYNC`), and is not
-    /// `IS_SYNC`. For a block device [`Transfer::transfer`](crate::block::mq::Transfer::transfer) adds
-    /// that support.
+    /// Whether the file supports `IOCB_NOWAIT` for buffered writes, too (`FOP_BUFFER_WASYNC`), and
+    /// is not `IS_SYNC`. For a block device
+    /// [`Transfer::transfer`](crate::block::mq::Transfer::transfer) adds that support.
     fn can_write_nowait(&self) -> bool;
-    /// Whether the file system's `s_dio_done_wq` exists, or the file needs none. The first direct I/O
-    /// allocates it, which takes locks whose holders may wait for I/O to any device.
+    /// Whether the file system's `s_dio_done_wq` exists, or the file needs none. The first direct
+    /// I/O allocates it, which takes locks whose holders may wait for I/O to any device.
     fn direct_is_set_up(&self) -> bool;
-    /// Whether a write with `IOCB_DSYNC` is known to be durable when it completes, and to flush no more
-    /// than its range. Some file systems ignore the flag of the `kiocb`, and some sync the whole file.
+    /// Whether a write with `IOCB_DSYNC` is known to be durable when it completes, and to flush no
+    /// more than its range. Some file systems ignore the flag of the `kiocb`, and some sync the
+    /// whole file.
     fn honours_dsync(&self) -> bool;
     /// Whether the file has `read_iter`.
     fn has_read_iter(&self) -> bool;
@@ -93,8 +94,8 @@ pub trait FileExt {
     fn is_regular(&self) -> bool;
     /// The block device that the file is, if it is one.
     fn as_bdev(&self) -> Option<&BlockDevice>;
-    /// Limits of the block device that the file's file system is on, if it is on one. A file system can be
-    /// moved to another device while it is mounted.
+    /// Limits of the block device that the file's file system is on, if it is on one. A file system
+    /// can be moved to another device while it is mounted.
     fn fs_device(&self) -> Option<FsDevice>;
     /// The size in bytes, as the file system reports it. May sleep.
     fn size(&self) -> Result<i64>;
@@ -116,9 +117,9 @@ pub trait FileExt {
     /// Changes the allocation of a range, in bytes, and keeps the file's size. `mode` is
     /// [`FALLOC_FL_PUNCH_HOLE`] or [`FALLOC_FL_ZERO_RANGE`]. May sleep.
     ///
-    /// Calls the file's operation, as `drivers/block/loop.c` does, and not `vfs_fallocate()`. That would
-    /// refuse files that were made immutable or append-only after they were opened, ask the security
-    /// modules about the current task, which is a worker, and send fsnotify events.
+    /// Calls the file's operation, as `drivers/block/loop.c` does, and not `vfs_fallocate()`. That
+    /// would refuse files that were made immutable or append-only after they were opened, ask the
+    /// security modules about the current task, which is a worker, and send fsnotify events.
     ///
     /// # Errors
     ///
@@ -131,8 +132,8 @@ pub trait FileExt {
     ///
     /// # Errors
     ///
-    /// `ENAMETOOLONG` if it does not fit. `ESRCH` in an interrupt, or in an exiting task that has given up
-    /// its root directory.
+    /// `ENAMETOOLONG` if it does not fit. `ESRCH` in an interrupt, or in an exiting task that has
+    /// given up its root directory.
     ///
     /// Wraps the C function `file_path`.
     fn path<'a>(&self, buf: &'a mut [u8]) -> Result<&'a [u8]>;
@@ -140,8 +141,8 @@ pub trait FileExt {
 
 /// Returns the file's operations.
 fn ops(file: &File) -> &bindings::file_operations {
-    // SAFETY: An open file has operations. A file that replaces them (`snd_card_disconnect()`) leaves the old
-    // ones in place.
+    // SAFETY: An open file has operations. A file that replaces them (`snd_card_disconnect()`)
+    // leaves the old ones in place.
     unsafe { &*(*file.as_ptr()).f_op }
 }
 
@@ -154,12 +155,13 @@ fn host(file: &File) -> *mut bindings::inode {
 
 #[inline]
 fn file_type(file: &File) -> u32 {
-    // SAFETY: The inode is valid while the file is open. `make_bad_inode()` changes its type to that of a
-    // regular file, in one store.
+    // SAFETY: The inode is valid while the file is open. `make_bad_inode()` changes its type to
+    // that of a regular file, in one store.
     u32::from(unsafe { (*host(file)).i_mode }) & bindings::S_IFMT
 }
 
-/// Returns the magic number of the file system of the file's mapping; 0 if it has more than 32 bits.
+/// Returns the magic number of the file system of the file's mapping; 0 if it has more than 32
+/// bits.
 fn super_magic(file: &File) -> u32 {
     // SAFETY: An inode has a super block, which stays mounted while the file is open.
     let magic = unsafe { (*(*host(file)).i_sb).s_magic };
@@ -168,16 +170,17 @@ fn super_magic(file: &File) -> u32 {
 
 /// Whether `fdatasync` makes changes of a file's extents by `fallocate` durable.
 ///
-/// - ext4: `ext4_update_inode_fsync_trans()` notes the transaction in `i_datasync_tid` where extents
-///   are allocated, converted, or removed. ext2, which has the same magic number, has no `fallocate`.
+/// - ext4: `ext4_update_inode_fsync_trans()` notes the transaction in `i_datasync_tid` where
+///   extents are allocated, converted, or removed. ext2, which has the same magic number, has no
+///   `fallocate`.
 /// - xfs: each change of the extents is logged with the inode, whose `ili_datasync_seq` follows it;
 ///   only a change of times alone does not move that.
 /// - btrfs: `btrfs_sync_file()` does not look at `datasync`.
 /// - tmpfs: there is nothing to write back.
 ///
 /// Not f2fs: `f2fs_do_zero_range()` dirties the node page alone, and `f2fs_do_sync_file()` with
-/// `datasync` returns before it writes that. Not ntfs3: `write_inode_now()` without waiting. Not FUSE
-/// and network file systems: the server decides. Others were not read.
+/// `datasync` returns before it writes that. Not ntfs3: `write_inode_now()` without waiting. Not
+/// FUSE and network file systems: the server decides. Others were not read.
 fn fdatasync_covers_extents(magic: u32) -> bool {
     matches!(
         magic,
@@ -233,8 +236,8 @@ impl FileExt for File {
         if self.as_bdev().is_some() {
             return true;
         }
-        // SAFETY: An inode has a super block, which stays mounted while the file is open. The pointer
-        // is set once, from null, by whoever comes first, and is not followed here.
+        // SAFETY: An inode has a super block, which stays mounted while the file is open. The
+        // pointer is set once, from null, by whoever comes first, and is not followed here.
         let workqueue = unsafe { read_once(&raw const (*(*host(self)).i_sb).s_dio_done_wq) };
         !workqueue.is_null()
     }
@@ -279,14 +282,14 @@ impl FileExt for File {
 
     fn fs_device(&self) -> Option<FsDevice> {
         let _rcu = rcu::read_lock();
-        // SAFETY: An inode has a super block, which stays mounted while the file is open. Its device
-        // may be changing: a reader sees either one.
+        // SAFETY: An inode has a super block, which stays mounted while the file is open. Its
+        // device may be changing: a reader sees either one.
         let bdev = unsafe { read_once(&raw const (*(*host(self)).i_sb).s_bdev) };
         if bdev.is_null() {
             return None;
         }
-        // SAFETY: The super block held the device when it was looked up. If another one has taken its
-        // place since, it goes, with its queue, a grace period after that at the earliest.
+        // SAFETY: The super block held the device when it was looked up. If another one has taken
+        // its place since, it goes, with its queue, a grace period after that at the earliest.
         let bdev = unsafe { BlockDevice::from_raw(bdev) };
         Some(FsDevice {
             logical_block_size: bdev.logical_block_size(),

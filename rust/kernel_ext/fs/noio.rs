@@ -32,8 +32,8 @@ struct Users {
     taken: bindings::gfp_t,
 }
 
-/// Address spaces whose page cache is allocated without starting I/O. A driver has one set, as the mask of
-/// a mapping in two sets is restored when the first one releases it.
+/// Address spaces whose page cache is allocated without starting I/O. A driver has one set, as the
+/// mask of a mapping in two sets is restored when the first one releases it.
 ///
 /// A mapping can have several users, in any order of adding and dropping.
 #[pin_data]
@@ -50,8 +50,8 @@ impl NoioMappings {
         })
     }
 
-    /// Clears `__GFP_IO` and `__GFP_FS` in the mask of a file's mapping until the result is dropped. May
-    /// sleep.
+    /// Clears `__GFP_IO` and `__GFP_FS` in the mask of a file's mapping until the result is
+    /// dropped. May sleep.
     ///
     /// # Errors
     ///

@@ -2,8 +2,8 @@
 
 //! The page cache of a block device, without waiting.
 //!
-//! The file operations of a block device wait for the lock of its inode when they read, and refuse a
-//! write that is not to wait, although the page cache knows how. These do as they do otherwise
+//! The file operations of a block device wait for the lock of its inode when they read, and refuse
+//! a write that is not to wait, although the page cache knows how. These do as they do otherwise
 //! (`block/fops.c`).
 //!
 //! # Soundness
@@ -22,13 +22,13 @@ use kernel::{
 };
 
 /// Reads what the page cache has of a block device, as its file's own operation would, which waits
-/// for the lock of its inode whatever the flags say: `EAGAIN` when that is taken, or when `end`, up to
-/// which the read goes, is not within the device.
+/// for the lock of its inode whatever the flags say: `EAGAIN` when that is taken, or when `end`, up
+/// to which the read goes, is not within the device.
 ///
 /// # Safety
 ///
-/// - `iocb` points to a kiocb without a completion, of a valid file that is open on a block device, with
-///   flags not to wait and to start nothing.
+/// - `iocb` points to a kiocb without a completion, of a valid file that is open on a block device,
+///   with flags not to wait and to start nothing.
 /// - `iter` describes valid memory.
 #[inline]
 pub(super) unsafe fn read_bdev_cached(
@@ -55,8 +55,8 @@ pub(super) unsafe fn read_bdev_cached(
 ///
 /// # Safety
 ///
-/// - `iocb` points to a kiocb without a completion, of a valid file that is open for writing on a block
-///   device, which is not to wait, nor to be direct or synced.
+/// - `iocb` points to a kiocb without a completion, of a valid file that is open for writing on a
+///   block device, which is not to wait, nor to be direct or synced.
 /// - `iter` describes valid memory, and `end` is where the write ends.
 pub(super) unsafe fn write_bdev_cached(
     iocb: *mut bindings::kiocb,
@@ -65,7 +65,8 @@ pub(super) unsafe fn write_bdev_cached(
 ) -> isize {
     let would_wait = EAGAIN.to_errno() as isize;
     // SAFETY: By the requirements of this function the file's data is a block device's, whose inode
-    // and mapping stay while the file is open. The flags may be changing: a reader sees either value.
+    // and mapping stay while the file is open. The flags may be changing: a reader sees either
+    // value.
     let (inode, simple) = unsafe {
         let mapping = (*(*iocb).ki_filp).f_mapping;
         let inode = (*mapping).host;
@@ -169,8 +170,8 @@ static BDEV_WRITE_OPS: bindings::iomap_write_ops = bindings::iomap_write_ops {
     read_folio_range: None,
 };
 
-/// As the C function `iomap_get_folio`, for a folio that has buffer heads: they would be made without
-/// regard to who must not wait.
+/// As the C function `iomap_get_folio`, for a folio that has buffer heads: they would be made
+/// without regard to who must not wait.
 ///
 /// # Safety
 ///

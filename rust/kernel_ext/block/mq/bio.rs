@@ -25,8 +25,8 @@ impl BioChain {
     ///
     /// # Safety
     ///
-    /// The bios of the chain are valid, and linked as they are, until the iterator has returned the bio
-    /// after them. A bio that was returned may be completed.
+    /// The bios of the chain are valid, and linked as they are, until the iterator has returned the
+    /// bio after them. A bio that was returned may be completed.
     #[inline]
     pub(super) unsafe fn new(head: *mut bindings::bio) -> Self {
         // INVARIANT: By the requirements of this function.
@@ -124,16 +124,18 @@ pub(super) unsafe fn bio_iter(bio: *const bindings::bio, direction: u32) -> bind
     }
 }
 
-/// Makes an iterator over the `len` bytes of the bios of a chain, by copying their segments to `bvecs`.
+/// Makes an iterator over the `len` bytes of the bios of a chain, by copying their segments to
+/// `bvecs`.
 ///
 /// # Errors
 ///
-/// `ENOMEM`. Allocates with `GFP_NOWAIT`: reclaim may depend on the I/O, and the caller can do without.
+/// `ENOMEM`. Allocates with `GFP_NOWAIT`: reclaim may depend on the I/O, and the caller can do
+/// without.
 ///
 /// # Safety
 ///
-/// `head` is the first bio of a valid chain with data. The bios and `bvecs` must stay as they are as long
-/// as the iterator is used.
+/// `head` is the first bio of a valid chain with data. The bios and `bvecs` must stay as they are
+/// as long as the iterator is used.
 #[inline]
 pub(super) unsafe fn chain_iter(
     head: *mut bindings::bio,

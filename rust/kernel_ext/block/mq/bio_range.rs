@@ -19,13 +19,13 @@ pub(super) struct Account {
     pub(super) start: Jiffies,
 }
 
-/// A chain of bios that were one request's: a contiguous range, one operation. Dropped, they complete
-/// with [`Status::IOERR`].
+/// A chain of bios that were one request's: a contiguous range, one operation. Dropped, they
+/// complete with [`Status::IOERR`].
 ///
 /// # Invariants
 ///
-/// `head` and `tail` are the ends of a chain of valid bios that nobody else accesses, which cover the
-/// `len` bytes from `sector` on, or both are null and `len` is 0.
+/// `head` and `tail` are the ends of a chain of valid bios that nobody else accesses, which cover
+/// the `len` bytes from `sector` on, or both are null and `len` is 0.
 pub(super) struct BioRange {
     pub(super) head: *mut bindings::bio,
     pub(super) tail: *mut bindings::bio,
@@ -42,7 +42,8 @@ impl BioRange {
         unsafe { BioChain::new(self.head) }
     }
 
-    /// Counts the I/O as completed. Its first bio, which pins the block device, completes after that.
+    /// Counts the I/O as completed. Its first bio, which pins the block device, completes after
+    /// that.
     fn account(&mut self) {
         if let Some(account) = self.account.take() {
             // SAFETY: The block device is that of the first bio, which has not completed.
@@ -147,8 +148,8 @@ impl BioRange {
     pub(super) unsafe fn memory_bits(&self) -> u32 {
         let mut bits = 0;
         for bio in self.bios() {
-            // SAFETY: By the type invariant the bios are valid, and by the requirements of this function
-            // they have data.
+            // SAFETY: By the type invariant the bios are valid, and by the requirements of this
+            // function they have data.
             unsafe { for_each_bvec(bio, |vec| bits |= vec.bv_offset | vec.bv_len) };
         }
         bits

@@ -247,8 +247,8 @@ impl<T: Operations> Detached<T> {
 impl<T: block::Operations> Detached<T> {
     /// The disk that the bios are for.
     pub fn disk(&self) -> &GenDisk<T> {
-        // SAFETY: By the type invariant the bio is valid. Its submitter has the disk open until the bio
-        // completes, and the disk has operations `T`.
+        // SAFETY: By the type invariant the bio is valid. Its submitter has the disk open until the
+        // bio completes, and the disk has operations `T`.
         unsafe { GenDisk::from_raw((*(*self.head).bi_bdev).bd_disk) }
     }
 }

@@ -41,8 +41,8 @@ impl Drop for Usage {
 /// Detached bios that have entered the queue and can be served. Dropped, they complete with
 /// [`Status::IOERR`].
 ///
-/// `io` is first, so that a kiocb leads here. `usage` is last: fields are dropped in this order, and
-/// nothing of the driver is used once the reference is put.
+/// `io` is first, so that a kiocb leads here. `usage` is last: fields are dropped in this order,
+/// and nothing of the driver is used once the reference is put.
 #[repr(C)]
 pub struct DetachedIo<T: Operations> {
     io: KiocbState,
@@ -70,8 +70,8 @@ impl<T: Operations> DetachedIo<T> {
         &mut self.data
     }
 
-    /// Whether the bios are multiples of the logical block size and within the disk: both may have changed
-    /// since they were submitted.
+    /// Whether the bios are multiples of the logical block size and within the disk: both may have
+    /// changed since they were submitted.
     pub fn fits_limits(&self) -> bool {
         let queue = self.queue();
         // SAFETY: I/O in flight keeps its queue and the disk of that.
@@ -114,9 +114,9 @@ impl<T: block::Operations> DetachedIo<T> {
 }
 
 // SAFETY:
-// - By the type invariant of `BioRange` the bios are a chain that covers the range, and only `advance` and
-//   the completion of the I/O change it. They are those of a request: of a read or a write they have
-//   data.
+// - By the type invariant of `BioRange` the bios are a chain that covers the range, and only
+//   `advance` and the completion of the I/O change it. They are those of a request: of a read or a
+//   write they have data.
 // - The `KiocbState` is a field of the I/O.
 unsafe impl<T: Operations> RawIo for DetachedIo<T> {
     fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio) {
@@ -265,7 +265,8 @@ impl<T: Operations> Transfer for BoxedIo<T> {
 // SAFETY: The allocation starts with the `KiocbState`, and stays where it is.
 unsafe impl<T: Operations> RawSubmit for BoxedIo<T> {
     unsafe fn from_kiocb(io: *mut KiocbState) -> Self {
-        // INVARIANT: By the requirements of this function the I/O was given up with all that it owned.
+        // INVARIANT: By the requirements of this function the I/O was given up with all that it
+        // owned.
         Self {
             // SAFETY: By the requirements of this function the pointer is not null.
             inner: unsafe { NonNull::new_unchecked(io.cast()) },

@@ -2,9 +2,10 @@
 
 //! The kiocb of an I/O, from its submission to a file until its completion.
 //!
-//! The file's operations are called directly, as `drivers/block/loop.c` does. `vfs_iocb_iter_read()` and
-//! `vfs_iocb_iter_write()` would in addition ask the security modules about the current task, which is a
-//! worker or whoever submitted the I/O, at each I/O, and send fsnotify events.
+//! The file's operations are called directly, as `drivers/block/loop.c` does.
+//! `vfs_iocb_iter_read()` and `vfs_iocb_iter_write()` would in addition ask the security modules
+//! about the current task, which is a worker or whoever submitted the I/O, at each I/O, and send
+//! fsnotify events.
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
@@ -32,8 +33,8 @@ impl IoFlags {
     /// Past the page cache (`IOCB_DIRECT`).
     pub const DIRECT: Self = Self(bindings::IOCB_DIRECT as i32);
 
-    /// From the page cache alone (`IOCB_NOWAIT`, `IOCB_NOIO`): a read that misses it starts no I/O. The
-    /// file must support it ([`FileExt::can_nowait`](crate::fs::FileExt::can_nowait)).
+    /// From the page cache alone (`IOCB_NOWAIT`, `IOCB_NOIO`): a read that misses it starts no I/O.
+    /// The file must support it ([`FileExt::can_nowait`](crate::fs::FileExt::can_nowait)).
     pub const CACHED: Self = Self((bindings::IOCB_NOWAIT | bindings::IOCB_NOIO) as i32);
 
     #[inline]
@@ -57,15 +58,15 @@ impl IoFlags {
         self.is_nowait() && !self.is_direct() && self.0 & bindings::IOCB_DSYNC as i32 == 0
     }
 
-    /// Adds `IOCB_NOWAIT`: I/O that would block is short, or fails with `EAGAIN`. A read that misses the
-    /// page cache starts to fill it. The file must support it
+    /// Adds `IOCB_NOWAIT`: I/O that would block is short, or fails with `EAGAIN`. A read that
+    /// misses the page cache starts to fill it. The file must support it
     /// ([`FileExt::can_nowait`](crate::fs::FileExt::can_nowait)).
     pub const fn with_nowait(self) -> Self {
         Self(self.0 | bindings::IOCB_NOWAIT as i32)
     }
 
-    /// Adds `IOCB_DSYNC`: the data of a write, and the metadata to read it back, are durable when the
-    /// write completes.
+    /// Adds `IOCB_DSYNC`: the data of a write, and the metadata to read it back, are durable when
+    /// the write completes.
     pub const fn with_dsync(self) -> Self {
         Self(self.0 | bindings::IOCB_DSYNC as i32)
     }
@@ -89,8 +90,8 @@ pub struct KiocbState {
     /// A reference, owned from submission until completion.
     file: NonNull<BackingFile>,
     result: Result<usize>,
-    /// One for the submitting call and one for the completion. Whichever drops the last one owns the I/O.
-    /// The call may use `bvecs` and the file after the completion came.
+    /// One for the submitting call and one for the completion. Whichever drops the last one owns
+    /// the I/O. The call may use `bvecs` and the file after the completion came.
     refs: Atomic<i32>,
 }
 
@@ -151,8 +152,8 @@ pub(super) fn to_result(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
 }
 
-/// Takes the freeze protection of the file system for a write. Waits while the file system is frozen,
-/// but for a write that must not wait: false then.
+/// Takes the freeze protection of the file system for a write. Waits while the file system is
+/// frozen, but for a write that must not wait: false then.
 ///
 /// Wraps the C function `kiocb_start_write`.
 ///
@@ -242,8 +243,8 @@ pub enum Submitted<I> {
 ///
 /// # Safety
 ///
-/// `iocb` is the kiocb of `this`, a read or a write, and of `file`. `iter` describes the memory of its
-/// bios.
+/// `iocb` is the kiocb of `this`, a read or a write, and of `file`. `iter` describes the memory of
+/// its bios.
 #[inline]
 pub(super) unsafe fn submit<I: RawSubmit + Transfer>(
     mut this: I,
@@ -277,8 +278,8 @@ pub(super) unsafe fn submit<I: RawSubmit + Transfer>(
         }
         // The completion came first and left the I/O to us.
     } else {
-        // SAFETY: The completion is not called when the call returned a result, so that the I/O is ours
-        // alone.
+        // SAFETY: The completion is not called when the call returned a result, so that the I/O is
+        // ours alone.
         unsafe { (*io).result = to_result(ret) };
     }
     // SAFETY: Call and completion are both over.
@@ -315,7 +316,8 @@ unsafe extern "C" fn ki_complete<I: RawSubmit + Transfer>(iocb: *mut bindings::k
 ///
 /// # Safety
 ///
-/// The I/O, of type `I`, was submitted, the submitting call has returned, and the kiocb has completed.
+/// The I/O, of type `I`, was submitted, the submitting call has returned, and the kiocb has
+/// completed.
 unsafe fn finish<I: RawSubmit + Transfer>(
     io: *mut KiocbState,
 ) -> (I, Result<usize>, ARef<BackingFile>) {

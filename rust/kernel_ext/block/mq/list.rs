@@ -39,8 +39,8 @@ pub trait IoList: Default {
 /// # Invariants
 ///
 /// `head` and `tail` are both null, or they are the ends of a chain of I/O linked through `next`,
-/// the last of which has a null link, all owned by the list. Each but the first has the one before it
-/// in `prev`.
+/// the last of which has a null link, all owned by the list. Each but the first has the one before
+/// it in `prev`.
 pub struct TransferList<I: Submit> {
     head: *mut KiocbState,
     tail: *mut KiocbState,
@@ -130,8 +130,8 @@ impl<I: Submit> IoList for TransferList<I> {
             // SAFETY: By the type invariant the tail belongs to I/O that the list owns.
             unsafe { (*self.tail).next = last };
         }
-        // INVARIANT: The new last one has a null link, and the one before it, if any, links to it and
-        // is in its `prev`.
+        // INVARIANT: The new last one has a null link, and the one before it, if any, links to it
+        // and is in its `prev`.
         self.tail = last;
     }
 

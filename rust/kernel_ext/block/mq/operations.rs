@@ -28,15 +28,69 @@ use kernel::{
 
 type Borrowed<'a, T> = <<T as Operations>::Data as ForeignOwnable>::Borrowed<'a>;
 
-/// What a multi-queue block driver does.
+/// The operations of a multi-queue block driver.
 ///
 /// Corresponds to the C `struct blk_mq_ops`.
+///
+/// # Examples
+///
+/// A disk whose reads return zeroes, and whose requests count how often they were used.
+///
+/// ```
+/// use kernel::sync::{Arc, ArcBorrow};
+/// use kernel_ext::block::{
+///     mq::{BoxedIo, Op, Operations, Request, Transfer},
+///     Status,
+/// };
+///
+/// struct ZeroDisk;
+///
+/// struct Uses(u64);
+///
+/// #[vtable]
+/// impl Operations for ZeroDisk {
+///     type Data = Arc<()>;
+///     type RequestData = Uses;
+///     type DetachedData = ();
+///
+///     fn new_request_data() -> Result<Uses> {
+///         Ok(Uses(0))
+///     }
+///
+///     fn queue_rq(_data: ArcBorrow<'_, ()>, mut rq: Request<Self>, _last: bool) {
+///         rq.data_mut().0 += 1;
+///         let status = match rq.op() {
+///             Op::Read => {
+///                 rq.zero_fill();
+///                 Status::OK
+///             }
+///             _ => Status::NOTSUPP,
+///         };
+///         rq.end(status);
+///     }
+///
+///     fn commit_rqs(_data: ArcBorrow<'_, ()>) {}
+///
+///     fn complete(rq: Request<Self>) {
+///         rq.end(Status::OK);
+///     }
+///
+///     fn io_complete(rq: Request<Self>, result: Result<usize>) {
+///         rq.end(result.map(|_| ()).into());
+///     }
+///
+///     fn detached_complete(io: BoxedIo<Self>, result: Result<usize>) {
+///         io.end(result.map(|_| ()).into());
+///     }
+/// }
+/// ```
 #[vtable]
 pub trait Operations: Sized + 'static {
     /// The driver's data for a disk, held by the disk for as long as it exists.
     type Data: ForeignOwnable + Send + Sync;
 
-    /// The driver's data in each request. It keeps its value from one use of the request to the next.
+    /// The driver's data in each request. It keeps its value from one use of the request to the
+    /// next.
     ///
     /// Dropped where [`new_request_data`](Self::new_request_data) is called.
     type RequestData: Send;
@@ -48,8 +102,8 @@ pub trait Operations: Sized + 'static {
 
     /// Makes the data of a request.
     ///
-    /// Called in process context, and may sleep, when the memory of requests is allocated: with the tag
-    /// set, for the flush request of each queue, and when user space changes the scheduler or
+    /// Called in process context, and may sleep, when the memory of requests is allocated: with the
+    /// tag set, for the flush request of each queue, and when user space changes the scheduler or
     /// `nr_requests`. The queue can be frozen, and its `elevator_lock` held: the function must not
     /// wait for I/O of the queue, nor allocate memory in a way that may start I/O.
     ///
@@ -75,8 +129,8 @@ pub trait Operations: Sized + 'static {
     /// Called in any context; must not sleep.
     fn complete(rq: Request<Self>);
 
-    /// Takes back a request whose [submission](super::Submit::submit) to a file has come to its end,
-    /// with the number of bytes transferred.
+    /// Takes back a request whose [submission](super::Submit::submit) to a file has come to its
+    /// end, with the number of bytes transferred.
     ///
     /// Called in any context, hard interrupts included; must not sleep.
     fn io_complete(rq: Request<Self>, result: Result<usize>);
@@ -100,9 +154,10 @@ impl<T: Operations> OperationsVTable<T> {
         let (queue, rq, last) = unsafe { ((*hctx).queue, (*bd).rq, (*bd).last) };
         // SAFETY: blk-mq hands a request to the driver to start it.
         unsafe { bindings::blk_mq_start_request(rq) };
-        // SAFETY: `queuedata` was set from a `T::Data` when the disk was made. It is dropped only when
-        // the disk is gone: after all requests have ended, and after this function has returned, which
-        // blk-mq calls in an (S)RCU read-side section that the removal of the disk waits for.
+        // SAFETY: `queuedata` was set from a `T::Data` when the disk was made. It is dropped only
+        // when the disk is gone: after all requests have ended, and after this function has
+        // returned, which blk-mq calls in an (S)RCU read-side section that the removal of the disk
+        // waits for.
         let data = unsafe { T::Data::borrow((*queue).queuedata) };
         // SAFETY: The request was started and belongs to the driver from here on; as it is one of
         // a tag set with operations `T`, its private data is a `Pdu<T>`.

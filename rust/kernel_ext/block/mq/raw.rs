@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What [`Transfer`](super::Transfer) and [`Submit`](super::Submit) rest on, and only this crate can
-//! implement or call.
+//! What [`Transfer`](super::Transfer) and [`Submit`](super::Submit) rest on, and only this crate
+//! can implement or call.
 
 use super::kiocb::KiocbState;
 use crate::bindings;
@@ -11,11 +11,11 @@ use kernel::prelude::*;
 ///
 /// # Safety
 ///
-/// - [`bios`](Self::bios) returns the first and the last of a chain of valid bios, which stays as it is
-///   until the I/O completes or advances, or two null pointers. `Transfer::len` is the number of their
-///   bytes. The bios of a read or a write have data.
-/// - [`kiocb`](Self::kiocb) returns a pointer to a [`KiocbState`] that is valid for as long as the I/O is
-///   borrowed, and accessed by its owner only.
+/// - [`bios`](Self::bios) returns the first and the last of a chain of valid bios, which stays as
+///   it is until the I/O completes or advances, or two null pointers. `Transfer::len` is the number
+///   of their bytes. The bios of a read or a write have data.
+/// - [`kiocb`](Self::kiocb) returns a pointer to a [`KiocbState`] that is valid for as long as the
+///   I/O is borrowed, and accessed by its owner only.
 pub unsafe trait RawIo: Sized {
     /// Returns the first and the last bio.
     fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio);
@@ -29,8 +29,8 @@ pub unsafe trait RawIo: Sized {
 /// # Safety
 ///
 /// - What [`kiocb`](RawIo::kiocb) returns stays valid until the I/O completes.
-/// - [`from_kiocb`](Self::from_kiocb) of what [`into_kiocb`](Self::into_kiocb) returned is the same I/O
-///   again.
+/// - [`from_kiocb`](Self::from_kiocb) of what [`into_kiocb`](Self::into_kiocb) returned is the same
+///   I/O again.
 pub unsafe trait RawSubmit: RawIo {
     /// Gives up ownership without completing the I/O.
     fn into_kiocb(mut self) -> *mut KiocbState {

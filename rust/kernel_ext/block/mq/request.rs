@@ -195,10 +195,11 @@ impl<T: Operations> Request<T> {
     /// - it is the task that submitted the request, so that it waits for its own I/O only, and is
     ///   charged for it as the request is: the request did not pass a scheduler, and the task is in
     ///   the request's blkcg;
-    /// - the size of the files that it writes, which is not that of the backing file, is not limited;
-    /// - it holds no locks, and is in no state, that serving the request could wait for or be confused
-    ///   by: it does not reclaim memory, has no transaction open, and does not read metadata, which
-    ///   file systems do with all kinds of locks held;
+    /// - the size of the files that it writes, which is not that of the backing file, is not
+    ///   limited;
+    /// - it holds no locks, and is in no state, that serving the request could wait for or be
+    ///   confused by: it does not reclaim memory, has no transaction open, and does not read
+    ///   metadata, which file systems do with all kinds of locks held;
     /// - at least half of its stack is left.
     ///
     /// What the task has in its plug is another matter: [`task::holds_no_requests`].
@@ -221,16 +222,16 @@ impl<T: Operations> Request<T> {
         self.blkcg().is_some_and(Css::is_current)
     }
 
-    /// Whether the first page of a read's or write's memory is of the page cache of the device itself:
-    /// it mostly holds a file system's metadata, also when that does not say so.
+    /// Whether the first page of a read's or write's memory is of the page cache of the device
+    /// itself: it mostly holds a file system's metadata, also when that does not say so.
     fn is_of_device_cache(&self) -> bool {
         let (bio, _) = self.bios();
         if bio.is_null() || !matches!(self.op(), Op::Read | Op::Write) {
             return false;
         }
-        // SAFETY: By the type invariant the request's bios are valid, and those of a read or a write
-        // have data. A page that is read or written stays one. Truncation may clear its folio's mapping
-        // meanwhile, which is compared, not followed.
+        // SAFETY: By the type invariant the request's bios are valid, and those of a read or a
+        // write have data. A page that is read or written stays one. Truncation may clear its
+        // folio's mapping meanwhile, which is compared, not followed.
         unsafe {
             let page = (*(*bio).bi_io_vec.add((*bio).bi_iter.bi_idx as usize)).bv_page;
             let folio = bindings::page_folio(page);

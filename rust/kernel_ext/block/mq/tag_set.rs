@@ -108,8 +108,8 @@ impl<T: Operations> TagSet<T> {
 #[pinned_drop]
 impl<T: Operations> PinnedDrop for TagSet<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariant the tag set is allocated. A disk that uses it owns it, and drops
-        // it when it has removed itself from it.
+        // SAFETY: By the type invariant the tag set is allocated. A disk that uses it owns it, and
+        // drops it when it has removed itself from it.
         unsafe { bindings::blk_mq_free_tag_set(self.inner.get()) };
     }
 }

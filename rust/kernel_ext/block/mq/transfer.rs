@@ -52,23 +52,23 @@ pub trait Transfer: RawIo {
         self.len() == 0
     }
 
-    /// Whether the data of a write must be durable, past any volatile cache, before the I/O completes
-    /// (`REQ_FUA`).
+    /// Whether the data of a write must be durable, past any volatile cache, before the I/O
+    /// completes (`REQ_FUA`).
     fn is_fua(&self) -> bool;
 
     /// The queue that the I/O came through.
     fn queue(&self) -> &Queue;
 
-    /// Completes the first `bytes` successfully, so that the rest is left. Rounded down to whole sectors,
-    /// in which a position is counted. Any context.
+    /// Completes the first `bytes` successfully, so that the rest is left. Rounded down to whole
+    /// sectors, in which a position is counted. Any context.
     fn advance(&mut self, bytes: usize);
 
     /// Completes the I/O. Any context.
     ///
-    /// The submitter's completion callback decides by the context whether to do expensive work such as
-    /// decompression (`bio_in_atomic()`, `in_interrupt()`). A worker that serves the I/O of many
-    /// submitters would do that work for one after the other, so that in a task the callback is run with
-    /// bottom halves disabled, as in the softirq that completes most I/O.
+    /// The submitter's completion callback decides by the context whether to do expensive work such
+    /// as decompression (`bio_in_atomic()`, `in_interrupt()`). A worker that serves the I/O of many
+    /// submitters would do that work for one after the other, so that in a task the callback is run
+    /// with bottom halves disabled, as in the softirq that completes most I/O.
     fn end(self, status: Status);
 
     /// The blkcg that the first bio is charged to; `None` if there is no bio, or it has no blkcg.
@@ -99,8 +99,8 @@ pub trait Transfer: RawIo {
         }
     }
 
-    /// Reads what is left of the I/O from `file` at byte `pos`, or writes it there, and waits for it.
-    /// May sleep; with [`IoFlags::with_nowait`] it does not wait for the file.
+    /// Reads what is left of the I/O from `file` at byte `pos`, or writes it there, and waits for
+    /// it. May sleep; with [`IoFlags::with_nowait`] it does not wait for the file.
     ///
     /// Returns how many bytes were transferred, which can be fewer than asked for. The I/O does not
     /// [advance](Self::advance) by itself.
@@ -114,15 +114,15 @@ pub trait Transfer: RawIo {
     /// - What the file's operation returns.
     fn transfer(&mut self, file: &BackingFile, pos: i64, flags: IoFlags) -> Result<usize> {
         check(self, file, pos, flags)?;
-        // SAFETY: We hold the I/O, exclusively, until this function returns, and the iterator is not
-        // used after that.
+        // SAFETY: We hold the I/O, exclusively, until this function returns, and the iterator is
+        // not used after that.
         match unsafe { iter(self) } {
             Ok(mut iter) => {
                 let iocb = prepare(self, file, pos, flags);
                 let end = pos.saturating_add(self.len() as i64);
-                // SAFETY: The kiocb has no completion, so that it is complete when the call returns; the
-                // file is valid until then. It is of a block device where it is used as one, and the
-                // flags are those of the kiocb.
+                // SAFETY: The kiocb has no completion, so that it is complete when the call
+                // returns; the file is valid until then. It is of a block device where it is used
+                // as one, and the flags are those of the kiocb.
                 let result = unsafe {
                     match self.op() {
                         Op::Read if flags.is_cached() && file.as_bdev().is_some() => {
@@ -145,16 +145,43 @@ pub trait Transfer: RawIo {
 }
 
 /// I/O that a file can serve after the submitting call has returned.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::sync::aref::ARef;
+/// use kernel_ext::{
+///     block::{
+///         mq::{IoFlags, Submit, Submitted, Transfer},
+///         Status,
+///     },
+///     fs::BackingFile,
+/// };
+///
+/// // Direct I/O to the same position of a file. What the file completes later gets to
+/// // `Operations::io_complete`.
+/// fn serve<I: Submit>(io: I, file: ARef<BackingFile>) -> Result {
+///     let pos = io.position().try_into()?;
+///     if let Submitted::Done(mut io, result, file) = io.submit(file, pos, IoFlags::DIRECT) {
+///         // A file system may not support this in direct I/O: through the page cache, then.
+///         let result = result.or_else(|_| io.transfer(&file, pos, IoFlags::BUFFERED));
+///         io.end(result.map(|_| ()).into());
+///     }
+///     Ok(())
+/// }
+/// ```
 pub trait Submit: Transfer + RawSubmit {
     /// Starts to read what is left of the I/O from `file` at byte `pos`, or to write it there. May
-    /// sleep, but does not wait for direct I/O to complete if the file system can complete it later.
+    /// sleep, but does not wait for direct I/O to complete if the file system can complete it
+    /// later.
     ///
     /// The I/O belongs to the file until it is handed back. It is the caller's again if it was over
     /// before this function returned.
     ///
     /// # Errors
     ///
-    /// As for [`transfer`](Transfer::transfer), in [`Submitted::Done`] or when the I/O is handed back.
+    /// As for [`transfer`](Transfer::transfer), in [`Submitted::Done`] or when the I/O is handed
+    /// back.
     fn submit(mut self, file: ARef<BackingFile>, pos: i64, flags: IoFlags) -> Submitted<Self> {
         if let Err(e) = check(&self, &file, pos, flags) {
             return Submitted::Done(self, Err(e), file);
@@ -225,7 +252,8 @@ unsafe fn iter<I: Transfer>(this: &mut I) -> Result<bindings::iov_iter> {
         return Ok(unsafe { bio_iter(bio, direction) });
     }
     let len = this.len();
-    // SAFETY: We own the I/O, so nobody else accesses this, and it is not used while this reference is.
+    // SAFETY: We own the I/O, so nobody else accesses this, and it is not used while this reference
+    // is.
     let bvecs = unsafe { &mut (*this.kiocb()).bvecs };
     // SAFETY: By the requirements of this function bios and array stay as they are.
     unsafe { chain_iter(bio, len, direction, bvecs) }
