@@ -77,6 +77,10 @@ debug:
 clippy:
 	@scripts/build clippy
 
+.PHONY: lint
+lint: all clippy
+	@scripts/lint
+
 .PHONY: fmt fmt-check
 fmt fmt-check:
 	@scripts/build $@
