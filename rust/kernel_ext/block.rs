@@ -21,9 +21,4 @@ pub use limits::QueueLimits;
 pub use queue::Queue;
 pub use status::Status;
 
-/// Shift from bytes to sectors.
-pub const SECTOR_SHIFT: u32 = 9;
-
-/// Size of a sector in bytes: the unit of positions and capacities, whatever a device's block
-/// size.
-pub const SECTOR_SIZE: u32 = 1 << SECTOR_SHIFT;
+pub use kernel::block::{SECTOR_SHIFT, SECTOR_SIZE};

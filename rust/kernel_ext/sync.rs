@@ -4,22 +4,19 @@
 //!
 //! # Soundness
 //!
-//! | What safe code could try | What stops it |
-//! | --- | --- |
-//! | Reach the data without the lock | It is private; the guard lends it |
-//! | Keep a reference to the data after that | It borrows the guard |
-//! | Release the lock in another task | [`KillableGuard`] is not `Send` |
-//! | Lock data that may not change tasks | The mutex is `Send` and `Sync` if the data is `Send` |
-//! | Move the mutex | It is pinned |
-//! | Lock twice | Nothing; it deadlocks, as lockdep tells |
-//! | Forget a guard | Nothing; the next one waits forever, or worse ([`crate`]) |
+//! [`KillableMutex`] is a [`Mutex`]: the same holds.
 
 use crate::bindings;
 use kernel::{
     error::to_result,
     prelude::*,
-    sync::{atomic::AtomicType, LockClassKey},
-    types::{NotThreadSafe, Opaque},
+    sync::{
+        atomic::AtomicType,
+        lock::Guard,
+        LockClassKey,
+        Mutex,
+        MutexGuard, //
+    },
 };
 
 /// Reads a value that others may change meanwhile, as a whole.
@@ -38,18 +35,16 @@ pub(crate) unsafe fn read_once<T: AtomicType + Copy>(ptr: *const T) -> T {
     unsafe { ptr.read_volatile() }
 }
 
-/// A [`Mutex`](kernel::sync::Mutex) that can also be waited for killably.
+/// A [`Mutex`] that a task can also wait for killably.
 #[pin_data]
+#[repr(transparent)]
 pub struct KillableMutex<T> {
     #[pin]
-    lock: Opaque<bindings::mutex>,
-    data: core::cell::UnsafeCell<T>,
+    mutex: Mutex<T>,
 }
 
-// SAFETY: As for any mutex: it hands its data from one task to the next.
-unsafe impl<T: Send> Send for KillableMutex<T> {}
-// SAFETY: The mutex serialises access to its data.
-unsafe impl<T: Send> Sync for KillableMutex<T> {}
+/// A held [`KillableMutex`].
+pub type KillableGuard<'a, T> = MutexGuard<'a, T>;
 
 impl<T> KillableMutex<T> {
     /// Creates a mutex; see [`new_killable_mutex!`](crate::new_killable_mutex).
@@ -59,71 +54,29 @@ impl<T> KillableMutex<T> {
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self> {
         pin_init!(Self {
-            // SAFETY: `slot` is valid for writes, and the name and key are static.
-            lock <- Opaque::ffi_init(|slot| unsafe {
-                bindings::__mutex_init(slot, name.as_char_ptr(), key.as_ptr())
-            }),
-            data: core::cell::UnsafeCell::new(data),
+            mutex <- Mutex::new(data, name, key),
         })
     }
 
     /// Acquires the lock. May sleep.
     pub fn lock(&self) -> KillableGuard<'_, T> {
-        // SAFETY: The mutex was initialised when it was made.
-        unsafe { bindings::mutex_lock(self.lock.get()) };
-        KillableGuard {
-            mutex: self,
-            _not_send: NotThreadSafe,
-        }
+        self.mutex.lock()
     }
 
-    /// Acquires the lock, unless the task is killed while it waits. May sleep.
+    /// Acquires the lock, unless a fatal signal comes first. May sleep.
+    ///
+    /// Wraps the C function `mutex_lock_killable`.
     ///
     /// # Errors
     ///
-    /// `EINTR` when a fatal signal came first.
-    ///
-    /// Wraps the C function `mutex_lock_killable`.
+    /// `EINTR` if the task is being killed.
     pub fn lock_killable(&self) -> Result<KillableGuard<'_, T>> {
+        // `Lock` is `repr(C)` and starts with the C mutex, as `Lock::from_raw` has it.
+        let mutex = core::ptr::from_ref(&self.mutex).cast_mut().cast();
         // SAFETY: The mutex was initialised when it was made.
-        to_result(unsafe { bindings::mutex_lock_killable(self.lock.get()) })?;
-        Ok(KillableGuard {
-            mutex: self,
-            _not_send: NotThreadSafe,
-        })
-    }
-}
-
-/// A held [`KillableMutex`].
-///
-/// # Invariants
-///
-/// The current task holds the mutex.
-pub struct KillableGuard<'a, T> {
-    mutex: &'a KillableMutex<T>,
-    _not_send: NotThreadSafe,
-}
-
-impl<T> core::ops::Deref for KillableGuard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: By the type invariant we hold the mutex.
-        unsafe { &*self.mutex.data.get() }
-    }
-}
-
-impl<T> core::ops::DerefMut for KillableGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: By the type invariant we hold the mutex.
-        unsafe { &mut *self.mutex.data.get() }
-    }
-}
-
-impl<T> Drop for KillableGuard<'_, T> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant we hold the mutex.
-        unsafe { bindings::mutex_unlock(self.mutex.lock.get()) }
+        to_result(unsafe { bindings::mutex_lock_killable(mutex) })?;
+        // SAFETY: The lock was acquired above.
+        Ok(unsafe { Guard::new(&self.mutex, ()) })
     }
 }
 
