@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the kernel crate's own bindings do not carry: see bindgen_parameters
+ * Declarations that the kernel crate's bindings do not have: see bindgen_parameters
  * for how the list is kept to that.
  */
 

@@ -13,9 +13,9 @@
 //! | Keep a css after its I/O | It is borrowed; an `ARef` counts |
 //! | Take one controller's css for another's | Its type says which; only `unsafe` makes one |
 //! | Have a path written past the buffer | Its length is passed on; `E2BIG` |
-//! | Look at the root's cgroup as its hierarchy goes | The RCU lock is held |
+//! | Follow the root's cgroup while its hierarchy is unmounted | The RCU lock is held |
 //! | Leave a charge in place | It lasts for the call of a closure |
-//! | Charge blkcgs within one another | Nothing; the inner one ends the outer one |
+//! | Charge blkcgs within one another | Nothing; after the inner call, I/O is charged to the thread |
 //! | Charge a blkcg in an interrupt | It has no effect |
 
 use crate::{bindings, sync::read_once, task};
@@ -87,36 +87,35 @@ impl<S> Css<S> {
         self.css.get()
     }
 
-    /// The css's cgroup, to be used while the RCU lock is held.
+    /// Returns the css's cgroup. The caller holds the RCU lock while it uses it.
     fn cgroup(&self) -> *mut bindings::cgroup {
-        // SAFETY: By the type invariant the css is alive. That of the root's changes when its
-        // hierarchy is mounted or unmounted.
+        // SAFETY: By the type invariant the css is alive. `rebind_subsystems()` changes the field
+        // in a root css.
         unsafe { read_once(&raw const (*self.as_raw()).cgroup) }
     }
 
-    /// A number that no other css has for as long as a reference to this one is held.
+    /// A number that no other css has while a reference to this one is held.
     #[inline]
     pub fn id(&self) -> usize {
         self.as_raw() as usize
     }
 
-    /// Writes the path of the css's cgroup, seen from the root, into `buf`.
+    /// Writes the path of the css's cgroup in its hierarchy to `buf`. Process context.
     ///
-    /// For process context.
     ///
     /// # Errors
     ///
-    /// `E2BIG` when it does not fit.
+    /// `E2BIG` if it does not fit.
     ///
     /// Wraps the C function `cgroup_path`.
     pub fn path<'a>(&self, buf: &'a mut [u8]) -> Result<&'a [u8]> {
-        // It writes a null byte whatever the length.
+        // `kernfs_path_from_node()` writes a null byte whatever the length.
         if buf.is_empty() {
             return Err(E2BIG);
         }
-        // SAFETY: The css is alive, so its cgroup is, and that holds its kernfs node; the root's,
-        // which changes when a hierarchy is mounted or unmounted, goes a grace period after that.
-        // The buffer is valid for its length.
+        // SAFETY: The css is alive, and so is its cgroup, which holds its kernfs node. The cgroup
+        // of a root css may be replaced, and is freed a grace period after that. The buffer is
+        // valid for its length.
         let n = unsafe {
             let _rcu = rcu::read_lock();
             bindings::kernfs_path_from_node(
@@ -132,15 +131,15 @@ impl<S> Css<S> {
 }
 
 impl Css<Io> {
-    /// Whether this is the root's.
+    /// Whether the css is that of the root cgroup.
     #[inline]
     pub fn is_root(&self) -> bool {
         // SAFETY: Set at boot and not changed.
         self.as_raw() == unsafe { bindings::blkcg_root_css }
     }
 
-    /// Whether the current task, which is no kernel thread, is in this css's cgroup, as of now:
-    /// what it submits is charged there.
+    /// Whether the current task, which is no kernel thread, is in this css's cgroup, so that its
+    /// I/O is charged there. The task may be moved at any time.
     #[inline]
     pub(crate) fn is_current(&self) -> bool {
         let _rcu = rcu::read_lock();
@@ -154,8 +153,9 @@ impl Css<Io> {
         css == self.as_raw()
     }
 
-    /// The memory css in effect for this css's cgroup: its own, or that of the nearest ancestor
-    /// which has one; the root's when the controllers are in different hierarchies (cgroup v1).
+    /// The memory css in effect for this css's cgroup: that of the cgroup or of its nearest
+    /// ancestor that has one. The root's if the controllers are in different hierarchies (cgroup
+    /// v1).
     ///
     /// Wraps the C function `cgroup_get_e_css`.
     pub fn effective_memory(&self) -> ARef<Css<Memory>> {
@@ -171,19 +171,20 @@ impl Css<Io> {
 }
 
 impl Css<Io> {
-    /// Runs `f`; what the current task submits in it is charged to this blkcg.
+    /// Runs `f`; the I/O that the current task submits in it is charged to this blkcg.
     ///
-    /// Has no effect in a task that is not a kernel thread, which is charged for what it does by
-    /// itself, nor in an interrupt. Does not nest.
+    /// Has no effect in an interrupt, nor in a task that is not a kernel thread, whose I/O is
+    /// charged to its own blkcg. Does not nest: `kthread_blkcg()`, which tells what to restore, is
+    /// not exported.
     ///
     /// Wraps the C function `kthread_associate_blkcg`.
     pub fn charge<R>(&self, f: impl FnOnce() -> R) -> R {
-        // The task that was interrupted may be doing the same.
+        // The interrupted task may be in such a call.
         if !task::in_task() {
             return f();
         }
-        // SAFETY: The css is alive; the thread takes a reference of its own. Only the thread itself
-        // changes that.
+        // SAFETY: The css is alive, and the thread takes a reference of its own. Only the thread
+        // itself changes its association.
         unsafe { bindings::kthread_associate_blkcg(self.as_raw()) };
         let ret = f();
         // SAFETY: Null ends the association.
@@ -202,8 +203,7 @@ impl Css<Memory> {
         let old =
             unsafe { bindings::set_active_memcg(bindings::mem_cgroup_from_css(self.as_raw())) };
         let ret = f();
-        // SAFETY: What was active before is kept so by whoever made it active, in a scope around
-        // this one.
+        // SAFETY: The memcg that was active before is kept alive by the scope around this one.
         unsafe { bindings::set_active_memcg(old) };
         ret
     }

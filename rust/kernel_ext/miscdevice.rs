@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Misc devices with a minor number of their own, and a driver to talk to.
+//! Misc devices with a fixed minor number and an object to control.
 //!
 //! C header: [`include/linux/miscdevice.h`](srctree/include/linux/miscdevice.h)
 //!
@@ -8,13 +8,13 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Have a device opened before it is there | It is registered last |
-//! | Have a device opened that is gone | `misc_deregister` waits for `open` |
+//! | Have a device opened before it is ready | It is registered last |
+//! | Have a device opened that was dropped | `misc_deregister` waits for `open` |
 //! | Free the object under an open file | The file holds a reference |
 //! | Unload the module meanwhile | An open file holds it: it is the `owner` |
 //! | Move a registered device | It is pinned |
-//! | Call from two tasks what is for one | [`Control`] is `Send` and `Sync` |
-//! | Take a minor number that is none | The C function checks: `EINVAL`, `EBUSY` |
+//! | Share a [`Control`] that is for one task | It is `Send` and `Sync` |
+//! | Take an invalid minor number | The C function checks: `EINVAL`, `EBUSY` |
 //! | Forget a registration, and have the module unloaded | The exit waits ([`ExitBarrier`](crate::module::ExitBarrier)) |
 
 use crate::{bindings, module::Registered};
@@ -28,17 +28,17 @@ use kernel::{
     types::{ForeignOwnable, Opaque},
 };
 
-/// What a control device does.
+/// The operations of a control device.
 ///
-/// A misc device that is nothing but ioctls whose arguments are numbers, for 64-bit and 32-bit
-/// tasks alike, on an object that is registered together with it.
+/// A misc device that has nothing but ioctls, whose arguments are numbers, so that they are the
+/// same for 64-bit and 32-bit tasks. They act on an object that is registered with the device.
 #[vtable]
 pub trait Control: Sized + Send + Sync + 'static {
-    /// Handles an ioctl. Called in process context; may sleep.
+    /// Handles an ioctl. Process context; may sleep.
     fn ioctl(&self, cmd: u32, arg: usize) -> Result<c_int>;
 }
 
-/// A registered [`Control`] device; gone when dropped.
+/// A registered [`Control`] device; deregistered when dropped.
 ///
 /// # Invariants
 ///
@@ -62,7 +62,7 @@ impl<T: Control> ControlRegistration<T> {
     ///
     /// # Errors
     ///
-    /// `EBUSY` when the minor number is taken, `EINVAL` when it is above those of misc devices.
+    /// `EBUSY` if the minor number is taken, `EINVAL` if it is above those of misc devices.
     ///
     /// Wraps the C function `misc_register`.
     pub fn new(minor: u32, name: &'static CStr, control: Arc<T>) -> impl PinInit<Self, Error> {
@@ -81,8 +81,8 @@ impl<T: Control> ControlRegistration<T> {
                 };
                 // INVARIANT: Registered if this succeeds.
                 //
-                // SAFETY: The device does not move, and `control` is initialised before this
-                // field is. It is deregistered before its memory goes.
+                // SAFETY: The device does not move, and `control` is initialised before this field
+                // is. The device is deregistered before its memory is freed.
                 to_result(unsafe { bindings::misc_register(slot) })
             }),
         }? Error)
@@ -92,7 +92,7 @@ impl<T: Control> ControlRegistration<T> {
 #[pinned_drop]
 impl<T: Control> PinnedDrop for ControlRegistration<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariant. Open files hold the object by themselves.
+        // SAFETY: By the type invariant. Open files hold references to the object.
         unsafe { bindings::misc_deregister(self.misc.get()) };
     }
 }

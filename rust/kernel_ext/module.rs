@@ -8,11 +8,11 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Take a reference as the module goes | It is taken of who is [held](HoldsModule) already |
-//! | Give back the last one in the module's own code | The same: it is not the last one |
-//! | Give back one that was not taken | `put` takes it by value, and [`ModuleRef`] is no `Clone` |
-//! | Drop or forget a reference | The module stays |
-//! | Forget what is registered, and unload the module | [`ExitBarrier`] waits for it, for ever |
+//! | Take a reference while the module is unloaded | The caller is [held](HoldsModule) already |
+//! | Put the last reference in the module's own code | It is not the last: the caller is held |
+//! | Put a reference that was not taken | `put` takes it by value, and [`ModuleRef`] is no `Clone` |
+//! | Drop or forget a reference | The module is never unloaded |
+//! | Forget a registration, and unload the module | [`ExitBarrier`] waits for it, for ever |
 //! | Unload the module in the tail of its last callback | [`ExitBarrier`] waits for that, too |
 //! | Do without an [`ExitBarrier`] | [`Disk::add`](crate::block::Disk::add) fails |
 
@@ -26,19 +26,19 @@ use kernel::{
     ModuleMetadata,
 };
 
-/// Shows that the module `M` is held by somebody else for as long as the current function, and
-/// those that called it, are in its code.
+/// Proves that somebody else holds a reference to the module `M` while the current function and its
+/// callers run.
 ///
 /// # Safety
 ///
 /// A value exists only while code of the module is called by somebody who holds a reference to it,
-/// and gives that up after the call has returned. It cannot be used by another task.
+/// and puts that after the call has returned. Another task cannot use it.
 pub unsafe trait HoldsModule<M: ModuleMetadata> {}
 
 /// Keeps the module `M` from being unloaded.
 ///
-/// When it is dropped, rather than given [back](Self::put), the module stays for good: the code
-/// that gives back the last reference must not be the module's.
+/// If it is dropped, and not [put](Self::put), the module is never unloaded: the module's own code
+/// must not put its last reference.
 #[must_use = "the module stays for good when this is dropped"]
 pub struct ModuleRef<M: ModuleMetadata>(PhantomData<fn(M) -> M>);
 
@@ -47,29 +47,29 @@ impl<M: ModuleMetadata> ModuleRef<M> {
     ///
     /// Wraps the C function `__module_get`.
     pub fn get(_held: &impl HoldsModule<M>) -> Self {
-        // SAFETY: Somebody holds the module already.
+        // SAFETY: `_held` proves that the module is held.
         unsafe { bindings::__module_get(this_module::<M>().as_ptr()) };
         Self(PhantomData)
     }
 
-    /// Gives the reference back.
+    /// Puts the reference.
     ///
     /// Wraps the C function `module_put`.
     pub fn put(self, _held: &impl HoldsModule<M>) {
-        // SAFETY: `get` took a reference, which `self` was. Somebody still holds the module until
-        // this code has returned.
+        // SAFETY: `get` took a reference, which `self` owned. `_held` proves that another one is
+        // held until this code has returned.
         unsafe { bindings::module_put(this_module::<M>().as_ptr()) }
     }
 }
 
-/// How many [`Registered`] there are. This crate is part of the module that uses it.
+/// The number of [`Registered`]. This crate is linked to the module that uses it.
 static REGISTERED: Atomic<i32> = Atomic::new(0);
 
-/// How many [`ExitBarrier`] there are.
+/// The number of [`ExitBarrier`].
 static BARRIERS: Atomic<i32> = Atomic::new(0);
 
-/// Says that the kernel can call code of this module: part of each type that registers a callback,
-/// and dropped when it is no longer registered.
+/// Counts a registration, after which the kernel can call code of this module. A field of each type
+/// that registers a callback, dropped after the callback is unregistered.
 pub(crate) struct Registered(());
 
 impl Registered {
@@ -86,16 +86,16 @@ impl Drop for Registered {
     }
 }
 
-/// Delays the exit of a module until none of its code can be run any more, when dropped. May sleep.
+/// Delays the exit of a module until none of its code can run, when dropped. May sleep.
 ///
-/// The last field of a module's data, so that all else is dropped before. It waits for what the
-/// module registered (disks, timers, workqueues, numbers, devices) to be gone: a disk is freed by
-/// whoever used it last, which can be after the driver dropped it. It then waits for tasks that
-/// were preempted in a callback of the module to leave it: completing the last request of a disk
-/// drops the last reference to the module while the completion callback has yet to return.
+/// It must be the last field of a module's data. It waits until the module's registrations (disks,
+/// timers, workqueues, numbers, devices) are gone: a disk can be freed after the driver dropped it,
+/// when the last reference is put. It then waits for tasks that were preempted in the module's
+/// code: completing the last request of a disk drops the last reference to the module while the
+/// completion callback has yet to return.
 ///
-/// A registration that was forgotten makes the exit hang, and not the kernel call code that is
-/// gone.
+/// If a registration was forgotten, the exit waits for ever, and the kernel does not call freed
+/// code.
 ///
 /// Wraps the C function `synchronize_rcu_tasks`.
 #[must_use = "the module's code is freed under its callbacks without it"]

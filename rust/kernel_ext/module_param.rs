@@ -11,10 +11,10 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Read a value as it is set | It is atomic |
-//! | Have a parameter that goes | It is `'static` |
+//! | Read a value while it is set | It is atomic |
+//! | Have a parameter that is freed | It is `'static` |
 //! | Take another type for a parameter | `RawParam::new` pairs it with its operations |
-//! | Set a parameter that is not one, at boot | `RawSetup::new` and `IntParam::set_up` are `unsafe` |
+//! | Set something else at boot | `RawSetup::new` and `IntParam::set_up` are `unsafe` |
 
 use crate::bindings;
 use kernel::{
@@ -33,7 +33,7 @@ pub struct IntParam {
 }
 
 impl IntParam {
-    /// A parameter with a default, which must be at least `min` when it is given.
+    /// Creates a parameter with a default. A given value must be at least `min`.
     pub const fn new(default: i32, min: i32) -> Self {
         Self {
             value: Atomic::new(default),
@@ -47,7 +47,7 @@ impl IntParam {
         self.value.load(Relaxed)
     }
 
-    /// Replaces the value, as what is shown to user space.
+    /// Replaces the value, which user space can read.
     pub fn set(&self, value: i32) {
         self.value.store(value, Relaxed);
     }
@@ -72,8 +72,8 @@ impl IntParam {
         Ok(())
     }
 
-    /// Sets it from what follows its name on the kernel's command line, if that is a value for it.
-    /// Returns 1 in any case: with 0 the kernel would hand it to init.
+    /// Sets the parameter to the value after its name on the kernel's command line, if that is
+    /// valid. Returns 1 in any case: with 0 the kernel would pass the argument to init.
     ///
     /// # Safety
     ///
@@ -225,7 +225,7 @@ pub struct RawSetup {
 unsafe impl Sync for RawSetup {}
 
 impl RawSetup {
-    /// Makes one for what begins with `str`.
+    /// Makes an entry for command line arguments that begin with `str`.
     ///
     /// # Safety
     ///
@@ -256,7 +256,7 @@ macro_rules! setup_param {
 
             /// # Safety
             ///
-            /// Called by the kernel only, with what follows the name.
+            /// Called by the kernel only, with the text after the name.
             unsafe extern "C" fn set_up(val: *mut c_char) -> c_int {
                 // SAFETY: `val` is a string.
                 unsafe { $name.set_up(val) }
@@ -277,7 +277,7 @@ macro_rules! setup_param {
     };
 }
 
-/// The length of what [`qualified`] returns.
+/// The length of the result of [`qualified`].
 #[doc(hidden)]
 pub const fn qualified_len(module: &CStr, s: &str) -> usize {
     if cfg!(MODULE) {

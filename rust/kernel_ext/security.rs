@@ -8,12 +8,12 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Ask for a capability that there is not | The number is a constant |
-//! | Ask in an interrupt | Nothing; the answer is about the task that was interrupted |
+//! | Ask for a capability that does not exist | The number is a constant |
+//! | Ask in an interrupt | Nothing; the answer is about the interrupted task |
 
 use crate::bindings;
 
-/// Whether the current task has `CAP_SYS_ADMIN` in the initial user namespace.
+/// Whether the current task has `CAP_SYS_ADMIN` in the initial user namespace. Process context.
 ///
 /// Wraps the C function `capable`.
 pub fn capable_sys_admin() -> bool {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mutexes whose waiters can be killed, and reads of what C code changes.
+//! Mutexes that can be waited for killably, and `READ_ONCE()`.
 //!
 //! # Soundness
 //!
-//! [`KillableMutex`] is a [`Mutex`]: the same holds.
+//! [`KillableMutex`] is as sound as the [`Mutex`] in it.
 
 use crate::bindings;
 use kernel::{
@@ -26,8 +26,8 @@ use kernel::{
 ///
 /// # Safety
 ///
-/// `ptr` is valid and aligned. What others store there concurrently is stored as a whole:
-/// atomically, or by a plain store of C, which the kernel's memory model takes for that
+/// `ptr` is valid and aligned. Concurrent stores there are of the whole value: atomic ones, or
+/// plain stores of C, which the kernel's memory model treats as such
 /// (`CONFIG_KCSAN_ASSUME_PLAIN_WRITES_ATOMIC`).
 #[inline(always)]
 pub(crate) unsafe fn read_once<T: AtomicType + Copy>(ptr: *const T) -> T {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scopes of the current task's flags.
+//! Scopes of the current task's flags, and queries of its context.
 //!
 //! C headers: [`include/linux/sched.h`](srctree/include/linux/sched.h),
 //! [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h)
@@ -12,7 +12,7 @@
 //! | Leave a scope in another task, in the wrong order, or never | A scope is the call of a closure |
 //! | Enter a scope in an interrupt | It is left before the interrupted task goes on |
 //! | Change the lists of a task that was interrupted | `submit_nested` does not, in an interrupt |
-//! | Lose what `submit_nested` put aside | It is restored after the closure |
+//! | Lose the lists that `submit_nested` sets aside | They are restored after the closure |
 //! | Follow the stack or a list of the task | Numbers and answers are returned, no pointers |
 
 use crate::bindings;
@@ -52,28 +52,28 @@ pub fn with_writeback<R>(f: impl FnOnce() -> R) -> R {
     with_flags(bindings::PF_LOCAL_THROTTLE | bindings::PF_MEMALLOC_NOIO, f)
 }
 
-/// Runs `f`, which submits I/O, as if the current task were not already in the block layer, and
-/// returns whether the task slept in it.
+/// Runs `f`, which submits I/O, with `current->bio_list` and `current->plug` cleared. Returns
+/// whether the task slept in it.
 ///
-/// A task that submits I/O from within `submit_bio()` has it deferred until the outer call returns
-/// (`bio_list`), or collected (`plug`), and waits for ever if it waits for it. In `f` neither is
-/// the case. The caller makes sure that the task holds nothing that others wait for, as `f` may
-/// sleep: see [`holds_no_requests`].
+/// Bios that a task submits from within `submit_bio()` are deferred until the outer call returns
+/// (`bio_list`), and requests are collected (`plug`): a task that waits for them there waits for
+/// ever. The caller makes sure that the task holds no request that others wait for, as `f` may
+/// sleep: see [`holds_no_requests`]. What is left in the plug is not flushed while `f` sleeps.
 ///
-/// What `f` reads and writes is not accounted to the task (`/proc/PID/io`, `getrusage()`): the I/O
-/// that it is done for was.
+/// The I/O of `f` is not accounted to the task (`/proc/PID/io`, `getrusage()`), as the I/O that it
+/// serves was.
 ///
-/// For tasks; in an interrupt `f` is run as it is.
+/// In an interrupt `f` is run without that.
 #[inline]
 pub fn submit_nested<R>(f: impl FnOnce() -> R) -> (R, bool) {
-    // The task that was interrupted may be using the lists.
+    // The interrupted task may be using the lists.
     if !in_task() {
         return (f(), false);
     }
     let task = Task::current_raw();
-    // SAFETY: Only the task itself uses these, and those who set them have them set again before
-    // this function returns to them. The flag says that the scheduler is to mark the plug's time as
-    // old, and so is for a task with a plug only.
+    // SAFETY: Only the task itself uses these fields, and they are restored before this function
+    // returns. `PF_BLOCK_TS` has the scheduler invalidate the time in the plug, so that it must be
+    // clear without a plug.
     let (bio_list, plug, switches) = unsafe {
         (*task).flags &= !bindings::PF_BLOCK_TS;
         (
@@ -87,8 +87,8 @@ pub fn submit_nested<R>(f: impl FnOnce() -> R) -> (R, bool) {
     let ret = f();
     #[cfg(CONFIG_TASK_IO_ACCOUNTING)]
     account.restore(task);
-    // SAFETY: As above. What `f` set it has reset, as everybody does; the plug is that of a caller,
-    // and its time may have become old.
+    // SAFETY: As above. Every function that sets these fields restores them, `f` too. The plug is a
+    // caller's, and the time in it may be old.
     let slept = unsafe {
         if !plug.is_null() {
             (*plug).cur_ktime = 0;
@@ -100,7 +100,7 @@ pub fn submit_nested<R>(f: impl FnOnce() -> R) -> (R, bool) {
     (ret, slept)
 }
 
-/// What the current task is accounted for having read and written, in bytes.
+/// The bytes that the current task is accounted for having read and written.
 #[cfg(CONFIG_TASK_IO_ACCOUNTING)]
 #[derive(Clone, Copy)]
 struct IoAccount(u64, u64);
@@ -125,7 +125,7 @@ impl IoAccount {
     }
 }
 
-/// Runs `f`, which completes I/O, with bottom halves disabled if the context is that of a task: see
+/// Runs `f`, which completes I/O, with bottom halves disabled if it is called in a task: see
 /// [`Transfer::end`](crate::block::mq::Transfer::end).
 #[inline]
 pub(crate) fn in_completion_context<R>(f: impl FnOnce() -> R) -> R {
@@ -159,7 +159,7 @@ pub fn stack_left() -> usize {
     }
 }
 
-/// The same for `task`, which is the current one.
+/// Returns the bytes that are left of the stack of `task`, which is the current one.
 #[inline]
 fn stack_left_of(task: *mut bindings::task_struct) -> usize {
     let here = 0u8;
@@ -172,17 +172,18 @@ fn stack_left_of(task: *mut bindings::task_struct) -> usize {
         .unwrap_or(0)
 }
 
-/// Half of a task's stack, in bytes: what a file system and the drivers below it can count on.
+/// Half of a task's stack, in bytes: enough for a file system and the drivers below it.
 pub const HALF_STACK: usize = bindings::THREAD_SIZE as usize / 2;
 
-/// Whether a file system, and the drivers below it, can be called from here, as far as the current
-/// task is concerned: it has at least half of its stack left, and
+/// Whether the current task may call a file system, and the drivers below it. At least half of its
+/// stack must be left, and it
 ///
 /// - is no kernel thread;
-/// - does not reclaim memory, has no transaction of a file system open, and holds no locks of one.
-///   A task that is `reading_ahead` always allocates as if it did, which says nothing;
-/// - has no bios deferred until the one that it submits now is submitted: they can be what is left
-///   of bios that were split, and hold what the split was allocated from.
+/// - does not reclaim memory, has no transaction open (`journal_info`), and is in no scope of NOIO
+///   or NOFS allocations. Readahead always runs in a NOFS scope, so that this does not count if the
+///   task is `reading_ahead`;
+/// - has no deferred bios (`bio_list`). They can be the rest of bios that were split, and hold what
+///   the split was allocated from.
 ///
 /// False outside of tasks.
 pub fn can_issue_fs_io(reading_ahead: bool) -> bool {
@@ -194,8 +195,8 @@ pub fn can_issue_fs_io(reading_ahead: bool) -> bool {
         return false;
     }
     let task = Task::current_raw();
-    // SAFETY: Only the task itself changes these, and it is what runs here; the lists are an array
-    // of two.
+    // SAFETY: Only the task itself changes these fields, and it runs here. Everybody who sets
+    // `bio_list` sets it to an array of two.
     let may = unsafe {
         let lists = (*task).bio_list;
         (*task).flags & flags == 0
@@ -205,16 +206,17 @@ pub fn can_issue_fs_io(reading_ahead: bool) -> bool {
     may && stack_left_of(task) >= HALF_STACK
 }
 
-/// Whether the current task has no requests in its plug, of whichever queue, which others could
-/// wait for while it sleeps: none that were collected, none that were allocated in advance, none
-/// that are being dispatched after those of the queue at hand, and no callback to submit any.
+/// Whether the current task's plug holds no request that others could wait for while the task
+/// sleeps: none that was collected (`mq_list`), none that was allocated in advance (`cached_rqs`),
+/// none of another queue that is dispatched after this one (`multiple_queues`), and no callback
+/// that submits any (`cb_list`).
 ///
-/// `schedule()` flushes a plug for this reason, but not one that is being flushed. A plug that is
-/// full is flushed by who holds the request that is collected next (`blk_add_rq_to_plug()`): from
-/// within `submit_bio()`, or for a passthrough request, which can be told by nothing but the number
-/// of requests that were `dispatched` from the plug and the length of the `last` one.
+/// `schedule()` flushes a plug for this reason, but not a plug that is being flushed. A full plug
+/// is flushed by the task that holds the next request (`blk_add_rq_to_plug()`). That is the case
+/// within `submit_bio()`, and for passthrough requests, where only the number of requests
+/// `dispatched` from the plug and the bytes of the `last` one tell.
 ///
-/// For tasks.
+/// Process context.
 #[inline]
 pub fn holds_no_requests(dispatched: u32, last: usize) -> bool {
     // SAFETY: Only the task itself changes its plug.
@@ -232,26 +234,26 @@ pub fn holds_no_requests(dispatched: u32, last: usize) -> bool {
     }
 }
 
-/// How many requests a plug has at least when it is full (`BLK_MAX_REQUEST_COUNT`), unless the last
-/// one has so many bytes (`BLK_PLUG_FLUSH_SIZE`).
+/// The number of requests that make a plug full (`BLK_MAX_REQUEST_COUNT`), unless the last one has
+/// so many bytes (`BLK_PLUG_FLUSH_SIZE`).
 const PLUG_MAX_REQUESTS: u32 = 32;
 const PLUG_MAX_LAST: usize = 128 << 10;
 
-/// A number that no other task has for as long as the current one runs.
+/// A number that no other task has while the current one exists.
 #[inline]
 pub fn current_id() -> usize {
     Task::current_raw() as usize
 }
 
-/// Whether the size of the files that the current task writes is limited: a file system sends a
-/// signal to who writes past it.
+/// Whether `RLIMIT_FSIZE` limits the files that the current task writes: a file system sends
+/// `SIGXFSZ` to a task that writes beyond it.
 #[inline]
 pub fn has_file_size_limit() -> bool {
     // SAFETY: No requirements.
     unsafe { bindings::rlimit(bindings::RLIMIT_FSIZE) != c_ulong::MAX }
 }
 
-/// How many CPUs are online, as of now.
+/// How many CPUs are online. They may change at once.
 ///
 /// Wraps the C function `num_online_cpus`.
 #[inline]
@@ -260,7 +262,7 @@ pub fn num_online_cpus() -> u32 {
     unsafe { bindings::num_online_cpus() }
 }
 
-/// Lets others run if it is their turn. May sleep.
+/// Yields the CPU if another task should run. May sleep.
 ///
 /// Wraps the C macro `cond_resched`.
 #[inline]

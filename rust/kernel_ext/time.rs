@@ -9,31 +9,31 @@
 //! | What safe code could try | What stops it |
 //! | --- | --- |
 //! | Overflow a point in time | All wraps |
-//! | Read the counter as it changes | It is one word, read as a whole |
+//! | Read the counter while it changes | It is one word, read as a whole |
 
 use crate::{bindings, sync::read_once};
 use kernel::time::Jiffies;
 
-/// A point in time. The counter wraps: two points can be compared when they are less than half its
+/// A point in time. The counter wraps: two points can be compared if they are less than half its
 /// range apart, which is at least 24 days.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct JiffiesInstant(Jiffies);
 
 impl JiffiesInstant {
-    /// Returns the current time.
+    /// Returns the current time. Any context.
     #[inline]
     pub fn now() -> Self {
         // SAFETY: `jiffies` is a word that is updated as a whole.
         Self(unsafe { read_once(&raw const bindings::jiffies) })
     }
 
-    /// The point `delta` later.
+    /// Returns the point `delta` jiffies later.
     #[inline]
     pub fn after(self, delta: Jiffies) -> Self {
         Self(self.0.wrapping_add(delta))
     }
 
-    /// The point `delta` before.
+    /// Returns the point `delta` jiffies earlier.
     #[inline]
     pub fn before(self, delta: Jiffies) -> Self {
         Self(self.0.wrapping_sub(delta))
@@ -47,7 +47,7 @@ impl JiffiesInstant {
         Self::now().0.wrapping_sub(self.0) as isize >= 0
     }
 
-    /// How long ago this point was, in milliseconds; 0 when it is in the future.
+    /// How long ago this point was, in milliseconds; 0 if it is in the future.
     ///
     /// Wraps the C function `jiffies64_to_msecs`.
     pub fn elapsed_ms(self) -> u64 {

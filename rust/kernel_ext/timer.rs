@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Timers of jiffies' resolution.
+//! Timers with the resolution of jiffies.
 //!
 //! C header: [`include/linux/timer.h`](srctree/include/linux/timer.h)
 //!
@@ -19,11 +19,11 @@
 use crate::{bindings, module::Registered, time::JiffiesInstant};
 use kernel::{prelude::*, sync::LockClassKey, types::Opaque};
 
-/// What a [`Timer`] does when it expires.
+/// The callback of a [`Timer`].
 pub trait Callback: Send + Sync + 'static {
-    /// Runs the callback; returns when to expire next, if at all.
+    /// Called when the timer expires. Returns when to expire next, if at all.
     ///
-    /// Called in softirq context with interrupts on; must not sleep.
+    /// Softirq context with interrupts enabled; must not sleep.
     fn expired(&self) -> Option<JiffiesInstant>;
 }
 
@@ -109,19 +109,19 @@ impl<C: Callback> Timer<C> {
         Opaque::cast_into(&raw const self.timer)
     }
 
-    /// Arms the timer for `expires`, unless it is armed for an earlier time already.
+    /// Arms the timer for `expires`, unless it is armed for an earlier time. Any context.
     ///
-    /// Wraps the C function `timer_reduce`. Any context.
+    /// Wraps the C function `timer_reduce`.
     pub fn reduce(&self, expires: JiffiesInstant) {
         // SAFETY: The timer is initialised by the type invariant.
         unsafe { bindings::timer_reduce(self.as_raw(), expires.into_raw()) };
     }
 
-    /// Disarms the timer for good, and waits for its callback to return. May sleep. Not for the
-    /// callback, nor with a lock held that it takes.
+    /// Disarms the timer for good, and waits for its callback to return. May sleep. Must not be
+    /// called in the callback, nor with a lock held that the callback takes.
     ///
-    /// Who shares a timer with what its callback drops calls this before the last reference can
-    /// go: the callback would wait for itself.
+    /// If the callback can drop the last reference to the timer's owner, the owner calls this
+    /// before that can happen: the callback would wait for itself.
     ///
     /// Wraps the C function `timer_shutdown_sync`.
     pub fn shutdown(&self) {

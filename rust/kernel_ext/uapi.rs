@@ -6,8 +6,8 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Copy out what is in no field | There is no padding: sizes are checked, when compiled |
-//! | Copy in what is no value | All fields are integers, and arrays of them |
+//! | Copy out uninitialised padding | There is none: sizes are checked, when compiled |
+//! | Copy in an invalid value | All fields are integers, and arrays of them |
 
 /// [`include/uapi/linux/loop.h`](srctree/include/uapi/linux/loop.h)
 pub mod loop_ {
@@ -31,7 +31,7 @@ pub mod loop_ {
     /// Minor number of `/dev/loop-control` (`LOOP_CTRL_MINOR`).
     pub const LOOP_CTRL_MINOR: u32 = bindings::LOOP_CTRL_MINOR;
 
-    /// How many devices there are at first, as the kernel is configured.
+    /// The number of devices at first, by the kernel's configuration.
     pub const DEFAULT_COUNT: i32 = bindings::LOOP_MIN_COUNT;
 
     macro_rules! plain_data {
@@ -74,7 +74,7 @@ pub mod loop_ {
     }
     /// The old form of `struct loop_info64`, in the layout of one kind of task.
     pub trait OldInfo: FromBytes + AsBytes + Sized {
-        /// What there is in it of a `struct loop_info64`; the rest is 0.
+        /// Returns its fields as a `struct loop_info64`; the rest is 0.
         fn to_info64(&self) -> loop_info64;
 
         /// Returns the old form, or `None` when it has no room for a value.

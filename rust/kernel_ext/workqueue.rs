@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Workqueues of one's own.
+//! Workqueues of a driver.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 //!
@@ -9,10 +9,10 @@
 //! | What safe code could try | What stops it |
 //! | --- | --- |
 //! | Destroy the workqueue with items on it | Dropping waits for them |
-//! | Have a delayed item come after that | There is no delayed form; the C queue is not lent |
-//! | Set flags that are not a user's, or have items in softirqs | [`QueueFlags`] are those here |
+//! | Queue a delayed item that comes after that | There is no delayed form |
+//! | Set internal flags, or run items in softirqs | [`QueueFlags`] are those here |
 //! | Free an item that is queued | It is the queue's until it runs ([`RawWorkItem`]) |
-//! | Queue what borrows, or is for one task | Items are `Send` and `'static` |
+//! | Queue an item that borrows, or is for one task | Items are `Send` and `'static` |
 //! | Queue an item while it is drained | Nothing; the item is leaked, with a warning |
 //! | Destroy or drain it in one of its items | Nothing; it waits for itself |
 //! | Forget it, and have the module unloaded | The exit waits ([`ExitBarrier`](crate::module::ExitBarrier)) |
@@ -26,14 +26,14 @@ use kernel::{
     workqueue::{Queue, RawWorkItem},
 };
 
-/// What kind of workqueue one is.
+/// Flags of a workqueue (`enum wq_flags`).
 #[derive(Clone, Copy)]
 pub struct QueueFlags(u32);
 
-/// The workqueue's items run anywhere, on whatever CPU has time.
+/// Items are not bound to a CPU (`WQ_UNBOUND`).
 pub const WQ_UNBOUND: QueueFlags = QueueFlags(bindings::wq_flags_WQ_UNBOUND);
 
-/// The workqueue takes part in system suspend.
+/// The workqueue is frozen in system suspend (`WQ_FREEZABLE`).
 pub const WQ_FREEZABLE: QueueFlags = QueueFlags(bindings::wq_flags_WQ_FREEZABLE);
 
 impl core::ops::BitOr for QueueFlags {
@@ -62,17 +62,17 @@ unsafe impl Send for OwnedQueue {}
 unsafe impl Sync for OwnedQueue {}
 
 impl OwnedQueue {
-    /// Allocates a workqueue of which as many items run at a time as a workqueue can have
-    /// (`WQ_MAX_ACTIVE`): items may block for long without holding up others. May sleep.
+    /// Allocates a workqueue that runs as many items at a time as possible (`WQ_MAX_ACTIVE`), so
+    /// that an item may block for long without delaying others. May sleep.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` when there is no memory.
+    /// `ENOMEM`
     ///
     /// Wraps the C macro `alloc_workqueue`.
     pub fn new(name: &CStr, flags: QueueFlags) -> Result<Self> {
-        // SAFETY: The format takes one string; the name is copied. The flags are none of those that
-        // the workqueue's own code sets, nor is it one whose items must not sleep.
+        // SAFETY: The format takes one string, and the name is copied. The flags are neither
+        // internal ones nor `WQ_BH`.
         let wq = unsafe {
             bindings::alloc_workqueue_noprof(
                 c"%s".as_char_ptr(),
@@ -94,9 +94,9 @@ impl OwnedQueue {
         unsafe { Queue::from_raw(self.wq.as_ptr()) }
     }
 
-    /// Queues an item; fails if it is queued already. Any context.
+    /// Queues an item; fails if it is queued. Any context.
     ///
-    /// There is no delayed form: destroying the workqueue waits for what is queued, not for timers.
+    /// There is no delayed form: destroying the workqueue waits for items, not for their timers.
     pub fn enqueue<W, const ID: u64>(&self, work: W) -> W::EnqueueOutput
     where
         W: RawWorkItem<ID> + Send + 'static,
@@ -104,7 +104,7 @@ impl OwnedQueue {
         self.queue().enqueue(work)
     }
 
-    /// Queues a function, for which memory is allocated.
+    /// Allocates an item with `flags` that calls `func`, and queues it.
     pub fn try_spawn<F>(&self, flags: Flags, func: F) -> Result<(), AllocError>
     where
         F: FnOnce() + Send + 'static,
@@ -112,8 +112,8 @@ impl OwnedQueue {
         self.queue().try_spawn(flags, func)
     }
 
-    /// Waits until there are no items. May sleep; must not be called by one of them. Until it
-    /// returns only items may queue others: what anybody else queues is lost, with a warning.
+    /// Waits until there are no items. May sleep; must not be called by an item. Until it returns
+    /// only items may queue items: others are lost, with a warning.
     ///
     /// Wraps the C function `drain_workqueue`.
     pub fn drain(&self) {
@@ -123,7 +123,7 @@ impl OwnedQueue {
 }
 
 impl Drop for OwnedQueue {
-    /// Waits for all items. May sleep; must not be called by one of them.
+    /// Waits for all items. May sleep; must not be called by an item.
     fn drop(&mut self) {
         // SAFETY: By the type invariant. Items left on the queue are run first.
         unsafe { bindings::destroy_workqueue(self.wq.as_ptr()) }

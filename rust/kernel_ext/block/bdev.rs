@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Block devices as seen by those who use them.
+//! Block devices, as their users see them.
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 //!
@@ -8,8 +8,8 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Keep a `&BlockDevice` after its close | It is borrowed from the file or disk that holds it |
-//! | Make a device of a number | A [`DevT`] leads nowhere |
+//! | Keep a `&BlockDevice` after it was closed | It is borrowed from the file or disk that holds it |
+//! | Make a device from a number | A [`DevT`] gives no access |
 //! | Release a claim twice, another's, or never | A device is claimed for the call of a closure |
 //! | Claim a device within its claim | Nothing; the inner claim waits for the outer one |
 
@@ -44,8 +44,8 @@ impl OpenMode {
 ///
 /// # Invariants
 ///
-/// A reference to it keeps nothing alive; whoever hands one out guarantees that the device is open,
-/// or otherwise held, for the reference's lifetime.
+/// A reference does not keep the device alive. Whoever creates one guarantees that the device is
+/// open, or held otherwise, for the lifetime of the reference.
 #[repr(transparent)]
 pub struct BlockDevice(Opaque<bindings::block_device>);
 
@@ -75,37 +75,37 @@ impl BlockDevice {
         DevT(unsafe { (*self.as_raw()).bd_dev })
     }
 
-    /// Logical block size in bytes.
+    /// The logical block size in bytes.
     pub fn logical_block_size(&self) -> u32 {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::bdev_logical_block_size(self.as_raw()) }
     }
 
-    /// Mask of the address bits that must be clear in memory handed to the device.
+    /// The mask of address bits that must be clear in the memory of an I/O.
     pub fn dma_alignment(&self) -> u32 {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::bdev_dma_alignment(self.as_raw()) }
     }
 
-    /// Largest write-zeroes request in sectors; 0 when the device has no such operation.
+    /// The largest write-zeroes request in sectors; 0 if the device does not support it.
     pub fn write_zeroes_sectors(&self) -> u32 {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::bdev_write_zeroes_sectors(self.as_raw()) }
     }
 
-    /// Discard granularity in bytes.
+    /// The discard granularity in bytes.
     pub fn discard_granularity(&self) -> u32 {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::bdev_discard_granularity(self.as_raw()) }
     }
 
-    /// Whether seeks cost.
+    /// Whether the device is rotational.
     pub fn is_rotational(&self) -> bool {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::bdev_rot(self.as_raw()) }
     }
 
-    /// Writes back the device's page cache and waits for it. May sleep.
+    /// Writes back the device's page cache, and waits for it. May sleep.
     ///
     /// Wraps the C function `sync_blockdev`.
     pub fn sync(&self) -> Result {
@@ -130,8 +130,8 @@ impl BlockDevice {
     ///
     /// Wraps the C functions `bd_prepare_to_claim` and `bd_abort_claiming`.
     pub fn with_claim<R>(&self, f: impl FnOnce() -> R) -> Result<R> {
-        // The block layer compares holders only. A claim that is always aborted makes none, so that
-        // one for all devices is enough.
+        // The block layer only compares holders. A claim that is always aborted never makes one, so
+        // that one for all devices is enough.
         static HOLDER: u8 = 0;
         let holder = core::ptr::from_ref(&HOLDER).cast_mut().cast();
         // SAFETY: By the type invariant the device is valid.
@@ -166,7 +166,7 @@ impl DevT {
         self.0 & ((1 << bindings::MINORBITS) - 1)
     }
 
-    /// As user space sees it in 64 bits.
+    /// The number as user space has it, in 64 bits.
     ///
     /// Corresponds to the C function `huge_encode_dev`.
     pub fn to_user(self) -> u64 {

@@ -58,7 +58,7 @@ pub struct DiskOptions {
     pub throttle_writeback: bool,
 }
 
-/// What the `private_data` of a disk points to, freed with the disk.
+/// The target of a disk's `private_data`, freed with the disk.
 pub(super) struct Private {
     /// The foreign form of a `T::Data`.
     pub(super) data: *mut c_void,
@@ -95,7 +95,7 @@ impl<T: Operations> Disk<T> {
     /// - `EPERM` if the module has no [`ExitBarrier`].
     /// - `EINVAL` for limits that the block layer refuses, no minor numbers, or a name that is too
     ///   long.
-    /// - What the C functions return.
+    /// - Errors of the C functions.
     ///
     /// Wraps the C functions `blk_mq_alloc_disk` and `device_add_disk`.
     pub fn add(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The operations of a disk: what a driver does when it is opened, closed and controlled.
+//! The operations of a disk: open, close and ioctls.
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 //!
@@ -95,7 +95,7 @@ pub trait Operations: mq::Operations + HasDiskVTable {
     ///
     /// # Errors
     ///
-    /// What the open fails with.
+    /// The error of the open.
     fn open(disk: &GenDisk<Self>, mode: OpenMode) -> Result;
 
     /// Closes the disk or a partition of it. The disk's `open_mutex` is held.
@@ -110,7 +110,7 @@ pub trait Operations: mq::Operations + HasDiskVTable {
     ///
     /// # Errors
     ///
-    /// `ENOTTY`, or what the driver's interface says, for a command that is not known.
+    /// `ENOTTY` for an unknown command, or another errno of the driver's interface.
     fn ioctl(cx: &IoctlContext<'_, Self>, cmd: u32, arg: usize) -> Result<c_int>;
 
     /// Handles an ioctl of a 32-bit task. Pointers in `arg` are not converted.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Disks, as lent to those who use them.
+//! Disks, as lent to their users.
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 //!
@@ -172,8 +172,8 @@ impl<T: Operations> GenDisk<T> {
         self.in_sysfs(|| unsafe { bindings::set_disk_ro(self.as_raw(), read_only) });
     }
 
-    /// Reports a change of the medium: a new sequence number, and a `change` uevent. Drops what is
-    /// cached of the disk. Does nothing if the disk is being removed. May sleep.
+    /// Reports a change of the medium: a new sequence number, and a `change` uevent. Drops the page
+    /// cache of the disk. Does nothing if the disk is being removed. May sleep.
     ///
     /// Wraps the C function `disk_force_media_change`.
     pub fn force_media_change(&self) {
@@ -181,7 +181,7 @@ impl<T: Operations> GenDisk<T> {
         self.in_sysfs(|| unsafe { bindings::disk_force_media_change(self.as_raw()) });
     }
 
-    /// Drops what is cached of the disk, and sets its capacity to 0. May sleep.
+    /// Drops the page cache of the disk, and sets its capacity to 0. May sleep.
     ///
     /// Wraps the C function `invalidate_disk`.
     pub fn invalidate(&self) {

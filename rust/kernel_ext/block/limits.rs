@@ -47,7 +47,7 @@ use kernel::{error::to_result, prelude::*, types::NotThreadSafe};
 pub struct QueueLimits(bindings::queue_limits);
 
 impl QueueLimits {
-    /// Limits of which all are left for the block layer to choose.
+    /// Creates limits that the block layer chooses.
     pub fn new() -> Self {
         Self(pin_init::zeroed())
     }
@@ -56,15 +56,15 @@ impl QueueLimits {
         &raw mut self.0
     }
 
-    /// Whether the block layer takes the limits, or refuses them quietly: `blk_validate_limits()`
-    /// has a `WARN_ON_ONCE()` for some that only a driver can get wrong.
+    /// Whether the block layer accepts the limits, or refuses them without a warning:
+    /// `blk_validate_limits()` has a `WARN_ON_ONCE()` for some that only a driver can get wrong.
     pub(super) fn is_acceptable(&self) -> bool {
         let limits = &self.0;
         let max_hw_sectors = match limits.max_hw_sectors {
             0 => bindings::blk_default_limits_BLK_SAFE_MAX_SECTORS,
             sectors => sectors,
         };
-        // The block layer refuses block sizes that are none before it compares them.
+        // The block layer refuses invalid block sizes before it compares them.
         let block_size = match limits.logical_block_size {
             size if size.is_power_of_two() && size <= bindings::MAX_LOGICAL_BLOCK_SIZE => size,
             _ => 0,
@@ -100,19 +100,19 @@ impl QueueLimits {
         self
     }
 
-    /// Says whether the device has a volatile write cache, so that flushes are sent.
+    /// Sets whether the device has a volatile write cache, so that the block layer sends flushes.
     pub fn set_write_cache(&mut self, on: bool) -> &mut Self {
         self.set_feature(bindings::BLK_FEAT_WRITE_CACHE, on)
     }
 
-    /// Says whether a write can go past the volatile write cache
-    /// ([`Transfer::is_fua`](super::mq::Transfer::is_fua)). Without it the block layer sends a
-    /// flush after such a write.
+    /// Sets whether a write can be durable when it completes
+    /// ([`Transfer::is_fua`](super::mq::Transfer::is_fua)). If not, the block layer sends a flush
+    /// after such a write.
     pub fn set_fua(&mut self, on: bool) -> &mut Self {
         self.set_feature(bindings::BLK_FEAT_FUA, on)
     }
 
-    /// Says whether seeks cost.
+    /// Sets whether the device is rotational.
     pub fn set_rotational(&mut self, on: bool) -> &mut Self {
         self.set_feature(bindings::BLK_FEAT_ROTATIONAL, on)
     }

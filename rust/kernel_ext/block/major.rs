@@ -7,13 +7,13 @@
 //! | What safe code could try | What stops it |
 //! | --- | --- |
 //! | Give a number back twice | Dropping does, and [`Major`] is no `Clone` |
-//! | Have a driver probed that is gone | It goes after `unregister_blkdev`, which waits |
+//! | Have a driver probed that was freed | It is dropped after `unregister_blkdev`, which waits |
 //! | Register two for one type | The slot holds one driver: `EBUSY` |
-//! | Have a slot of another type, or a sub- or supertype | [`HasDriverSlot`] is `unsafe`, and typed |
-//! | Probe in two tasks what is for one | [`Probe`] is `Send` and `Sync` |
-//! | Give a name that is too long, or goes | `EINVAL`; it is `'static` |
+//! | Have a slot of another type | [`HasDriverSlot`] is `unsafe`, and typed |
+//! | Share a driver that is for one task | [`Probe`] is `Send` and `Sync` |
+//! | Give a name that is too long, or freed | `EINVAL`; it is `'static` |
 //! | Give the number back in `probe` | Nothing; it deadlocks |
-//! | Add a disk with a number that is another driver's | A [`MajorNumber`] was registered by this one |
+//! | Add a disk with another driver's number | A [`MajorNumber`] was registered by this one |
 //! | Forget a [`Major`], and have the module unloaded | The exit waits ([`ExitBarrier`](crate::module::ExitBarrier)) |
 
 use crate::{bindings, block::bdev::DevT, module::Registered};
@@ -29,12 +29,13 @@ use kernel::{
     types::ForeignOwnable,
 };
 
-/// Creates devices when their nodes are opened.
+/// Creates disks when their device nodes are opened.
 pub trait Probe: HasDriverSlot + Send + Sync {
-    /// A node of the major number was opened for which there is no disk.
+    /// Called when a node of the major number is opened for which there is no disk. If it adds the
+    /// disk, the open goes on.
     ///
-    /// Called in process context with the lock of the major numbers held, so that none can be
-    /// registered or given back; may sleep. If it adds the disk, the open goes on.
+    /// Process context; may sleep. The lock of the major numbers is held, so that none can be
+    /// registered or given back.
     fn probe(this: ArcBorrow<'_, Self>, dev: DevT);
 }
 
@@ -77,7 +78,7 @@ impl<T> Default for DriverSlot<T> {
     }
 }
 
-/// Says where the C callback, which is given nothing but a number, finds its driver; implemented by
+/// Says where the C callback, whose only argument is a number, finds its driver; implemented by
 /// [`impl_has_driver_slot!`](crate::impl_has_driver_slot).
 ///
 /// # Safety
@@ -124,8 +125,8 @@ impl<T: Probe> Major<T> {
     ///
     /// # Errors
     ///
-    /// `EBUSY` when somebody else has it, or the slot is in use; `EINVAL` when the number is 0 or
-    /// the name too long.
+    /// `EBUSY` if the number or the slot is in use; `EINVAL` if the number is 0 or the name is too
+    /// long.
     ///
     /// Wraps the C function `__register_blkdev`.
     pub fn register(major: u32, name: &'static CStr, driver: Arc<T>) -> Result<Self> {

@@ -3,11 +3,10 @@
 //! Multi-queue block drivers whose requests carry private data.
 //!
 //! A request has one owner at a time. [`Operations::queue_rq`] hands it to the driver as a
-//! [`Request`], a value that cannot be copied; from there it moves through the driver's
-//! [lists](TransferList) to whoever ends it, or to a backing file, which hands it back through
-//! [`Operations::io_complete`]. Who does not hold the [`Request`] cannot touch it, and a
-//! [`Request`] that is dropped without having been ended is ended with an I/O error, so that
-//! nothing waits for it forever.
+//! [`Request`], a value that cannot be copied. It moves through the driver's [lists](TransferList)
+//! to whoever completes it, or to a backing file, which hands it back through
+//! [`Operations::io_complete`]. Nobody else can access it. A [`Request`] that is dropped is
+//! completed with an I/O error.
 //!
 //! C header: [`include/linux/blk-mq.h`](srctree/include/linux/blk-mq.h)
 

@@ -8,11 +8,11 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Keep a `&Queue` after its disk | It is borrowed from the disk, or from I/O |
+//! | Keep a `&Queue` after its disk was freed | It is borrowed from the disk, or from I/O |
 //! | Unfreeze twice, in another task, or never | A queue is frozen for the call of a closure |
 //! | Freeze the queue of a removed disk | The disk's reference keeps it; it stays frozen |
-//! | Use its tag set, which is gone then | Only running a queue does, and none is that stays frozen |
-//! | Freeze while one holds a request | Nothing; it waits forever |
+//! | Use the freed tag set of a removed disk | Only dispatch does; the queue stays frozen |
+//! | Freeze while holding a request | Nothing; it waits forever |
 
 use crate::{bindings, block::limits::LimitsUpdate, sync::read_once, task};
 use kernel::{task::might_sleep, types::Opaque};
@@ -49,12 +49,11 @@ impl Queue {
 
     /// The logical block size in bytes.
     pub fn logical_block_size(&self) -> u32 {
-        // SAFETY: The queue is valid. The limits may be changing: as everywhere in the block
-        // layer, a reader sees either value.
+        // SAFETY: The queue is valid. The limits may be changing; readers see either value.
         unsafe { read_once(&raw const (*self.as_raw()).limits.logical_block_size) }
     }
 
-    /// The largest discard in sectors; 0 when there is none, or user space turned it off.
+    /// The largest discard in sectors; 0 if there is none, or user space disabled it.
     pub fn max_discard_sectors(&self) -> u32 {
         // SAFETY: As in `logical_block_size`.
         unsafe { read_once(&raw const (*self.as_raw()).limits.max_discard_sectors) }
@@ -62,21 +61,21 @@ impl Queue {
 
     /// Waits until the queue is not frozen, or its disk is being removed. May sleep.
     ///
-    /// Corresponds to what `bio_queue_enter()` does in C, but takes no reference.
+    /// Corresponds to the wait in `bio_queue_enter()`, but takes no reference.
     pub fn wait_unfrozen(&self) {
         // SAFETY: The queue is valid, and has a disk.
         unsafe { bindings::blk_wait_unfrozen(self.as_raw()) }
     }
 
-    /// Whether the disk is being removed: the queue stays frozen for good.
+    /// Whether the disk is being removed (`GD_DEAD`), so that the queue stays frozen.
     pub fn is_dead(&self) -> bool {
-        // SAFETY: The queue is valid, and has a disk; the bits may be changing.
+        // SAFETY: The queue is valid, and has a disk. The bits change atomically.
         let state = unsafe { read_once(&raw const (*(*self.as_raw()).disk).state) };
         state & (1 << bindings::GD_DEAD) != 0
     }
 
-    /// Runs `f` to update the limits; see [`LimitsUpdate`]. What `f` does not
-    /// [commit](LimitsUpdate::commit) is dropped. May sleep.
+    /// Runs `f` to update the limits; see [`LimitsUpdate`]. Changes that `f` does not
+    /// [commit](LimitsUpdate::commit) are dropped. May sleep.
     ///
     /// Takes the queue's `limits_lock`, so that it must not be called in `f`. Freezing comes after
     /// that lock: a driver that needs both [freezes](Self::freeze) the queue in `f`.

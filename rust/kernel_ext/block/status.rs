@@ -6,13 +6,13 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Make up a status that the block layer does not know | The number is private |
+//! | Make up a status that the block layer lacks | The number is private |
 //! | Convert an errno that has none | It becomes [`Status::IOERR`] |
 
 use crate::bindings;
 use kernel::prelude::*;
 
-/// How a request or bio ended.
+/// The completion status of a request or bio.
 ///
 /// Wraps the C `blk_status_t`.
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -24,11 +24,11 @@ impl Status {
     pub const OK: Self = Self(0);
     /// The operation is not supported.
     pub const NOTSUPP: Self = Self(bindings::BLK_STS_NOTSUPP);
-    /// An error that no other status says better.
+    /// An error without a status of its own.
     pub const IOERR: Self = Self(bindings::BLK_STS_IOERR);
 
-    /// What the block layer calls the status in its messages: one that drivers of this crate do not
-    /// return is an "I/O" error.
+    /// The name of the status in the block layer's messages. A status that drivers of this crate do
+    /// not return is an "I/O" error.
     ///
     /// Corresponds to the C function `blk_status_to_str`.
     pub(crate) fn as_c_str(self) -> &'static CStr {
@@ -55,7 +55,7 @@ impl Status {
 }
 
 impl From<Error> for Status {
-    /// Wraps the C function `errno_to_blk_status`: what has no status of its own becomes
+    /// Wraps the C function `errno_to_blk_status`. An errno without a status becomes
     /// [`Status::IOERR`].
     fn from(error: Error) -> Self {
         // SAFETY: `errno_to_blk_status` takes any errno.

@@ -8,15 +8,15 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Write past the page | [`Page`] keeps to its bounds |
+//! | Write beyond the page | [`Page`] keeps to its bounds |
 //! | Keep page or disk after `show` | They are lent for the call |
-//! | Show what is for another driver's disks | Disk, group and attribute have one `T`, exactly |
-//! | Free or change what sysfs has | Groups are `'static`, and their fields private |
-//! | Leave out the list's end | [`AttributeList::new`] checks, for a static when it is compiled |
+//! | Show another driver's disks | Disk, group and attribute have one `T`, exactly |
+//! | Free or change a group in use | Groups are `'static`, and their fields private |
+//! | Leave out the end of the list | [`AttributeList::new`] checks, when compiled |
 //! | Add a group twice | `EEXIST` |
 //! | Remove a group that is not there | The C function finds none |
-//! | Add or remove one as another task removes the disk | It is ahead of that, or does nothing |
-//! | Have `show` called for a disk that is gone | The removal of the disk waits for it |
+//! | Add or remove one while the disk is removed | `in_sysfs` excludes that, or does nothing |
+//! | Have `show` called for a freed disk | The removal of the disk waits for it |
 //! | Remove a group, or send an event, in `show` | Nothing; it deadlocks |
 
 use crate::{
@@ -26,24 +26,24 @@ use crate::{
 use core::marker::PhantomData;
 use kernel::{error::to_result, ffi::c_char, fmt, prelude::*};
 
-/// The page that an attribute's value is shown in.
+/// The page that an attribute's value is written to.
 pub struct Page<'a> {
     buf: &'a mut [u8],
     len: usize,
 }
 
 impl Page<'_> {
-    /// What is left of the page.
+    /// The rest of the page.
     pub fn rest(&mut self) -> &mut [u8] {
         self.buf.get_mut(self.len..).unwrap_or(&mut [])
     }
 
-    /// Takes `n` bytes of what is left as written.
+    /// Marks `n` more bytes as written.
     pub fn advance(&mut self, n: usize) {
         self.len = self.len.saturating_add(n).min(self.buf.len());
     }
 
-    /// Appends bytes, as many as there is room for.
+    /// Appends bytes, as many as fit.
     pub fn push(&mut self, bytes: &[u8]) {
         let rest = self.rest();
         let n = bytes.len().min(rest.len());
@@ -66,8 +66,9 @@ pub trait Attribute<T: Operations> {
     /// The file's name.
     const NAME: &'static CStr;
 
-    /// Shows the value. Called in process context; may sleep, but not wait for the removal of the
-    /// attribute, nor send events of the disk: who removes the attribute has the lock for that.
+    /// Writes the value to `page`. Process context; may sleep, but must not wait for the removal of
+    /// the attribute, nor send events of the disk: the task that removes the attribute holds the
+    /// lock for that.
     fn show(disk: &GenDisk<T>, page: &mut Page<'_>) -> Result;
 }
 
@@ -103,20 +104,20 @@ impl<T: Operations> RawAttribute<T> {
 ///
 /// # Invariants
 ///
-/// The last is `None`. As a reference in an `Option` has the layout of a pointer, it is what C
-/// calls a null-terminated array of pointers.
+/// The last element is `None`. As a reference in an `Option` has the layout of a pointer, the list
+/// is a null-terminated array of pointers.
 #[repr(transparent)]
 pub struct AttributeList<T: 'static, const N: usize>([Option<&'static RawAttribute<T>>; N]);
 
 impl<T: Operations, const N: usize> AttributeList<T, N> {
-    /// Makes a list, of which the last must be `None`.
+    /// Makes a list, whose last element must be `None`.
     pub const fn new(list: [Option<&'static RawAttribute<T>>; N]) -> Self {
         assert!(N > 0 && list[N - 1].is_none());
         // INVARIANT: Checked above.
         Self(list)
     }
 
-    /// The group of these attributes, in a directory called `name`.
+    /// Makes a group of these attributes, in a directory called `name`.
     pub const fn group(&'static self, name: &'static CStr) -> Group<T> {
         Group {
             raw: bindings::attribute_group {
@@ -166,11 +167,11 @@ macro_rules! disk_attribute_group {
 }
 
 impl<T: Operations> GenDisk<T> {
-    /// Shows a group of attributes in the disk's directory. May sleep.
+    /// Adds a group of attributes to the disk's directory. May sleep.
     ///
     /// # Errors
     ///
-    /// `ENODEV` when the disk is being removed, `EEXIST` when it has such a directory.
+    /// `ENODEV` if the disk is being removed, `EEXIST` if the directory has an entry of that name.
     ///
     /// Wraps the C function `sysfs_create_group`.
     pub fn add_group(&self, group: &'static Group<T>) -> Result {
@@ -197,8 +198,8 @@ impl<T: Operations> GenDisk<T> {
         !entry.is_null()
     }
 
-    /// Takes a group of attributes away, and waits for those who are reading them. May sleep. When
-    /// the disk is being removed that takes it away.
+    /// Removes a group of attributes, and waits for its readers. May sleep. Does nothing if the
+    /// disk is being removed, which removes the group.
     ///
     /// Wraps the C function `sysfs_remove_group`.
     pub fn remove_group(&self, group: &'static Group<T>) {
@@ -218,11 +219,11 @@ unsafe extern "C" fn show<T: Operations, A: Attribute<T>>(
 ) -> isize {
     // SAFETY: The device of a disk is that of its whole-disk block device.
     let bdev = unsafe { kernel::container_of!(dev, bindings::block_device, bd_device) };
-    // SAFETY: By the requirements of this function. Who removes the attribute, or the device with
-    // all of them, waits for those who read it, and holds a reference to the disk meanwhile.
+    // SAFETY: By the requirements of this function. Whoever removes the attribute or the device
+    // waits for readers, and holds a reference to the disk meanwhile.
     let disk = unsafe { GenDisk::<T>::from_raw((*bdev).bd_disk) };
-    // SAFETY: Sysfs passes a page, zeroed, that is ours for the call; it takes a value that fills
-    // the page for an overrun.
+    // SAFETY: Sysfs passes a zeroed page that is ours for the call. It reports a value that fills
+    // the page as an overrun.
     let buf = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), bindings::PAGE_SIZE - 1) };
     let mut page = Page { buf, len: 0 };
     match A::show(disk, &mut page) {

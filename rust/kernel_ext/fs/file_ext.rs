@@ -288,8 +288,8 @@ impl FileExt for File {
         if bdev.is_null() {
             return None;
         }
-        // SAFETY: The super block held the device when it was looked up. If another one has taken
-        // its place since, it goes, with its queue, a grace period after that at the earliest.
+        // SAFETY: The super block held the device when it was looked up. A device that it no longer
+        // holds is freed, with its queue, a grace period later at the earliest.
         let bdev = unsafe { BlockDevice::from_raw(bdev) };
         Some(FsDevice {
             logical_block_size: bdev.logical_block_size(),

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The page cache of a block device, without waiting.
+//! Reads and writes of a block device's page cache that do not block.
 //!
-//! The file operations of a block device wait for the lock of its inode when they read, and refuse
-//! a write that is not to wait, although the page cache knows how. These do as they do otherwise
-//! (`block/fops.c`).
+//! `blkdev_read_iter()` takes the lock of the inode whatever the flags, and `blkdev_write_iter()`
+//! refuses `IOCB_NOWAIT` for buffered writes, although iomap supports both. These functions do as
+//! `block/fops.c` does otherwise. To be replaced by `IOCB_NOWAIT` and `FOP_BUFFER_WASYNC` there
+//! (Jens Axboe, Christian Brauner).
 //!
 //! # Soundness
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Call these | They are `unsafe`, and for [`Transfer`](super::Transfer) alone |
-//! | Write to a block device what its own operation would refuse | That is checked as it does |
-//! | Change the size of blocks meanwhile | That takes the inode's lock, which is held |
+//! | Call these functions | They are `unsafe`, and used by [`Transfer`](super::Transfer) only |
+//! | Write where `blkdev_write_iter()` refuses it | The same is checked |
+//! | Change the block size meanwhile | That takes the inode's lock, which is held |
 
 use crate::{bindings, sync::read_once};
 use kernel::{
@@ -21,9 +22,8 @@ use kernel::{
     prelude::*, //
 };
 
-/// Reads what the page cache has of a block device, as its file's own operation would, which waits
-/// for the lock of its inode whatever the flags say: `EAGAIN` when that is taken, or when `end`, up
-/// to which the read goes, is not within the device.
+/// Reads a block device from its page cache. Returns `EAGAIN` if the lock of the inode is taken, or
+/// if `end`, the end of the read, is beyond the end of the device.
 ///
 /// # Safety
 ///
@@ -37,7 +37,7 @@ pub(super) unsafe fn read_bdev_cached(
     end: i64,
 ) -> isize {
     // SAFETY: By the requirements of this function the file's data is a block device's, whose inode
-    // stays while the file is open. The lock is released by who took it.
+    // stays while the file is open. This task releases the lock.
     unsafe {
         let inode = (*(*(*iocb).ki_filp).f_mapping).host;
         let lock = &raw mut (*inode).i_rwsem;
@@ -50,8 +50,9 @@ pub(super) unsafe fn read_bdev_cached(
     }
 }
 
-/// Writes to the page cache of a block device, as its file's own operation would, which refuses a
-/// write that is not to wait: `EAGAIN` when this one would have to, or is none that is simply done.
+/// Writes to the page cache of a block device. Returns `EAGAIN` if the write would block, or is one
+/// that this function does not implement: to a swap device, a read-only device, or one with stable
+/// pages, beyond the end, or of part of a block.
 ///
 /// # Safety
 ///
@@ -81,13 +82,13 @@ pub(super) unsafe fn write_bdev_cached(
     if !simple || !unsafe { note_write(iocb) } {
         return would_wait;
     }
-    // SAFETY: As above; the lock keeps the size of blocks as it is, and is released by who took it.
+    // SAFETY: As above. The lock keeps the block size as it is, and this task releases it.
     unsafe {
         let lock = &raw mut (*inode).i_rwsem;
         if bindings::down_read_trylock(lock) == 0 {
             return would_wait;
         }
-        // What is written of a block in part is read before.
+        // A block that is written in part is read before.
         let in_block = (1i64 << (*inode).i_blkbits) - 1;
         let ret = match ((*iocb).ki_pos | end) & in_block {
             0 => bindings::iomap_file_buffered_write(
@@ -104,8 +105,7 @@ pub(super) unsafe fn write_bdev_cached(
     }
 }
 
-/// Notes in the inode of a block device's node that the device is written; false when that would
-/// wait.
+/// Updates the times of the inode of a block device's node. False if that would block.
 ///
 /// # Safety
 ///
@@ -115,7 +115,8 @@ unsafe fn note_write(iocb: *mut bindings::kiocb) -> bool {
     unsafe {
         let file = (*iocb).ki_filp;
         let inode = (*file).f_inode;
-        // What is in memory alone, as devtmpfs, is not waited for, but denies that for its version.
+        // devtmpfs is in memory and does not block, but refuses `IOCB_NOWAIT` where it updates
+        // `i_version`.
         let in_memory = (*(*inode).i_op).update_time.is_none()
             && (*(*(*inode).i_sb).s_op).dirty_inode.is_none();
         match in_memory {
@@ -125,7 +126,7 @@ unsafe fn note_write(iocb: *mut bindings::kiocb) -> bool {
     }
 }
 
-/// A block device's page cache is of the device itself, all of it.
+/// Maps the page cache of a block device to the device.
 static BDEV_IOMAP_OPS: bindings::iomap_ops = bindings::iomap_ops {
     iomap_begin: Some(bdev_iomap_begin),
     iomap_end: None,
@@ -170,8 +171,8 @@ static BDEV_WRITE_OPS: bindings::iomap_write_ops = bindings::iomap_write_ops {
     read_folio_range: None,
 };
 
-/// As the C function `iomap_get_folio`, for a folio that has buffer heads: they would be made
-/// without regard to who must not wait.
+/// As the C function `iomap_get_folio`, for a folio that has buffer heads: iomap would allocate
+/// missing ones with `__GFP_NOFAIL`.
 ///
 /// # Safety
 ///
@@ -186,8 +187,8 @@ unsafe extern "C" fn bdev_get_folio(
     if bindings::IOMAP_F_BUFFER_HEAD == 0 || from_err_ptr(folio).is_err() {
         return folio;
     }
-    // SAFETY: The folio is ours, locked, and given back if it is not returned. What is private to a
-    // block device's folio are its buffer heads.
+    // SAFETY: The folio is ours, locked, and put if it is not returned. The private data of a block
+    // device's folio are its buffer heads.
     unsafe {
         if !(*folio)
             .__bindgen_anon_1

@@ -57,7 +57,7 @@ impl Iterator for BioChain {
     }
 }
 
-/// Calls `f` with the segments of what is left of a bio.
+/// Calls `f` with each segment of the rest of a bio.
 ///
 /// # Safety
 ///
@@ -87,7 +87,7 @@ pub(super) unsafe fn for_each_bvec(
     }
 }
 
-/// Counts the segments of what is left of a bio.
+/// Counts the segments of the rest of a bio.
 ///
 /// # Safety
 ///
@@ -100,7 +100,7 @@ unsafe fn nr_bvecs(bio: *const bindings::bio) -> usize {
     n
 }
 
-/// Makes an iterator over what is left of a bio. `direction` is `ITER_SOURCE` or `ITER_DEST`.
+/// Makes an iterator over the rest of a bio. `direction` is `ITER_SOURCE` or `ITER_DEST`.
 ///
 /// # Safety
 ///

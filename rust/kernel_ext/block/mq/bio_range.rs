@@ -11,7 +11,7 @@ use crate::{
 use core::ptr;
 use kernel::{prelude::*, time::Jiffies};
 
-/// What the I/O statistics are told when the bios of a request complete.
+/// The I/O statistics' record of a request, used when its bios complete.
 pub(super) struct Account {
     pub(super) part: *mut bindings::block_device,
     pub(super) sectors: u32,

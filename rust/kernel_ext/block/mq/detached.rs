@@ -2,21 +2,20 @@
 
 //! Bios without a request.
 //!
-//! A request holds one of the few tags of its device from before the driver sees it until it
-//! completes. A driver that cannot start a request yet can detach its bios: the request is freed,
-//! and with it the tag and the usage reference of the queue; the bios wait on a [`DetachedBios`]
-//! list and are served later.
+//! A request holds one of its device's tags from before the driver sees it until it completes. A
+//! driver that cannot serve a request yet can detach its bios. That frees the request, with its tag
+//! and the usage reference of the queue. The bios wait on a [`DetachedBios`] list and are served
+//! later.
 //!
-//! Detaching cannot fail for lack of memory and has no limit: the bios are linked through
-//! `bi_next`, and what is to be remembered of the request is kept in its first bio. This is how
-//! device-mapper defers bios.
+//! Detaching allocates nothing and has no limit: the bios are linked through `bi_next`, and the
+//! first bio records when the request started. Device-mapper defers bios in the same way.
 //!
-//! Detached bios do not hold up a freeze of the queue. A driver that wants to serve them has them
-//! [enter](super::EnteredBios::enter) the queue first, as `bio_queue_enter()` does for new bios, and they
-//! hold a usage reference from then until they complete.
+//! Detached bios do not delay a freeze of the queue. To serve them, a driver has them
+//! [enter](super::EnteredBios::enter) the queue, as `bio_queue_enter()` does for new bios. They hold a usage
+//! reference from then until they complete.
 //!
-//! The I/O statistics (`stat`, `/proc/diskstats`) count detached bios as one I/O from when the
-//! request started until they complete. `inflight` of sysfs counts tags, and so does not count
+//! The I/O statistics (`stat`, `/proc/diskstats`) count the bios of one request as one I/O from the
+//! start of the request until they complete. `inflight` of sysfs counts tags, and so does not count
 //! them. The tracepoint `block_rq_complete` is not hit for the request; `block_bio_complete` is hit
 //! for its bios.
 //!
@@ -25,13 +24,13 @@
 //! | What safe code could try | What stops it |
 //! | --- | --- |
 //! | Use the request after its bios were detached | `detach` takes it by value |
-//! | Complete bios twice, as a request's and detached | They are taken off the request first |
-//! | Detach what completes as more than its bios | `detach` gives the request back |
-//! | Use bios whose device is gone | Whoever submitted them has it open until they complete |
+//! | Complete bios twice | They are taken off the request before it is freed |
+//! | Detach a request that is more than its bios | `detach` gives the request back |
+//! | Use bios whose device was freed | Their submitter has it open until they complete |
 //! | Serve bios while the queue is frozen | [`enter`](super::EnteredBios::enter) fails; [`DetachedIo`](super::DetachedIo) holds a reference |
-//! | Leave the queue before the last access | The reference is put when all else is dropped |
+//! | Put the usage reference too early | It is dropped after everything else |
 //! | Share bios between tasks | They are `Send`, not `Sync` |
-//! | Forget them | Nothing; whoever submitted them waits for ever |
+//! | Forget them | Nothing; their submitter waits for ever |
 
 use super::{
     bio::BioChain,
@@ -62,7 +61,7 @@ fn elapsed(start_time_ns: u64) -> Jiffies {
 }
 
 impl BioRange {
-    /// Takes the bios of a [`Detached`], and what the first one remembers.
+    /// Takes the bios of a [`Detached`], and the record in the first one.
     pub(super) fn of(bios: ManuallyDrop<Detached<impl Operations>>) -> Self {
         let (head, tail) = (bios.head, bios.tail);
         let mut len = 0;
@@ -94,32 +93,34 @@ impl BioRange {
         }
     }
 
-    /// Makes a [`Detached`] of what is left. There is something left.
-    pub(super) fn detach<T: Operations>(mut self) -> Detached<T> {
+    /// Makes a [`Detached`] of the bios that are left, if there are any.
+    pub(super) fn detach<T: Operations>(mut self) -> Option<Detached<T>> {
+        if self.head.is_null() {
+            return None;
+        }
         let start = self.account.take().map(|account| account.start);
-        // INVARIANT: By the type invariant of `Self`; the first bio is marked.
-        //
-        // SAFETY: As above, and the caller says that there is one.
+        // SAFETY: By the type invariant of `Self` the first bio is valid and ours.
         unsafe { mark(self.head, start) };
         let this = ManuallyDrop::new(self);
-        Detached {
+        // INVARIANT: By the type invariant of `Self`; the first bio was marked above.
+        Some(Detached {
             head: this.head,
             tail: this.tail,
             _p: PhantomData,
-        }
+        })
     }
 }
 
-/// The point in time within the last 2^32 jiffies whose low 32 bits are `start`.
+/// Returns the point in time within the last 2^32 jiffies whose low 32 bits are `start`.
 fn widen(start: u32) -> Jiffies {
     let now = JiffiesInstant::now().into_raw();
     now.wrapping_sub((now as u32).wrapping_sub(start) as Jiffies)
 }
 
-/// Marks a bio as the first of a request's, and notes in it when the request started, if the I/O
+/// Marks a bio as the first one of a request, and records in it when the request started if the I/O
 /// statistics count it.
 ///
-/// The cookie of a bio that is not polled is its owner's to use, and so is `REQ_DRV`.
+/// `bi_cookie` is unused in a bio that is not polled, and `REQ_DRV` is for drivers.
 ///
 /// # Safety
 ///
@@ -127,7 +128,7 @@ fn widen(start: u32) -> Jiffies {
 unsafe fn mark(bio: *mut bindings::bio, start: Option<Jiffies>) {
     let cookie = match start.map(|start| start as u32) {
         None => NOT_COUNTED,
-        // One jiffy more or less does no harm.
+        // A jiffy less, as this value has a meaning.
         Some(NOT_COUNTED) => NOT_COUNTED - 1,
         Some(start) => start,
     };
@@ -150,16 +151,17 @@ pub struct Detached<T: Operations> {
     _p: PhantomData<fn(T) -> T>,
 }
 
-// SAFETY: Bios may be completed by another task than the one that submitted them.
+// SAFETY: Another task than the one that submitted bios may complete them.
 unsafe impl<T: Operations> Send for Detached<T> {}
 
 impl<T: Operations> Request<T> {
-    /// Takes the bios off the request and frees it, and its tag with it. Any context.
+    /// Takes the bios off the request and frees it, with its tag. Any context.
     ///
     /// # Errors
     ///
-    /// The request itself, if its completion means more than that of its bios: it is a flush or
-    /// part of one, or it is accounted to another partition than that of its first bio.
+    /// The request, if completing it is more than completing its bios: it is a flush or part of
+    /// one, has a completion callback, or is accounted to another partition than that of its first
+    /// bio.
     pub fn detach(self) -> Result<Detached<T>, Self> {
         let rq = self.as_raw();
         let special = bindings::RQF_FLUSH_SEQ | bindings::RQF_SPECIAL_PAYLOAD;
@@ -167,7 +169,7 @@ impl<T: Operations> Request<T> {
         let (rq_flags, ends_bios) = unsafe { ((*rq).rq_flags, (*rq).end_io.is_none()) };
         let (head, tail) = self.bios();
         let counted = rq_flags & bindings::RQF_IO_STAT != 0;
-        // The first bio pins its own partition only.
+        // A bio pins its own partition only.
         //
         // SAFETY: As above.
         let other_part = !head.is_null() && unsafe { (*head).bi_bdev != (*rq).part };
@@ -179,9 +181,9 @@ impl<T: Operations> Request<T> {
         {
             return Err(self);
         }
-        // The bios, and what the statistics count of them, are ours from here on. Unlike
-        // `blk_steal_bios`, which is for bios that are submitted again, this leaves alone what the
-        // queue's own policies have noted in them: these are told when the bios complete.
+        // The bios and the accounting are ours from here on. `blk_steal_bios` is for bios that are
+        // submitted again. Unlike it, this keeps what policies of the queue (throttling, iocost)
+        // have recorded in the bios, as they complete here.
         //
         // SAFETY: As above.
         let start = unsafe {
@@ -195,7 +197,7 @@ impl<T: Operations> Request<T> {
             (*rq).rq_flags &= !(bindings::RQF_IO_STAT | bindings::RQF_STATS);
             #[cfg(CONFIG_BLK_RQ_ALLOC_TIME)]
             {
-                // The time until here would be taken for a latency.
+                // The block layer would take the time until here for the latency.
                 (*rq).alloc_time_ns = 0;
             }
             start
@@ -212,8 +214,8 @@ impl<T: Operations> Request<T> {
         }
         // SAFETY: The bio is valid and ours.
         unsafe { mark(head, start) };
-        // SAFETY: By the type invariant we own the started request, and give it up. No bio is left
-        // of it, so that there is nothing for `blk_update_request` to do.
+        // SAFETY: By the type invariant we own the started request, and give it up. It has no bios
+        // left, so that there is nothing for `blk_update_request` to do.
         unsafe { bindings::__blk_mq_end_request(self.into_raw(), Status::OK.into_raw()) };
         // INVARIANT: These were the bios of a request of operations `T`.
         Ok(Detached {
@@ -264,7 +266,7 @@ impl<T: Operations> Drop for Detached<T> {
     }
 }
 
-/// A list of [`Detached`] bios, for which nothing is allocated. Dropped, they complete with
+/// A list of [`Detached`] bios, for which nothing is allocated. Dropped, it completes them with
 /// [`Status::IOERR`].
 ///
 /// # Invariants
@@ -300,7 +302,7 @@ impl<T: Operations> DetachedBios<T> {
         self.len
     }
 
-    /// Prepends the bios of a request.
+    /// Adds the bios of a request at the front.
     pub fn push_front(&mut self, bios: Detached<T>) {
         let (head, tail) = bios.into_raw();
         // SAFETY: By the type invariant of `Detached` the bio is valid and ours.
@@ -308,12 +310,12 @@ impl<T: Operations> DetachedBios<T> {
         if self.tail.is_null() {
             self.tail = tail;
         }
-        // INVARIANT: The new chain links to what was the first one.
+        // INVARIANT: The new chain links to the old first one.
         self.head = head;
         self.len += 1;
     }
 
-    /// Takes all, leaving the list empty.
+    /// Takes all bios off the list.
     pub fn take(&mut self) -> Self {
         core::mem::take(self)
     }

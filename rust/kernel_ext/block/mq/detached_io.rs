@@ -33,7 +33,7 @@ pub(super) struct Usage(pub(super) *mut bindings::request_queue);
 
 impl Drop for Usage {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant. The queue is not used after that.
+        // SAFETY: By the type invariant. The queue is not used after this.
         unsafe { bindings::percpu_ref_put(&raw mut (*self.0).q_usage_counter) }
     }
 }
@@ -42,7 +42,7 @@ impl Drop for Usage {
 /// [`Status::IOERR`].
 ///
 /// `io` is first, so that a kiocb leads here. `usage` is last: fields are dropped in this order,
-/// and nothing of the driver is used once the reference is put.
+/// and no code of the driver is called after the reference is put.
 #[repr(C)]
 pub struct DetachedIo<T: Operations> {
     io: KiocbState,
@@ -65,7 +65,7 @@ impl<T: Operations> DetachedIo<T> {
         }
     }
 
-    /// The driver's private data: the default at first, dropped when the I/O completes.
+    /// The driver's data: the default at first, dropped when the I/O completes.
     pub fn data_mut(&mut self) -> &mut T::DetachedData {
         &mut self.data
     }
@@ -88,11 +88,11 @@ impl<T: Operations> DetachedIo<T> {
         }
     }
 
-    /// Moves the I/O to memory of its own, as [submitting](Submit::submit) it takes.
+    /// Moves the I/O to memory of its own, so that it can be [submitted](Submit::submit).
     ///
     /// # Errors
     ///
-    /// The I/O itself, if there is no memory.
+    /// The I/O, if there is no memory.
     pub fn boxed(self, flags: Flags) -> Result<BoxedIo<T>, Self> {
         match KBox::<Self>::new_uninit(flags | __GFP_NOWARN) {
             // INVARIANT: The allocation is new, and initialised here.
@@ -184,7 +184,7 @@ impl<T: Operations> BoxedIo<T> {
         unsafe { self.inner.as_mut() }
     }
 
-    /// The driver's private data.
+    /// The driver's data.
     pub fn data_mut(&mut self) -> &mut T::DetachedData {
         &mut self.inner_mut().data
     }
@@ -281,12 +281,12 @@ unsafe impl<T: Operations> RawSubmit for BoxedIo<T> {
 
 impl<T: Operations> Submit for BoxedIo<T> {}
 
-/// A list of detached bios that have entered the queue. Dropped, they complete with
+/// A list of detached bios that have entered the queue. Dropped, it completes them with
 /// [`Status::IOERR`].
 ///
 /// # Invariants
 ///
-/// For the bios of each request on the list a usage reference of their queue is owned.
+/// The list owns a usage reference of the queue for the bios of each request.
 pub struct EnteredBios<T: Operations>(DetachedBios<T>);
 
 impl<T: Operations> EnteredBios<T> {
@@ -333,17 +333,17 @@ impl<T: Operations> IoList for EnteredBios<T> {
         } = io;
         // Before the usage reference can be put.
         drop((io, data));
-        if !range.head.is_null() {
-            // INVARIANT: The reference goes with the bios.
+        if let Some(bios) = range.detach() {
+            // INVARIANT: The list owns the reference from here on.
             core::mem::forget(usage);
-            self.0.push_back(range.detach());
+            self.0.push_back(bios);
         }
     }
 
     fn pop_front(&mut self) -> Option<DetachedIo<T>> {
         let bios = self.0.pop_front()?;
         let queue = bios.queue_raw();
-        // INVARIANT: The reference comes with the bios.
+        // INVARIANT: The list owned the reference.
         Some(DetachedIo::new(bios, Usage(queue)))
     }
 }

@@ -146,7 +146,7 @@ unsafe fn call_file(
     }
 }
 
-/// Turns what a file operation returned into a result.
+/// Turns the return value of a file operation into a result.
 #[inline]
 pub(super) fn to_result(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
@@ -229,7 +229,7 @@ pub(super) fn prepare<I: Transfer>(
     iocb
 }
 
-/// What a [submission](super::Submit::submit) led to.
+/// The outcome of a [submission](super::Submit::submit).
 pub enum Submitted<I> {
     /// The I/O is over. I/O and file are the caller's again, with the number of bytes transferred.
     Done(I, Result<usize>, ARef<BackingFile>),

@@ -7,19 +7,19 @@
 //! | What safe code could try | What stops it |
 //! | --- | --- |
 //! | Put I/O on two lists, or use it there | `push_back` takes it by value |
-//! | Free it while it is on a list | The list owns it: it has not ended |
+//! | Free it while it is on a list | The list owns it: it has not completed |
 //! | Mix kinds of I/O, or drivers | A list is for one type of I/O |
-//! | Put it on another device's list | Nothing; it knows the disk that it is for |
+//! | Put it on another device's list | Nothing; it knows its disk |
 //! | Change a list from two tasks | Only `&mut` changes it |
-//! | Send a list of what may not be sent | It is `Send` if its I/O is |
-//! | Forget a list | Nothing; its I/O does not end, and the disk's removal waits for it |
+//! | Send a list of I/O that is not `Send` | It is `Send` if its I/O is |
+//! | Forget a list | Nothing; the disk's removal waits for its I/O forever |
 
 use super::{kiocb::KiocbState, Submit};
 use core::{marker::PhantomData, ptr};
 
 /// A list that owns I/O, first in, first out.
 pub trait IoList: Default {
-    /// What is on the list.
+    /// The I/O on the list.
     type Io;
 
     /// Whether the list is empty.
@@ -32,9 +32,9 @@ pub trait IoList: Default {
     fn pop_front(&mut self) -> Option<Self::Io>;
 }
 
-/// A list of I/O, open at both ends, for which nothing is allocated.
+/// A list of I/O with two ends, for which nothing is allocated. Dropped, it completes its I/O with
+/// an I/O error.
 ///
-/// What is left on it when it is dropped is dropped, which ends it with an I/O error.
 ///
 /// # Invariants
 ///
@@ -104,7 +104,7 @@ impl<I: Submit> TransferList<I> {
         Some(unsafe { I::from_kiocb(last) })
     }
 
-    /// Takes all, leaving the list empty.
+    /// Takes all I/O off the list.
     pub fn take(&mut self) -> Self {
         core::mem::take(self)
     }

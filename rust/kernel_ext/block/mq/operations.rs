@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The callbacks of a multi-queue block driver.
+//! The operations of a multi-queue block driver.
 //!
 //! # Soundness
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
 //! | Keep the disk's data after a callback | It is lent for the call |
-//! | Go on in a callback when the request has ended | The disk's removal waits for it, then frees the data |
-//! | Refuse a request and keep it | `queue_rq` returns nothing: only its owner ends it |
-//! | Use private data before it is there | `init_request` comes before any request |
+//! | Use the data in `queue_rq` after the request completed | The disk's removal waits for the call |
+//! | Refuse a request and keep it | `queue_rq` returns nothing: only its owner completes it |
+//! | Use request data before it is initialised | `init_request` comes before any request |
 //! | Be handed requests of another type | Tag set, vtable and disk have one `T` |
-//! | Use data in several tasks that is for one | `Data` is `Send` and `Sync` |
+//! | Share data between tasks that is for one | `Data` is `Send` and `Sync` |
 
 use super::{
     request::{Pdu, Request},
@@ -86,7 +86,7 @@ type Borrowed<'a, T> = <<T as Operations>::Data as ForeignOwnable>::Borrowed<'a>
 /// ```
 #[vtable]
 pub trait Operations: Sized + 'static {
-    /// The driver's data for a disk, held by the disk for as long as it exists.
+    /// The driver's data of a disk, which the disk holds until it is freed.
     type Data: ForeignOwnable + Send + Sync;
 
     /// The driver's data in each request. It keeps its value from one use of the request to the
@@ -109,33 +109,33 @@ pub trait Operations: Sized + 'static {
     ///
     /// # Errors
     ///
-    /// What the allocation fails with.
+    /// The error of the allocation.
     fn new_request_data() -> Result<Self::RequestData>;
 
-    /// Starts a request. When `last` is false, more follow at once, or
-    /// [`commit_rqs`](Self::commit_rqs) does.
+    /// Starts a request. If `last` is false, more requests follow, or
+    /// [`commit_rqs`](Self::commit_rqs) is called.
     ///
-    /// Called in process context with interrupts on; may sleep if the tag set is
-    /// [`blocking`](super::TagSetOptions::blocking).
+    /// Process context with interrupts enabled. May sleep if the tag set is
+    /// [`blocking`](super::TagSetOptions::blocking); otherwise the RCU lock is held.
     fn queue_rq(data: Borrowed<'_, Self>, rq: Request<Self>, last: bool);
 
-    /// Says that no request follows the last one that was started with `last` false.
+    /// Called when no request follows the last one that was started with `last` false.
     ///
     /// Context as for [`queue_rq`](Self::queue_rq).
     fn commit_rqs(data: Borrowed<'_, Self>);
 
-    /// Ends a request on which [`Request::complete`] was called.
+    /// Completes a request on which [`Request::complete`] was called.
     ///
     /// Called in any context; must not sleep.
     fn complete(rq: Request<Self>);
 
-    /// Takes back a request whose [submission](super::Submit::submit) to a file has come to its
-    /// end, with the number of bytes transferred.
+    /// Takes back a request whose [submission](super::Submit::submit) to a file is complete, with
+    /// the number of bytes transferred.
     ///
     /// Called in any context, hard interrupts included; must not sleep.
     fn io_complete(rq: Request<Self>, result: Result<usize>);
 
-    /// As [`io_complete`](Self::io_complete), for detached bios, in the same contexts.
+    /// Takes back detached bios, as [`io_complete`](Self::io_complete) does a request.
     fn detached_complete(io: BoxedIo<Self>, result: Result<usize>);
 }
 
@@ -154,15 +154,15 @@ impl<T: Operations> OperationsVTable<T> {
         let (queue, rq, last) = unsafe { ((*hctx).queue, (*bd).rq, (*bd).last) };
         // SAFETY: blk-mq hands a request to the driver to start it.
         unsafe { bindings::blk_mq_start_request(rq) };
-        // SAFETY: `queuedata` was set from a `T::Data` when the disk was made. It is dropped only
-        // when the disk is gone: after all requests have ended, and after this function has
-        // returned, which blk-mq calls in an (S)RCU read-side section that the removal of the disk
-        // waits for.
+        // SAFETY: `queuedata` was set from a `T::Data` when the disk was allocated. The data is
+        // dropped when the disk is freed: after all requests have completed, and after this
+        // function has returned, since blk-mq calls it in an (S)RCU read-side section that the
+        // removal of the disk waits for.
         let data = unsafe { T::Data::borrow((*queue).queuedata) };
-        // SAFETY: The request was started and belongs to the driver from here on; as it is one of
-        // a tag set with operations `T`, its private data is a `Pdu<T>`.
+        // SAFETY: The request was started and belongs to the driver from here on. It is of a tag
+        // set with operations `T`, so that its private data is a `Pdu<T>`.
         T::queue_rq(data, unsafe { Request::from_raw(rq) }, last);
-        // Whatever comes of the request, its owner ends it.
+        // The owner completes the request, whatever happens to it.
         0
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What [`Transfer`](super::Transfer) and [`Submit`](super::Submit) rest on, and only this crate
-//! can implement or call.
+//! The supertraits of [`Transfer`](super::Transfer) and [`Submit`](super::Submit) that only this
+//! crate can implement or call.
 
 use super::kiocb::KiocbState;
 use crate::bindings;
@@ -20,7 +20,7 @@ pub unsafe trait RawIo: Sized {
     /// Returns the first and the last bio.
     fn bios(&self) -> (*mut bindings::bio, *mut bindings::bio);
 
-    /// Returns what is used of the I/O while a file serves it.
+    /// Returns the state of the I/O's kiocb.
     fn kiocb(&mut self) -> *mut KiocbState;
 }
 
@@ -28,8 +28,8 @@ pub unsafe trait RawIo: Sized {
 ///
 /// # Safety
 ///
-/// - What [`kiocb`](RawIo::kiocb) returns stays valid until the I/O completes.
-/// - [`from_kiocb`](Self::from_kiocb) of what [`into_kiocb`](Self::into_kiocb) returned is the same
+/// - The result of [`kiocb`](RawIo::kiocb) stays valid until the I/O completes.
+/// - [`from_kiocb`](Self::from_kiocb) of the result of [`into_kiocb`](Self::into_kiocb) is the same
 ///   I/O again.
 pub unsafe trait RawSubmit: RawIo {
     /// Gives up ownership without completing the I/O.

@@ -6,13 +6,13 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | End a request twice, or use it after that | What ends it takes it by value |
-//! | Drop it | It ends with an I/O error |
+//! | Complete a request twice, or use it after that | Completing it takes it by value |
+//! | Drop it | It is completed with an I/O error |
 //! | Forget it | Nothing; the disk's removal waits for it forever |
-//! | Keep its disk, queue, css or data after the end | They are borrowed from it |
+//! | Keep its disk, queue, css or data after that | They are borrowed from it |
 //! | Share it between tasks | It is `Send`, not `Sync` |
 //! | Take its private data for another type | [`Request`] has the `T` of its tag set, exactly |
-//! | Requeue it with nothing left of it | It ends |
+//! | Requeue it with nothing left of it | It is completed |
 //! | Remove the disk that it is for | Nothing; the removal waits for it |
 
 use super::{
@@ -30,7 +30,7 @@ use crate::{
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::prelude::*;
 
-/// What is stored behind each `struct request`.
+/// The private data behind each `struct request`.
 ///
 /// `io` is first, so that a kiocb leads to its request.
 #[repr(C)]
@@ -47,7 +47,7 @@ impl<T: Operations> Pdu<T> {
         }
     }
 
-    /// Returns where the private data of a request is.
+    /// Returns the address of the private data of a request.
     ///
     /// Corresponds to the C function `blk_mq_rq_to_pdu`.
     pub(super) fn of(rq: *mut bindings::request) -> *mut Self {
@@ -62,23 +62,23 @@ impl<T: Operations> Pdu<T> {
     }
 }
 
-/// What a request asks for.
+/// The operation of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// Read data.
     Read,
     /// Write data.
     Write,
-    /// Make the device's write cache durable.
+    /// Make the device's volatile write cache durable.
     Flush,
-    /// Give up the data of a range.
+    /// Discard the data of a range.
     Discard,
-    /// Make a range read as zeroes; it may be unmapped for that when `unmap`.
+    /// Make a range read as zeroes.
     WriteZeroes {
         /// The range may be deallocated.
         unmap: bool,
     },
-    /// An operation that no driver of this abstraction announces support for.
+    /// An operation that no driver of this abstraction supports.
     Other,
 }
 
@@ -102,10 +102,9 @@ impl Op {
     }
 }
 
-/// A request that was started and has not ended, held by its one owner.
+/// A request that was started and has not completed, held by its one owner.
 ///
-/// Wraps the C `struct request`. Dropped without having been ended it ends with
-/// [`Status::IOERR`].
+/// Wraps the C `struct request`. Dropped, it is completed with [`Status::IOERR`].
 ///
 /// # Invariants
 ///
@@ -113,12 +112,12 @@ impl Op {
 /// `Pdu<T>`.
 pub struct Request<T: Operations> {
     rq: NonNull<bindings::request>,
-    // Not for subtypes, whose private data is another.
+    // Invariant in `T`: the private data of a subtype's request has another type.
     _p: PhantomData<fn(T) -> T>,
 }
 
-// SAFETY: A request may be ended by another task than the one that started it, and the private
-// data is `Send`.
+// SAFETY: Another task than the one that started a request may complete it, and the private data is
+// `Send`.
 unsafe impl<T: Operations> Send for Request<T> {}
 
 impl<T: Operations> Request<T> {
@@ -136,7 +135,7 @@ impl<T: Operations> Request<T> {
         }
     }
 
-    /// Gives up ownership without ending the request.
+    /// Gives up ownership without completing the request.
     pub(super) fn into_raw(self) -> *mut bindings::request {
         core::mem::ManuallyDrop::new(self).as_raw()
     }
@@ -156,11 +155,11 @@ impl<T: Operations> Request<T> {
         unsafe { &mut (*self.pdu()).data }
     }
 
-    /// How many tags there are to take the request's from: what the tag set got memory for, or as
-    /// many as user space wants to be used.
+    /// The number of tags that the request could have: those that the tag set has memory for, or
+    /// `nr_requests` if that is fewer.
     pub fn depth(&self) -> u32 {
-        // SAFETY: By the type invariant the request is valid; one that was started has a hardware
-        // queue, with tags. User space may be changing the second number.
+        // SAFETY: By the type invariant the request is valid. One that was started has a hardware
+        // queue with tags. User space may be changing `nr_requests`.
         unsafe {
             let rq = self.as_raw();
             let tags = (*(*(*rq).mq_hctx).tags).nr_tags;
@@ -168,7 +167,8 @@ impl<T: Operations> Request<T> {
         }
     }
 
-    /// Has [`Operations::complete`] called in a context, and on a CPU, fit to end the request.
+    /// Has [`Operations::complete`] called in a context, and on a CPU, where the request can be
+    /// completed. Any context.
     ///
     /// Wraps the C function `blk_mq_complete_request`.
     pub fn complete(self) {
@@ -176,12 +176,12 @@ impl<T: Operations> Request<T> {
         unsafe { bindings::blk_mq_complete_request(self.into_raw()) }
     }
 
-    /// Gives the request back to the block layer, to be started again; one of which nothing is left
-    /// ends instead.
+    /// Gives the request back to the block layer, to be started again. A request of which nothing
+    /// is left is completed instead. Any context.
     ///
     /// Wraps the C function `blk_mq_requeue_request`.
     pub fn requeue(self) {
-        // Schedulers look at the bios of what they are given.
+        // Schedulers look at the bios of a request.
         if self.bios().0.is_null() && !matches!(self.op(), Op::Flush | Op::Other) {
             return self.end(Status::OK);
         }
@@ -189,22 +189,23 @@ impl<T: Operations> Request<T> {
         unsafe { bindings::blk_mq_requeue_request(self.into_raw(), true) }
     }
 
-    /// Whether the current task may issue the request, a read or a write, to a file by itself, now
-    /// or when the batch that the request is part of has been dispatched:
+    /// Whether the current task may issue the request, a read or a write, to a file, now or after
+    /// the batch of which the request is part was dispatched:
     ///
-    /// - it is the task that submitted the request, so that it waits for its own I/O only, and is
-    ///   charged for it as the request is: the request did not pass a scheduler, and the task is in
-    ///   the request's blkcg;
-    /// - the size of the files that it writes, which is not that of the backing file, is not
-    ///   limited;
-    /// - it holds no locks, and is in no state, that serving the request could wait for or be
-    ///   confused by: it does not reclaim memory, has no transaction open, and does not read
-    ///   metadata, which file systems do with all kinds of locks held;
+    /// - it submitted the request, so that it waits for its own I/O only, and is charged for it as
+    ///   the request is: the request did not pass a scheduler, and the task is in the request's
+    ///   blkcg;
+    /// - it has no limit on the size of files that it writes, as that is not meant for the backing
+    ///   file;
+    /// - it holds no locks and is in no state that serving the request could wait for or interfere
+    ///   with: it does not reclaim memory, has no transaction open, and does not read metadata,
+    ///   which file systems do with locks held;
     /// - at least half of its stack is left.
     ///
-    /// What the task has in its plug is another matter: [`task::holds_no_requests`].
+    /// The task's plug is not considered: see [`task::holds_no_requests`].
     ///
-    /// For [`Operations::queue_rq`] of a [blocking](super::TagSetOptions::blocking) tag set.
+    /// Must be called in [`Operations::queue_rq`] of a [blocking](super::TagSetOptions::blocking)
+    /// tag set.
     pub fn can_issue_inline(&self) -> bool {
         let rq = self.as_raw();
         // SAFETY: By the type invariant the request is valid.
@@ -222,16 +223,16 @@ impl<T: Operations> Request<T> {
         self.blkcg().is_some_and(Css::is_current)
     }
 
-    /// Whether the first page of a read's or write's memory is of the page cache of the device
-    /// itself: it mostly holds a file system's metadata, also when that does not say so.
+    /// Whether the first page of a read or a write is in the page cache of the device itself. Such
+    /// I/O mostly is a file system's metadata, even without `REQ_META`.
     fn is_of_device_cache(&self) -> bool {
         let (bio, _) = self.bios();
         if bio.is_null() || !matches!(self.op(), Op::Read | Op::Write) {
             return false;
         }
         // SAFETY: By the type invariant the request's bios are valid, and those of a read or a
-        // write have data. A page that is read or written stays one. Truncation may clear its
-        // folio's mapping meanwhile, which is compared, not followed.
+        // write have data. A page under I/O stays one. Truncation may clear its folio's mapping,
+        // which is compared only.
         unsafe {
             let page = (*(*bio).bi_io_vec.add((*bio).bi_iter.bi_idx as usize)).bv_page;
             let folio = bindings::page_folio(page);
@@ -240,7 +241,7 @@ impl<T: Operations> Request<T> {
         }
     }
 
-    /// Whether the request reads ahead (`REQ_RAHEAD`).
+    /// Whether the request is readahead (`REQ_RAHEAD`).
     pub fn is_readahead(&self) -> bool {
         // SAFETY: By the type invariant the request is valid.
         unsafe { (*self.as_raw()).cmd_flags & bindings::REQ_RAHEAD != 0 }
@@ -252,8 +253,7 @@ impl<T: Operations> Request<T> {
         unsafe { (*self.as_raw()).cmd_flags & bindings::REQ_NOWAIT != 0 }
     }
 
-    /// Allows the request to block, whatever its submitter asked for: it is up to the driver to
-    /// be where it may.
+    /// Clears `REQ_NOWAIT`: the driver issues the request where it may block.
     pub fn clear_nowait(&mut self) {
         // SAFETY: By the type invariant we own the request.
         unsafe { (*self.as_raw()).cmd_flags &= !bindings::REQ_NOWAIT }

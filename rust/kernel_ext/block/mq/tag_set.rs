@@ -9,7 +9,7 @@
 //! | Free a tag set in use | The disk owns it, and drops it after its removal |
 //! | Use one for two disks | The disk takes it by value |
 //! | Move it | It is pinned |
-//! | Have private data with no room behind a request | Size and alignment are checked, when compiled |
+//! | Have private data that does not fit | Size and alignment are checked, when compiled |
 //! | Ask for no tags, or for too many | blk-mq refuses, or gives fewer |
 
 use super::{operations::OperationsVTable, request::Pdu, Operations};
@@ -17,16 +17,16 @@ use crate::bindings;
 use core::marker::PhantomData;
 use kernel::{error::to_result, prelude::*, types::Opaque};
 
-/// What a [`TagSet`] is made with.
+/// Parameters of a [`TagSet`].
 #[derive(Clone, Copy)]
 pub struct TagSetOptions {
     /// Number of hardware queues.
     pub nr_hw_queues: u32,
-    /// Number of requests that each of them can have in flight.
+    /// Number of requests that each hardware queue can have in flight.
     pub queue_depth: u32,
     /// [`Operations::queue_rq`] and [`Operations::commit_rqs`] may sleep (`BLK_MQ_F_BLOCKING`).
     pub blocking: bool,
-    /// The driver passes its I/O on to other block devices (`BLK_MQ_F_STACKING`).
+    /// The driver issues I/O to other block devices (`BLK_MQ_F_STACKING`).
     pub stacking: bool,
     /// The queue starts without an I/O scheduler (`BLK_MQ_F_NO_SCHED_BY_DEFAULT`).
     pub no_scheduler: bool,
@@ -45,7 +45,7 @@ pub struct TagSetOptions {
 pub struct TagSet<T: Operations> {
     #[pin]
     inner: Opaque<bindings::blk_mq_tag_set>,
-    // Not for subtypes, whose private data is another.
+    // Invariant in `T`: the private data of a subtype's requests has another type.
     _p: PhantomData<fn(T) -> T>,
 }
 
@@ -109,7 +109,7 @@ impl<T: Operations> TagSet<T> {
 impl<T: Operations> PinnedDrop for TagSet<T> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: By the type invariant the tag set is allocated. A disk that uses it owns it, and
-        // drops it when it has removed itself from it.
+        // drops it after its removal.
         unsafe { bindings::blk_mq_free_tag_set(self.inner.get()) };
     }
 }

@@ -9,11 +9,11 @@
 //! | Access I/O that the file has | `submit` takes it by value, until call and completion are over |
 //! | Close the file meanwhile | The I/O holds a reference to it |
 //! | Free memory that the file uses | The bios complete no earlier; the I/O has the array of segments |
-//! | Transfer what has no memory | Only reads and writes are: `EINVAL` |
+//! | Transfer I/O without memory | Only reads and writes are: `EINVAL` |
 //! | Write to a file opened to be read | `EBADF` |
 //! | Read from a file opened to be written | Its operation decides, as in `drivers/block/loop.c` |
 //! | Ask for `IOCB_NOWAIT` or direct I/O that a file lacks | `EOPNOTSUPP`, `EINVAL` |
-//! | Implement [`Transfer`], or call what it rests on | Its supertrait is private |
+//! | Implement [`Transfer`], or call its raw methods | Its supertrait is private |
 //! | Serve I/O from its own device | Nothing; it waits for itself |
 //! | Have the module unloaded as the last I/O completes | [`ExitBarrier`](crate::module::ExitBarrier) |
 
@@ -84,7 +84,7 @@ pub trait Transfer: RawIo {
         unsafe { Css::from_raw(bindings::bio_blkcg_css(bio)) }
     }
 
-    /// Fills what is left of a read with zeroes; does nothing to other I/O.
+    /// Fills the rest of a read with zeroes; does nothing to other I/O.
     ///
     /// Wraps the C function `zero_fill_bio`.
     fn zero_fill(&mut self) {
@@ -99,8 +99,8 @@ pub trait Transfer: RawIo {
         }
     }
 
-    /// Reads what is left of the I/O from `file` at byte `pos`, or writes it there, and waits for
-    /// it. May sleep; with [`IoFlags::with_nowait`] it does not wait for the file.
+    /// Reads the rest of the I/O from `file` at byte `pos`, or writes it there, and waits for it.
+    /// May sleep; with [`IoFlags::with_nowait`] it does not wait for the file.
     ///
     /// Returns how many bytes were transferred, which can be fewer than asked for. The I/O does not
     /// [advance](Self::advance) by itself.
@@ -111,7 +111,7 @@ pub trait Transfer: RawIo {
     /// - `EOPNOTSUPP` if the file does not support `IOCB_NOWAIT`.
     /// - `EBADF` if it is a write and the file is not open for writing.
     /// - `EAGAIN` if it would block and must not.
-    /// - What the file's operation returns.
+    /// - Errors of the file's operation.
     fn transfer(&mut self, file: &BackingFile, pos: i64, flags: IoFlags) -> Result<usize> {
         check(self, file, pos, flags)?;
         // SAFETY: We hold the I/O, exclusively, until this function returns, and the iterator is
@@ -171,7 +171,7 @@ pub trait Transfer: RawIo {
 /// }
 /// ```
 pub trait Submit: Transfer + RawSubmit {
-    /// Starts to read what is left of the I/O from `file` at byte `pos`, or to write it there. May
+    /// Starts to read the rest of the I/O from `file` at byte `pos`, or to write it there. May
     /// sleep, but does not wait for direct I/O to complete if the file system can complete it
     /// later.
     ///
@@ -198,7 +198,7 @@ pub trait Submit: Transfer + RawSubmit {
     }
 }
 
-/// Checks what the file's operations rely on.
+/// Checks the conditions that the file's operations rely on.
 #[inline]
 fn check<I: Transfer>(this: &I, file: &BackingFile, pos: i64, flags: IoFlags) -> Result {
     match this.op() {
