@@ -152,9 +152,9 @@ impl<T: Operations> GenDisk<T> {
         unsafe { bindings::set_capacity(self.as_raw(), sectors) }
     }
 
-    /// Sets the capacity in sectors, and sends a `RESIZE` uevent and logs the change if there is
-    /// one and neither size is 0. Returns whether it sent the event. Does nothing if the disk is
-    /// being removed. May sleep.
+    /// Sets the capacity in sectors. Logs a change, and sends a `RESIZE` uevent for it if neither
+    /// size is 0. Returns whether it sent the event. Does nothing if the disk is being removed. May
+    /// sleep.
     ///
     /// Wraps the C function `set_capacity_and_notify`.
     pub fn set_capacity_and_notify(&self, sectors: u64) -> bool {
