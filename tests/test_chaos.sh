@@ -1,15 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Everything at once, at random: verified I/O by tasks in cgroups with limits, which come and
-# go, to devices that are attached, detached, reconfigured and removed, on file systems that
-# are frozen now and then. No I/O fails, what was acknowledged is there, nobody gets stuck,
-# and nothing stays behind. What it consists of is in loop_chaos.c.
+# All operations at once, at random: verified I/O by tasks in cgroups with limits, which are created
+# and removed, to devices that are attached, detached, reconfigured and removed, on file systems
+# that are frozen at times. No I/O fails, acknowledged data is in the files, no task hangs and
+# nothing is left over. The program is in chaos/.
 #
-#   CHAOS_SECONDS  for how long (default 45, or 120 on slow kernels); longer when it takes that
-#                  for each operation to be done a few times
-#   CHAOS_SEED     choose the operations as the test printed (default: by chance); which of
-#                  them meet is not the same each time
+#   CHAOS_SECONDS  duration (default 45, or 120 on slow kernels); longer if some operation was not done
+#                  often enough by then
+#   CHAOS_SEED     seed of the operations, as printed by an earlier run (default: random); their
+#                  interleaving still differs from run to run
 #
 # tier: long
 #
@@ -22,14 +22,14 @@ CHAOS_SEED=${CHAOS_SEED:-$((SRANDOM % 32768))}
 PARENT=$CGROOT/loop_rs-chaos
 CHAOS=$LIB_DIR/loop_chaos
 
-# Waiting for RCU is most of what a device takes to come and go.
+# Adding and removing a device is mostly waiting for RCU.
 EXPEDITED=/sys/kernel/rcu_expedited
 
 dying() {
 	cg_stat "$PARENT" cgroup.stat nr_dying_subsys_io
 }
 
-# The second file system is another one, if there is a disk for it.
+# The second file system is on a disk if there is one.
 mount_other() {
 	[ -b "${SCRATCH_DEV2:-}" ] || return 0
 	mount -t xfs -o noatime "$SCRATCH_DEV2" "$T/other"
@@ -50,7 +50,7 @@ set_up() {
 	scratch_fs tmpfs "$T/mem" none 256M
 	mkdir "$PARENT"
 	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
-	# Few requests in flight, so that more of them are parked.
+	# A small tag set, so that more requests are detached from their tags.
 	if [ "$DRIVER" = loop ]; then
 		driver_load max_loop=1 hw_queue_depth=32
 	else
@@ -59,7 +59,7 @@ set_up() {
 	[ ! -w $EXPEDITED ] || echo 1 >$EXPEDITED
 }
 
-# In the end there is no device attached, and no cgroup.
+# At the end no device is attached and no cgroup is left.
 chaos() {
 	local other
 
@@ -78,7 +78,7 @@ chaos() {
 	: >"$T/ran"
 }
 
-# In a case: the first one has to have been passed.
+# In a case: skips it if the first case did not pass.
 need_run() {
 	[ ! -e "$T/failed" ] || fail "it failed"
 	[ -e "$T/ran" ] || skip "it did not run"
@@ -89,7 +89,7 @@ often() {
 	! grep "^too few" "$T/out" || fail "this shows nothing"
 }
 
-# The timer of the reaper is deferrable: an idle CPU needn't fire it. Keep each awake.
+# The reaper's timer is deferrable and need not fire on an idle CPU: keep each CPU awake.
 reaped() {
 	local cpu
 
@@ -101,13 +101,13 @@ reaped() {
 
 workers() {
 	need_run
-	skip_on_c "it doesn't tell"
+	skip_on_c "it does not report this"
 	[ -d /sys/kernel/debug/loop_rs ] || skip "no debugfs"
 	wait_for 10 reaped ||
 		fail "$(grep /loop_rs-chaos /sys/kernel/debug/loop_rs/*/workers)"
 }
 
-# With no driver, and nothing in the page cache but what is in memory.
+# Without the driver, and with an empty page cache but for tmpfs.
 files() {
 	need_run
 	driver_unload
@@ -122,7 +122,7 @@ none_dying() {
 	[ "$(dying)" -eq 0 ]
 }
 
-# Nothing refers to their io css any more.
+# No io css of the removed cgroups is referenced any more.
 released() {
 	need_run
 	grep -q nr_dying_subsys_io "$PARENT/cgroup.stat" ||
@@ -135,11 +135,11 @@ test_begin 5
 LIB_CGROUPS+=("$PARENT")
 
 lib_diag "CHAOS_SEED=$CHAOS_SEED"
-check "verified I/O while everything changes" chaos
-check "each operation was done a few times" often
+check "verified I/O while devices, cgroups and file systems change" chaos
+check "each operation was done often enough" often
 check "all workers of cgroups are reaped" workers
-check "what was acknowledged is in the files, after unloading" files
-check "the removed cgroups are gone" released
+check "acknowledged data is in the files after unloading" files
+check "no removed cgroup is still referenced" released
 
 [ ! -w $EXPEDITED ] || echo 0 >$EXPEDITED
 test_end

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the parts of loop_chaos share: its head says what it is about. */
+/* Shared by the parts of loop_chaos, which main.c describes. */
 #ifndef CHAOS_H
 #define CHAOS_H
 
@@ -27,39 +27,39 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "loop_test.h"
+#include "../loop_test.h"
 
 #define BLOCK		4096u
 #define WORDS		(BLOCK / sizeof(uint64_t))
 
 /*
- * The ends of a data file are nobody's, as the partition scanner leaves them in the page
- * cache of the device, which asynchronous direct I/O does not invalidate.
+ * Nothing uses both ends of a data file: the partition scanner leaves them in the page cache of the
+ * device, which asynchronous direct I/O does not invalidate.
  */
 #define EDGE		64u
 #define RANGE		128u
 #define RANGES		3u
 #define DATA_BLOCKS	(EDGE + RANGES * RANGE + EDGE)
-/* By how much a file may be longer. */
+/* The blocks by which a file can grow. */
 #define GROWTH		64u
 
-/* The device that is moved shows one of these spans of its file. */
+/* The device whose offset changes maps one of these spans of its file. */
 #define SPAN		256u
 #define SPANS		3u
 #define MAX_BLOCKS	1024u
 
-/* The devices are numbered from 0 to that. */
+/* Device numbers are below that. */
 #define NUMBERS		12
 #define GROUPS		6
 
-/* Those that can be killed at any time, those that run until they are told to stop, and all. */
+/* Tasks that can be killed at any time, tasks that run until they are told to stop, and all. */
 #define MORTALS		15u
 #define LASTING		22u
 #define TASKS		(LASTING + 1)
 #define DEPTH		32u
 #define EXTENT		4u
 
-/* The first four are alike, but for where their files are. */
+/* The first four differ only in the file system of their file. */
 enum slot { DATA, MEMORY = 3, SHIFT, RDONLY, CHURN, SLOTS };
 
 enum op {
@@ -71,7 +71,7 @@ enum op {
 	SYSFS, WORKERS, PARKING, OPS
 };
 
-/* How often each has to succeed, or there was none of it; and how it can fail otherwise. */
+/* How often each must succeed, and the errors that it can fail with. */
 struct op_info {
 	const char *name;
 	unsigned int least;
@@ -79,18 +79,18 @@ struct op_info {
 	bool rust_only;
 };
 
-/* Of a block. */
+/* The generations of a block. */
 struct model {
 	uint32_t acked, pending, last;
 };
 
 struct task {
 	pid_t pid;
-	/* What it is at, and since when in ms; 0 when it is not at anything that can hang. */
+	/* The current operation and its start in ms; 0 if it can't hang. */
 	int op;
 	uint64_t since;
 	int slot;
-	/* Which slot's device it has open, or -1. */
+	/* The slot whose device it has open, or -1. */
 	int open;
 	unsigned int lives;
 	int over;
@@ -127,7 +127,7 @@ extern int dir_fds[2];
 extern dev_t disks[2];
 extern int control;
 extern unsigned int slow;
-/* It's not the C driver. */
+/* Whether the driver is loop_rs. */
 extern bool rust;
 extern uint64_t *io_buf;
 
@@ -139,16 +139,16 @@ static inline bool going_on(void)
 	return !load(sh->stop);
 }
 
-/* die() with what is needed to see who it was. */
+/* die() with the task, time, file and device. */
 #define bad(fmt, ...)								\
 	die("%s[%d], at %llu ms, file %d on loop%d: " fmt, my_name, getpid(),	\
 	    (unsigned long long)now_ms(), me ? me->slot : -1,			\
 	    me && me->slot >= 0 ? sh->slots[me->slot].number : -1, ##__VA_ARGS__)
 
-/* Do `call` as `op`. */
+/* Does `call` as operation `op`, and counts its result. */
 #define doing(op, call)		(enter(op), count(op, call))
 
-/* chaos_devices.c */
+/* devices.c */
 
 struct seen {
 	uint32_t min, max;
@@ -190,7 +190,7 @@ void remove_group(unsigned int nr, enum op op);
 void remove_groups(void);
 void lift_limits(void);
 
-/* chaos_tasks.c */
+/* tasks.c */
 
 void worker(int arg);
 void shift_reader(int unused);

@@ -1,43 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Everything at once: verified I/O to several loop devices by tasks in cgroups that are
+ * All operations at once: verified I/O to several loop devices by tasks in cgroups that are
  * throttled, changed, left, killed and removed, while the devices are attached, detached,
- * reconfigured, added and removed, and the file systems below are frozen and thawed.
+ * reconfigured, added and removed, and the file systems of the backing files are frozen and thawed.
  *
  *   loop_chaos run DRIVER DIR OTHER MEM CGROUP MODEL SECONDS SEED SLOW
- *	DIR and OTHER are on file systems on disks, which can be the same, MEM is on tmpfs;
- *	CGROUP is an empty cgroup with memory and io for its children. Prints
- *	"OPERATION RESULT COUNT" for each result of each operation, "too few: ..." for
- *	what was not done often enough; fails if something went wrong. MODEL is a file
- *	to be made, with what has to be in the other files in the end.
+ *	DIR and OTHER are on file systems on disks, possibly the same, MEM is on tmpfs; CGROUP is
+ *	an empty cgroup whose children have memory and io. Prints "OPERATION RESULT COUNT" for
+ *	each result of each operation, and "too few: ..." for operations that were not done often
+ *	enough; fails after an error. MODEL is a new file, which gets the expected contents of the
+ *	other files.
  *   loop_chaos verify MODEL DIR OTHER MEM
- *	the files have what MODEL says, read as files
+ *	the files, read without a loop device, have the contents that MODEL says
  *
- * Each word of a block says of which file, block and generation it is, and where in the
- * block. Each block has one writer, which notes the generation before it writes it and after
- * that is acknowledged: whatever reads the block must find one from in between. When the
- * writer is killed, the block has either of the two, and the next writer sees which. Odd
- * generations are zeroes, as discarding and zeroing leave them.
+ * Each word of a block encodes its file, block, generation and place in the block. Each block has
+ * one writer, which records the generation before the write (pending) and after its completion
+ * (acked): a reader must find a generation from that range. If the writer is killed, the block has
+ * either of the two, and the next writer reads which. Odd generations are zeroes, as after a
+ * discard or write-zeroes.
  *
- * No I/O may fail. Who has a device open that was found to be bound keeps it bound:
- * LOOP_CLR_FD takes effect at the last close. What can fail is in ops[]: mostly opening and
- * binding a device that another task is about to detach, bind or remove, and joining a cgroup
- * that is about to go.
+ * No I/O may fail. An open device that was found attached stays attached: LOOP_CLR_FD takes effect
+ * at the last close. ops[] has the operations that can fail: mostly opening and attaching a device
+ * that another task is about to detach, attach or remove, and joining a cgroup that is about to be
+ * removed.
  */
 #include "chaos.h"
 
 const struct op_info ops[OPS] = {
-	/* Detached, or removed, at this moment. */
+	/* Detached or removed at this moment. */
 	[OPEN]		= { "open", 10, { ENXIO, ENOENT, ENODEV } },
-	/* Detached meanwhile: what it was bound to is asked for to find out. */
+	/* Detached meanwhile: the status shows whether it is. */
 	[PROBE]		= { "probe", 10, { ENXIO } },
-	/* Somebody else was first. */
+	/* Another task was first. */
 	[CONFIGURE]	= { "configure", 5, { EBUSY } },
 	[GET_FREE]	= { "get-free", 3, { 0 } },
 	[ADD]		= { "add", 3, { EEXIST } },
-	/* Used by somebody else already, or being removed. */
+	/* Already in use by another task, or being removed. */
 	[REMOVE]	= { "remove", 3, { EBUSY, ENODEV } },
-	/* This one must fail. */
+	/* LOOP_CTL_REMOVE of a device in use, which must fail. */
 	[REMOVE_USED]	= { "remove-used", 2, { 0 } },
 	[LOCK]		= { "lock", 0, { 0 } },
 	[READ]		= { "read", 50, { 0 } },
@@ -53,11 +53,11 @@ const struct op_info ops[OPS] = {
 	[CLOSE]		= { "close", 0, { 0 } },
 	[GET_STATUS]	= { "get-status", 5, { 0 } },
 	[SET_STATUS]	= { "set-status", 5, { 0 } },
-	/* Files on tmpfs may not have it. */
+	/* Files on tmpfs may not support it. */
 	[DIRECT_IO]	= { "direct-io", 5, { EINVAL } },
 	[SET_BLOCK]	= { "block-size", 5, { 0 } },
 	[RESIZE]	= { "resize", 5, { 0 } },
-	/* Not scanned for partitions at all. */
+	/* The device has no partition scan. */
 	[RESCAN]	= { "rescan", 1, { EINVAL } },
 	[CLEAR]		= { "clear", 5, { 0 } },
 	[DETACH]	= { "detach", 5, { 0 } },
@@ -69,7 +69,7 @@ const struct op_info ops[OPS] = {
 	[MAKE_CGROUP]	= { "make-cgroup", 5, { 0 } },
 	[KILL_CGROUP]	= { "kill-cgroup", 2, { 0 } },
 	[LEAVE_CGROUP]	= { "leave-cgroup", 2, { 0 } },
-	/* The device is gone, or bound under another number. */
+	/* The device is gone, or the file is attached to another device. */
 	[LIMIT_IO]	= { "limit-io", 5, { ENODEV } },
 	[LIMIT_MEMORY]	= { "limit-memory", 5, { 0 } },
 	/* The cgroup has just been removed. */
@@ -100,7 +100,7 @@ bool rust;
 uint64_t *io_buf;
 
 /*
- * Who looks after them
+ * The supervisor
  */
 
 /* In the order of MORTALS and LASTING. */
@@ -149,7 +149,7 @@ static void start(unsigned int nr)
 	rng ^= rng >> 31;
 	rng *= 0xbf58476d1ce4e5b9ull;
 	rng ^= rng >> 29;
-	/* A lock is the process's that opened it. */
+	/* A lock belongs to the open file: each process opens its own. */
 	for (i = 0; i < SLOTS; i++) {
 		snprintf(name, sizeof(name), "%s.lock%u", model_name, i);
 		locks[i] = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -177,7 +177,7 @@ static void show_stack(pid_t pid)
 	show(name);
 }
 
-/* One to run, and another that does not wait for it long: for what may hang. */
+/* Runs a function that may hang in a child, and does not wait long for it. */
 static void try(const char *name, void (*what)(void))
 {
 	int i;
@@ -228,7 +228,7 @@ static void show_task(unsigned int nr, unsigned int least_ms)
 		show_stack(task->pid);
 }
 
-/* Takes note of who is gone. False when nobody is left. */
+/* Reaps children. Returns false when none is left. */
 static bool reap(void)
 {
 	unsigned int i;
@@ -241,7 +241,7 @@ static bool reap(void)
 	return !pid;
 }
 
-/* With the reason told: shows what is where, and lets go of everything. */
+/* After a failure: prints the state, and releases everything. */
 static int give_up(bool stuck)
 {
 	unsigned int i;
@@ -255,7 +255,7 @@ static int give_up(bool stuck)
 			sprintf(name, "/sys/kernel/debug/loop_rs/loop%u/workers", i);
 			show(name);
 		}
-		/* The kernel's own tasks, too. */
+		/* Also of kernel threads. */
 		put("/proc", "sysrq-trigger", "w");
 	}
 	fflush(stdout);
@@ -276,7 +276,7 @@ static int give_up(bool stuck)
 	return 1;
 }
 
-/* How one ended. Returns false when it should not have. */
+/* Handles the end of a task. Returns false if it should not have ended like that. */
 static bool ended(unsigned int nr, int status)
 {
 	struct task *task = &sh->tasks[nr];
@@ -291,7 +291,7 @@ static bool ended(unsigned int nr, int status)
 		printf("%s ended with status %#x\n", roles[nr].name, status);
 		return false;
 	}
-	/* Who was to go on until told to stop has done so. */
+	/* A lasting task is over once it was told to stop. */
 	task->over = !going_on();
 	if (!task->over)
 		start(nr);
@@ -382,7 +382,7 @@ static void map_model(bool create)
 static void make_file(int slot, const char *name, struct stat *st)
 {
 	unsigned int i, n = slot_blocks(slot);
-	/* Holes, but where nobody writes first. */
+	/* Holes, except in files that are read before they are written. */
 	uint32_t gen = slot == SHIFT || slot == RDONLY ? 2 : 1;
 	uint64_t *buf = blocks(1);
 	int fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the tasks of loop_chaos do things with: blocks, whose contents tell of themselves,
- * devices, and cgroups.
+ * What the tasks of loop_chaos work with: blocks with verifiable contents, devices, and cgroups.
  */
 #include "chaos.h"
 
@@ -13,7 +12,7 @@ uint64_t now_ms(void)
 	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
 }
 
-/* From here to count() or leave() the watchdog looks at how long it takes. */
+/* From here to count() or leave() the watchdog checks the time. */
 void enter(enum op op)
 {
 	me->op = op;
@@ -59,7 +58,7 @@ void doze(unsigned int max_us)
 	usleep(rnd(max_us) + 1);
 }
 /*
- * What is in a block
+ * Contents of blocks
  */
 
 static uint64_t word(int slot, unsigned int block, unsigned int i, uint32_t gen)
@@ -92,7 +91,7 @@ not_right(const uint64_t *buf, int slot, unsigned int block, unsigned int i, uin
 	    (int)(w >> 36 & 15), (w & 0x7ff) == sh->salt ? "right" : "wrong", lo, hi);
 }
 
-/* Each word is of a generation from `lo` to `hi`, and at its place. */
+/* Each word is at its place, and of a generation from `lo` to `hi`. */
 struct seen check(const uint64_t *buf, int slot, unsigned int block, uint32_t lo,
 		  uint32_t hi, const char *where)
 {
@@ -104,7 +103,7 @@ struct seen check(const uint64_t *buf, int slot, unsigned int block, uint32_t lo
 		uint32_t gen = buf[i] >> 40;
 
 		if (!buf[i]) {
-			/* Is there an odd one? */
+			/* Is there an odd generation? */
 			if (lo == hi && !(lo & 1))
 				not_right(buf, slot, block, i, lo, hi, where);
 			seen.zeroes++;
@@ -121,7 +120,7 @@ struct seen check(const uint64_t *buf, int slot, unsigned int block, uint32_t lo
 	return seen;
 }
 
-/* While nobody writes to it, it is all of one generation. Returns which. */
+/* A block without concurrent writes is of one generation, which is returned. */
 uint32_t check_whole(const uint64_t *buf, int slot, unsigned int block, const char *where)
 {
 	struct model *m = &sh->blocks[slot][block];
@@ -136,7 +135,7 @@ uint32_t check_whole(const uint64_t *buf, int slot, unsigned int block, const ch
 	return seen.min;
 }
 
-/* The next generation of a block, which is going to be written now. */
+/* The next generation of a block, which is about to be written. */
 uint32_t begin_write(int slot, unsigned int block, bool zeroes)
 {
 	struct model *m = &sh->blocks[slot][block];
@@ -186,7 +185,7 @@ unsigned int slot_blocks(int slot)
 	return slot == SHIFT ? (SPANS + 1) * SPAN : DATA_BLOCKS;
 }
 
-/* All of a file, with no device in between. Nobody writes to it. */
+/* Checks a whole file, without a device. Nothing writes to it. */
 static void check_file(int slot, const char *name)
 {
 	unsigned int i, j, n = slot_blocks(slot);
@@ -218,11 +217,11 @@ void check_files(int slot)
 /*
  * Attaching and detaching
  *
- * Who opens a slot's device, and attaches it when it is not, holds the slot's lock; who
- * detaches it does until it is.
+ * A task that opens the device of a slot, and attaches it if necessary, holds the lock of the slot;
+ * a task that detaches it holds the lock until it is detached.
  */
 
-/* With the device open nobody may wait for the lock: its owner waits for the device. */
+/* With the device open, do not wait for the lock: its owner waits for the close. */
 static bool lock(int slot, bool wait)
 {
 	int ret;
@@ -268,7 +267,7 @@ int open_backing(int slot)
 	if (slot == RDONLY && rnd(2))
 		name = second_name;
 	fd = open(name, open_flags(slot) | (rnd(2) ? O_DIRECT : 0));
-	/* Not all have direct I/O. */
+	/* Not all files support direct I/O. */
 	if (fd < 0 && errno == EINVAL)
 		fd = open(name, open_flags(slot));
 	if (fd < 0)
@@ -276,7 +275,7 @@ int open_backing(int slot)
 	return fd;
 }
 
-/* With the slot's lock. Returns the device open. */
+/* With the lock of the slot held. Returns the open device. */
 static int attach(int slot, int flags)
 {
 	static const unsigned int sizes[] = { 0, 512, 4096 };
@@ -304,7 +303,7 @@ static int attach(int slot, int flags)
 			config.info.lo_offset = (uint64_t)rnd(SPANS) * SPAN * BLOCK;
 			config.info.lo_sizelimit = SPAN * BLOCK;
 		}
-		/* Before it is: who is killed now leaves it to the next one. */
+		/* Before the attach: if this task is killed now, the next one attaches it. */
 		store(sh->slots[slot].number, nr);
 		if (!doing(CONFIGURE, ioctl(fd, LOOP_CONFIGURE, &config)))
 			break;
@@ -314,7 +313,7 @@ static int attach(int slot, int flags)
 	return fd;
 }
 
-/* Opens a slot's device, which stays bound until it's closed. */
+/* Opens the device of a slot, which stays attached while it is open. */
 int open_slot(int slot, int flags)
 {
 	struct loop_info64 info;
@@ -329,7 +328,7 @@ int open_slot(int slot, int flags)
 		loop_name(name, nr);
 		fd = doing(OPEN, open(name, open_flags(slot) | flags));
 	}
-	/* It can be another's by now. */
+	/* Its number can be that of another slot by now. */
 	if (fd >= 0 && (doing(PROBE, ioctl(fd, LOOP_GET_STATUS64, &info)) ||
 			!is_slots(slot, &info))) {
 		enter(CLOSE);
@@ -362,7 +361,7 @@ static void wait_for_others(int slot)
 	leave();
 }
 
-/* Whether the slot's device shows the slot's file. */
+/* Whether the device has the file of the slot. */
 static bool is_bound(int slot)
 {
 	char name[64], path[4096];
@@ -382,8 +381,8 @@ static bool is_bound(int slot)
 }
 
 /*
- * LOOP_CLR_FD by the only one who has the device open takes effect at once. The C driver then
- * fails what is still dirty in the page cache of the device, so there another one has it open.
+ * LOOP_CLR_FD by the only opener takes effect at once. The C driver then fails the writeback of
+ * dirty pages of the device, so with it another process has the device open.
  */
 static int clear_fd(int slot, int fd)
 {
@@ -402,19 +401,19 @@ static int clear_fd(int slot, int fd)
 	return ret;
 }
 
-/* Nobody else has it open, and nobody can: the slot is locked. */
+/* No other task has it open or can open it: the slot is locked. */
 static void detach_locked(int slot, int fd)
 {
 	int nr = sh->slots[slot].number;
 
 	enter(DETACH);
-	/* Somebody may have reset autoclear since; and it may be on its way already. */
+	/* Another task may have reset autoclear; the detach may also have begun. */
 	if (clear_fd(slot, fd) && errno != ENXIO)
 		bad("LOOP_CLR_FD: %m");
 	close(fd);
 	/*
-	 * It's closed last by who looked for a free one, or by asynchronous I/O, which closes
-	 * a file a moment after it was told of.
+	 * The last close is that of a task that looked for a free device, or of asynchronous I/O,
+	 * which closes a file a moment after its completion.
 	 */
 	while (is_bound(slot))
 		usleep(1000);
@@ -425,7 +424,10 @@ static void detach_locked(int slot, int fd)
 		doing(REMOVE, ioctl(control, LOOP_CTL_REMOVE, nr));
 }
 
-/* Has all close the device, and closes it. False, and it's open still: another does that. */
+/*
+ * Makes all tasks close the device, and closes it. Returns false, with the device open, if another
+ * task does that.
+ */
 bool detach(int slot, int fd)
 {
 	if (!lock(slot, false))
@@ -440,8 +442,8 @@ bool detach(int slot, int fd)
 }
 
 /*
- * LOOP_CLR_FD under the I/O of others. Returns false when nobody else had it open: then it
- * is detached.
+ * LOOP_CLR_FD under I/O of others. Returns false if no other task had it open, so that it is
+ * detached.
  */
 bool clear(int slot, int fd)
 {
@@ -449,15 +451,15 @@ bool clear(int slot, int fd)
 	bool bound;
 
 	/*
-	 * Unlocked, it could be attached again before what is dirty in the page cache of this
-	 * device is written back.
+	 * With the lock: otherwise it could be attached again before the dirty pages of this device
+	 * are written back.
 	 */
 	if (!lock(slot, false))
 		return true;
 	doing(CLEAR, clear_fd(slot, fd));
 	bound = !doing(PROBE, ioctl(fd, LOOP_GET_STATUS64, &info));
 	if (!bound) {
-		/* They have closed it, or they could do I/O to it still. */
+		/* All others have closed it: otherwise I/O would still be possible. */
 		wait_for_others(slot);
 		detach_locked(slot, fd);
 		store(me->open, -1);
@@ -501,7 +503,7 @@ static int some_group(void)
 	return -1;
 }
 
-/* Whatever is under way stays the old cgroup's. */
+/* I/O in flight stays in the old cgroup. */
 void join(void)
 {
 	char dir[8192];
@@ -521,7 +523,7 @@ void limit_io(const char *dir)
 	dev_t dev;
 	int n;
 
-	/* On what is below more often: these requests are the driver's. */
+	/* Limits on the disk below are more frequent: the driver issues those requests. */
 	i = rnd(6);
 	if (i < 4)
 		dev = disks[i % 2];
@@ -529,7 +531,7 @@ void limit_io(const char *dir)
 		dev = makedev(7, sh->slots[rnd(SLOTS)].number & 0xff);
 	n = sprintf(text, "%u:%u", major(dev), minor(dev));
 	for (i = 0; i < 4; i++) {
-		/* What waits for all I/O waits for this, too. */
+		/* Operations that wait for all I/O wait for this limit, too. */
 		value = i < 2 ? (256 + rnd(2048)) << 10 : 40 + rnd(360);
 		if (slow > 1)
 			value /= 4;
@@ -566,12 +568,12 @@ void make_group(unsigned int nr)
 	}
 	limit_io(dir);
 	limit_memory(dir);
-	/* Only now: one that is not complete must not be joined by who has seen the last one. */
+	/* Publish it last: a task that saw the previous group must not join an incomplete one. */
 	strcpy(sh->groups[nr].name, name);
 	store(sh->groups[nr].alive, 1);
 }
 
-/* All in one cgroup go to others, or to the root. */
+/* All tasks of a cgroup move to others, or to the root. */
 static void empty_group(const char *dir)
 {
 	char name[8320], target[8192], pid[32];
@@ -588,7 +590,7 @@ static void empty_group(const char *dir)
 			snprintf(target, sizeof(target), "%s/..", cgroup_dir);
 		else
 			group_dir(target, sizeof(target), nr);
-		/* This restarts the list at most. */
+		/* A write restarts the list at most. */
 		count(MIGRATE, put(target, "cgroup.procs", pid));
 		enter(LEAVE_CGROUP);
 	}
@@ -616,7 +618,7 @@ void remove_group(unsigned int nr, enum op op)
 		store(me->since, since);
 		if (!rmdir(dir))
 			break;
-		/* What is being killed may have to wait for its I/O. */
+		/* A killed task may have to wait for its I/O. */
 		if (errno != EBUSY)
 			bad("rmdir %s: %m", dir);
 		usleep(2000);
@@ -639,7 +641,7 @@ void remove_groups(void)
 			remove_group(nr, KILL_CGROUP);
 }
 
-/* What was held up goes on. Also to be called when all is lost. */
+/* Releases throttled I/O. Also called after a failure. */
 void lift_limits(void)
 {
 	char dir[8192], text[64], *slash;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The tasks of loop_chaos: who does I/O, and who changes what it is done to.
+ * The tasks of loop_chaos: some do I/O, others change devices, cgroups and file systems.
  */
 #include "chaos.h"
 
 /*
- * Who does I/O
+ * Tasks that do I/O
  */
 
-/* Reads all of a worker's range, and settles what the one before it has left open. */
+/* Reads all of a worker's range, and determines generations that a killed worker left open. */
 static void resolve(int fd, int slot, unsigned int first, unsigned int n)
 {
 	unsigned int i, j, some;
@@ -35,7 +35,7 @@ static void read_own(int fd, int slot, unsigned int first, unsigned int n, const
 		check_whole(io_buf + i * WORDS, slot, first + i, where);
 }
 
-/* Of a block that another may be writing. */
+/* Reads a block that another task may be writing. */
 static void read_others(int fd, int slot)
 {
 	unsigned int block = rnd(DATA_BLOCKS);
@@ -46,7 +46,7 @@ static void read_others(int fd, int slot)
 	      "another's block");
 }
 
-/* Many at a time: more than a cgroup may have tags. */
+/* Many I/Os in flight: more than the tags of a cgroup. */
 static void aio_round(int fd, int slot, unsigned int first, aio_context_t ctx)
 {
 	static struct iocb iocbs[DEPTH], *ptrs[DEPTH];
@@ -131,7 +131,7 @@ static void buffered_round(int fd, int direct_fd, int slot, unsigned int first)
 	if (rnd(4))
 		read_own(fd, slot, at, n, "buffered read");
 	else
-		read_own(direct_fd, slot, at, n, "direct read of what was buffered");
+		read_own(direct_fd, slot, at, n, "direct read of buffered writes");
 }
 
 static void direct_round(int fd, int slot, unsigned int first)
@@ -177,7 +177,7 @@ static void direct_round(int fd, int slot, unsigned int first)
 
 enum { WORKER_AIO, WORKER_BUFFERED, WORKER_DIRECT };
 
-/* Has a range of a slot's blocks. */
+/* A worker owns a range of the blocks of a slot. */
 void worker(int arg)
 {
 	int slot = arg / RANGES, kind = arg % RANGES, fd, direct_fd, lives = 4 + rnd(8);
@@ -193,7 +193,7 @@ void worker(int arg)
 		direct_fd = -1;
 		fd = open_slot(slot, kind == WORKER_BUFFERED ? 0 : O_DIRECT);
 		if (kind == WORKER_BUFFERED) {
-			/* To read ahead would be to read what another writes directly. */
+			/* Readahead would read blocks that others write with direct I/O. */
 			posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 			loop_name(name, sh->slots[slot].number);
 			direct_fd = doing(OPEN, open(name, O_RDONLY | O_DIRECT | O_CLOEXEC));
@@ -219,7 +219,7 @@ void worker(int arg)
 	}
 }
 
-/* Reads what is moved under it. */
+/* Reads the device whose offset changes. */
 void shift_reader(int unused)
 {
 	unsigned int block, span, epoch;
@@ -236,7 +236,7 @@ void shift_reader(int unused)
 			for (span = 0; span < SPANS; span++)
 				lo[span] = load(sh->blocks[SHIFT][span * SPAN + block].acked);
 			read_at(OTHERS_READ, fd, io_buf, block, 1);
-			/* Of any of the spans, but all of it. */
+			/* The block is of any one of the spans. */
 			span = (io_buf[0] >> 20 & 0xffff) / SPAN;
 			if (span >= SPANS)
 				span = 0;
@@ -249,7 +249,7 @@ void shift_reader(int unused)
 	}
 }
 
-/* The two files of the device are the same but for their inodes. */
+/* The two files of this device have the same contents. */
 void rdonly_reader(int unused)
 {
 	struct loop_info64 info;
@@ -276,7 +276,7 @@ void rdonly_reader(int unused)
 	}
 }
 
-/* Attached, used and detached all the time. */
+/* Repeatedly attaches, uses and detaches a device. */
 void churner(int unused)
 {
 	unsigned int i, n, at;
@@ -305,7 +305,7 @@ void churner(int unused)
 }
 
 /*
- * Who changes things
+ * Tasks that change devices, cgroups and file systems
  */
 
 static void set_status(int slot, int fd)
@@ -321,7 +321,7 @@ static void set_status(int slot, int fd)
 	doing(SET_STATUS, ioctl(fd, LOOP_SET_STATUS64, &info));
 }
 
-/* What is at the end of the file is nobody's. */
+/* Nothing reads or writes the blocks at the end of the file. */
 static void resize(int slot, int fd)
 {
 	const uint64_t small = DATA_BLOCKS * BLOCK, large = small + GROWTH * BLOCK;
@@ -383,7 +383,7 @@ void changer(int unused)
 	}
 }
 
-/* Nobody else writes to this device. */
+/* The only writer of this device. */
 void mover(int unused)
 {
 	struct loop_info64 info;
@@ -487,7 +487,7 @@ void grouper(int unused)
 	lift_limits();
 }
 
-/* How many requests are in flight on the devices with files in a directory. */
+/* The number of requests in flight on the devices with files in a directory. */
 static unsigned int in_flight(unsigned int dir)
 {
 	unsigned int slot, n = 0, some;
@@ -508,7 +508,7 @@ static unsigned int in_flight(unsigned int dir)
 	return n;
 }
 
-/* Holds nothing that the frozen file system could have it wait for. */
+/* Holds nothing that could make it wait for the frozen file system. */
 void freezer(int unused)
 {
 	unsigned int dir;
@@ -525,7 +525,7 @@ void freezer(int unused)
 	}
 }
 
-/* Reads a file, whether or not it's there; returns how much. */
+/* Reads a file that may be missing; returns the number of bytes. */
 size_t look(const char *name, char *buf, size_t size)
 {
 	size_t len = 0;
@@ -586,7 +586,7 @@ void looker(int unused)
 	}
 }
 
-/* Nothing else runs any more: all is there, through the devices and without them. */
+/* No other task runs any more: checks all data, through the devices and without them. */
 void finish(int unused)
 {
 	unsigned int slot;
