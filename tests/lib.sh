@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash disable=SC2034
 #
-# What the tests share: KTAP output, loading the driver, scratch space, loop
-# devices, cgroups. Sourced, by bash.
+# Shared by the tests: KTAP output, loading the driver, scratch space, loop devices, cgroups.
+# Sourced by bash.
 #
-#   DRIVER    loop_rs (default) or loop, to run against the C driver
+#   DRIVER    loop_rs (default) or loop, the C driver
 #   MODULE    the module file to insmod; without it DRIVER is modprobed
-#   VERBOSE   say what a case printed and how long it took if it passed, too
+#   VERBOSE   also print the output and the time of cases that passed
 #   SLOW      factor for each time limit, for slow kernels
 #   SCRATCH_DEV, SCRATCH_DEV2
 #             block devices whose contents may be destroyed
@@ -17,7 +17,7 @@ SLOW=${SLOW:-1}
 CGROOT=${CGROOT:-/sys/fs/cgroup}
 PATH=$PATH:/usr/sbin:/sbin
 
-# A test's own directory, on tmpfs where /tmp or /dev/shm is one.
+# The test's own directory, on tmpfs if /tmp or /dev/shm is one.
 T=
 LIB_FINISHED=
 LIB_BUILTIN=
@@ -25,7 +25,7 @@ LIB_CGROUPS=()
 LIB_DMS=()
 MKFS_OPTIONS=
 
-# Asked once: a module that is being loaded looks like it for a moment.
+# Checked once: a module that is being loaded looks built in for a moment.
 if [ -d "/sys/module/$DRIVER" ] && [ ! -e "/sys/module/$DRIVER/initstate" ]; then
 	LIB_BUILTIN=1
 fi
@@ -43,7 +43,7 @@ lib_ktap() {
 	exit 1
 }
 
-# Say why, and leave the case that is running.
+# Fails the current case with a reason.
 fail() {
 	echo "$*"
 	exit 1
@@ -83,9 +83,9 @@ median() {
 	echo "${sorted[$# / 2]}"
 }
 
-# check DESCRIPTION FUNCTION...: one test case. It runs in a subshell under
-# set -e, so each command in it that fails fails the case; hence never call
-# check where errexit is ignored (in a condition, after || or &&).
+# check DESCRIPTION FUNCTION...: one test case. It runs in a subshell under set -e, so that each
+# command that fails fails the case. Never call check where errexit is ignored (in a condition,
+# after || or &&).
 check() {
 	local desc=$1 out rc before d start fd reader
 
@@ -94,7 +94,7 @@ check() {
 	before=" $(lib_bound) $(lib_mounts) "
 	before=${before//$'\n'/ }
 	[ -z "${VERBOSE:-}" ] || start=$(now_ms)
-	# Until all that it has started is gone, but not for ever.
+	# Until all processes that hold its output open have ended, with a time limit.
 	exec {fd}> >(exec cat >"$T/.out")
 	reader=$!
 	(set -e; "$@") >&"$fd" 2>&1 </dev/null {fd}>&-
@@ -115,7 +115,7 @@ check() {
 	else
 		ktap_test_fail "$desc"
 		lib_diag "rc=$rc" "$out"
-		# What it has left behind is not the next one's concern.
+		# Clean up for the next case.
 		for d in $(lib_bound); do
 			[[ $before == *" $d "* ]] || lib_within lib_drop "$d"
 		done
@@ -126,7 +126,7 @@ check() {
 	fi
 }
 
-# lib_ended SECONDS PID: wait for it, for that long.
+# lib_ended SECONDS PID: waits for the process, with a time limit.
 lib_ended() {
 	local end=$((SECONDS + $1 * SLOW))
 
@@ -136,9 +136,9 @@ lib_ended() {
 	done
 }
 
-# within SECONDS COMMAND...: the command, for that long at most: what is stuck in the kernel
-# can be neither killed nor waited for. It is told where that is, the first time, and nothing else
-# is given so long.
+# within SECONDS COMMAND...: runs the command with a time limit, since a task that hangs in the
+# kernel can be neither killed nor waited for. The first time it also prints where tasks hang, and
+# later calls get one second only.
 within() {
 	local seconds=$1 pid out="$T/.within.$BASHPID"
 
@@ -157,11 +157,11 @@ within() {
 	return 124
 }
 
-# What is stuck, and where. The kernel log has the kernel's own tasks, too.
+# Prints the tasks that hang, and where. The kernel log has kernel threads, too.
 lib_stuck() {
 	local d stat
 
-	echo "not over in time: $1"
+	echo "timed out: $1"
 	[ ! -e "$T/.stuck" ] || return 0
 	: >"$T/.stuck"
 	for d in /proc/[0-9]*/task/*; do
@@ -174,12 +174,12 @@ lib_stuck() {
 	echo w >/proc/sysrq-trigger
 } 2>/dev/null
 
-# For what cleans up.
+# For clean-up.
 lib_within() {
 	within 120 "$@" 2>&1 | sed 's/^/# /'
 }
 
-# Unmount and detach, whatever is in the way.
+# Unmounts and detaches, lazily if necessary.
 lib_drop() {
 	local m
 
@@ -201,7 +201,7 @@ lib_drop_dm() {
 	done
 } >/dev/null 2>&1
 
-# The test's mount points, the innermost first.
+# The mount points of the test, the innermost first.
 lib_mounts() {
 	local m all=
 
@@ -211,14 +211,14 @@ lib_mounts() {
 	printf '%s' "$all"
 }
 
-# In a case: it can't be run here, say why.
+# In a case: skips it, with a reason.
 skip() {
 	echo "$*"
 	: >"$T/.skip"
 	exit 1
 }
 
-# In a case: the C driver differs by design, or by a bug.
+# In a case: skips it on the C driver, which differs by design or has a bug.
 skip_on_c() {
 	[ "$DRIVER" != loop ] || skip "not with the C driver: $*"
 }
@@ -227,7 +227,7 @@ lib_diag() {
 	printf '%s\n' "$@" | sed -e '/^$/d' -e 's/^/# /'
 }
 
-# test_begin CASES: everything a test needs but the driver.
+# test_begin CASES: sets up everything that a test needs, except the driver.
 test_begin() {
 	lib_ktap
 	ktap_print_header
@@ -238,16 +238,16 @@ test_begin() {
 	if [ -n "$(lib_bound)" ]; then
 		ktap_exit_fail_msg "loop devices are in use: $(lib_bound)"
 	fi
-	# Of the runner, which would wait for what is stuck and has them open.
+	# The runner's file descriptors: a task that hangs would keep the runner waiting.
 	exec 3>&- 4>&-
 	trap lib_exit EXIT
 	trap 'exit 143' TERM INT HUP
 	T=$(mktemp -d "${TMPDIR:-/tmp}/loop_rs.XXXXXX") || ktap_exit_fail_msg "no scratch directory"
-	# One more: what test_end checks.
+	# One more, for test_end.
 	ktap_set_plan $(($1 + 1))
 }
 
-# The last case of each test: it left nothing attached and the driver unloads.
+# The last case of each test: no device is attached, and the driver unloads.
 test_end() {
 	LIB_FINISHED=1
 	check "nothing left attached, the driver unloads" lib_end
@@ -267,14 +267,14 @@ lib_exit() {
 	local rc=$?
 
 	trap - EXIT
-	# Without a directory there is nothing yet, and every mount would look like the test's.
+	# Without a directory no mount belongs to the test.
 	[ -z "$T" ] || lib_cleanup
-	[ -n "$LIB_FINISHED" ] || echo "# left before its end, rc=$rc"
+	[ -n "$LIB_FINISHED" ] || echo "# ended early, rc=$rc"
 	[ "$rc" -ne 0 ] || rc=1
 	exit "$rc"
 }
 
-# Whatever is still attached, or a cgroup of the test's.
+# Removes attached devices and the cgroups of the test.
 lib_cleanup_devices() {
 	local c d
 
@@ -305,13 +305,13 @@ lib_cleanup() {
 # The driver
 #
 
-# Built in, the driver is there from the start: to load it is to make the devices it
-# would have then, to unload it is to remove all of them.
+# A built-in driver is there from the start: "loading" it adds the devices that it would have then,
+# "unloading" removes all of them.
 driver_builtin() {
 	[ -n "$LIB_BUILTIN" ]
 }
 
-# In a case, or for a whole test, that is about loading and unloading.
+# For cases or tests of loading and unloading.
 skip_builtin() {
 	! driver_builtin || skip "built in: it is neither loaded nor unloaded"
 }
@@ -323,7 +323,7 @@ need_module() {
 	exit "$KSFT_SKIP"
 }
 
-# What it was not given on the command line it can't be given now.
+# Parameters can only be set on the kernel's command line.
 builtin_load() {
 	local p n value
 
@@ -368,8 +368,8 @@ driver_loaded() {
 	fi
 }
 
-# A device is released from a work or an RCU callback now and then, and holds
-# the module for a moment longer than the command that closed it.
+# A device can be released from a work item or an RCU callback, which holds the module a moment
+# longer than the command that closed it.
 driver_unload() {
 	local i out unload=(rmmod "$DRIVER")
 
@@ -385,12 +385,11 @@ driver_unload() {
 	return 1
 }
 
-# With one device to begin with, unless the test says otherwise: each takes its time
-# at unloading.
+# With one device, unless the test says otherwise: each device takes time at unloading.
 need_driver() {
 	local out
 
-	# With as many devices as are asked for, here too.
+	# With the requested number of devices here, too.
 	! driver_builtin || driver_unload
 	driver_loaded && return
 	[ $# -gt 0 ] || set -- max_loop=1
@@ -399,12 +398,12 @@ need_driver() {
 	fi
 }
 
-# Whether the kernel lets a block device be opened for writing while it's mounted.
+# Whether the kernel allows opening a mounted block device for writing.
 can_write_mounted() {
 	! zcat /proc/config.gz 2>/dev/null | grep -q 'CONFIG_BLK_DEV_WRITE_MOUNTED is not set'
 }
 
-# The names of the loop devices that are bound.
+# The names of the attached loop devices.
 lib_bound() {
 	local f
 
@@ -425,8 +424,7 @@ attach() {
 	L=${LOOP#/dev/}
 }
 
-# LOOP_CLR_FD on a device that something still has open takes effect at the
-# last close, so wait for that.
+# LOOP_CLR_FD takes effect at the last close: wait for that.
 detach() {
 	local i dev=${1:-$LOOP}
 
@@ -472,8 +470,8 @@ disk_stat() {
 	echo "${stat[$2 - 1]}"
 }
 
-# worker_stat LOOPN CGROUP KEY: what loop_rs says in debugfs of the worker of a cgroup, or of those
-# whose path ends with that, one removed and made again among them; nothing when there is none.
+# worker_stat LOOPN CGROUP KEY: a statistic from debugfs of the worker of the cgroup, or the sum
+# over the workers of all cgroups whose path ends with CGROUP; empty if there is none.
 worker_stat() {
 	awk -v cg="$2" -v key="$3=" '
 		cg == "/" ? $1 == cg : substr($1, length($1) - length(cg) + 1) == cg {
@@ -486,7 +484,7 @@ worker_stat() {
 		END { if (found) print n }' "/sys/kernel/debug/loop_rs/$1/workers"
 }
 
-# A line in the kernel log, and what the log has after it.
+# log_mark writes a line to the kernel log; log_since_mark prints the log after that line.
 log_mark() {
 	LIB_MARK="loop_rs-test-$SRANDOM"
 	echo "$LIB_MARK" >/dev/kmsg
@@ -494,6 +492,21 @@ log_mark() {
 log_since_mark() {
 	dmesg | awk -v mark="$LIB_MARK" 'seen; index($0, mark) { seen = 1 }'
 }
+
+# log_count TEXT: the number of lines since the mark that contain TEXT.
+log_count() {
+	log_since_mark | grep -cF -- "$1" || :
+}
+
+# The texts of the driver about failed I/O on the backing file; the sector follows log_failed.
+# log_failed LOOPN read|write FILE; log_errno ERRNO.
+log_failed() {
+	echo "$1: $2 error, file $3, sector "
+}
+log_errno() {
+	echo "(errno $1)"
+}
+LOG_FILE_ENDS=": file ends"
 
 blocks_of() {
 	stat -c %b "$1"
@@ -503,8 +516,8 @@ blocks_of() {
 # Scratch space
 #
 
-# A device that mkfs may destroy. Its name is asked for with readlink since
-# tests need its sysfs directory and device number.
+# A device that mkfs may destroy. Tests resolve its name with readlink, since they need its sysfs
+# directory and device number.
 need_scratch() {
 	[ -b "${SCRATCH_DEV:-}" ] || skip "SCRATCH_DEV is not a block device"
 }
@@ -513,9 +526,8 @@ have_scratch() {
 	[ -b "${SCRATCH_DEV:-}" ]
 }
 
-# scratch_fs TYPE DIR [DEVICE [SIZE]]: a fresh file system, mounted.
-# Nothing may write to it but the test, hence no lazy initialization. MKFS_OPTIONS are
-# added for xfs.
+# scratch_fs TYPE DIR [DEVICE [SIZE]]: creates and mounts a file system. Only the test may write to
+# it, hence no lazy initialization. MKFS_OPTIONS are added for xfs.
 scratch_fs() {
 	local type=$1 dir=$2 dev=${3:-${SCRATCH_DEV:-}} size=${4:-1G}
 
@@ -547,8 +559,7 @@ scratch_fs() {
 	mount -t "$type" -o noatime "$dev" "$dir"
 }
 
-# Device-mapper devices of the test. Where no udev runs, mknodes is what makes
-# their nodes, and removes them again.
+# Device-mapper devices of the test. Without udev, mknodes creates and removes their nodes.
 dm_create() {
 	dmsetup --noudevsync create "$1" --table "$2"
 	dmsetup mknodes "$1"
@@ -560,16 +571,14 @@ dm_remove() {
 	dmsetup mknodes "$1"
 }
 
-# dm_swap NAME TABLE: without writing anything back first, as if it had
-# happened to the hardware.
+# dm_swap NAME TABLE: replaces the table without writeback, like a change of the hardware.
 dm_swap() {
 	dmsetup suspend --noflush --nolockfs "$1"
 	dmsetup load "$1" --table "$2"
 	dmsetup --noudevsync resume "$1"
 }
 
-# pattern SIZE FILE [SEED]: bytes that differ from block to block and from
-# seed to seed, cheaply.
+# pattern SIZE FILE [SEED]: writes bytes that differ by block and seed.
 pattern() {
 	"$LIB_DIR/loop_io" pattern "$2" "$1" "${3:-1}"
 }
@@ -578,7 +587,7 @@ pattern() {
 # cgroups (version 2)
 #
 
-# A reason not to run, or nothing.
+# Prints a reason to skip, or nothing.
 cg_missing() {
 	local c
 
@@ -598,7 +607,7 @@ cg_create() {
 	echo "$cg"
 }
 
-# The processes in it are killed first; it goes once they are gone.
+# cg_remove DIR: kills its processes and removes it.
 cg_remove() {
 	local i d
 
@@ -616,20 +625,20 @@ cg_remove() {
 	return 1
 }
 
-# cg_run DIR COMMAND...: in that cgroup, from its first instruction on.
+# cg_run DIR COMMAND...: runs the command in that cgroup from its first instruction on.
 cg_run() {
 	local cg=$1
 
 	shift
-	# $$ is the new shell's, which becomes the command.
+	# $$ is the pid of the new shell, which becomes the command.
 	bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$cg" "$@"
 }
 
 # cg_limit_io DIR MAJ:MIN LIMIT: io.max of that disk.
 cg_limit_io() {
-	# After some I/O: where a cgroup's part of a disk is not there yet, blkg_conf_prep() makes it, with
-	# an allocation that may reclaim under a lock that is taken with the disk frozen, as lockdep
-	# finds; it looks no further then.
+	# After some I/O: if the blkg of the cgroup and the disk does not exist yet,
+	# blkg_conf_prep() allocates it, and that may reclaim memory under a lock that is also taken
+	# while the disk is frozen. lockdep reports that and turns itself off.
 	cg_run "$1" dd if="/dev/$(basename "$(readlink "/sys/dev/block/$2")")" of=/dev/null \
 		bs=4k count=1 iflag=direct status=none
 	echo "$2 $3" >"$1/io.max"
@@ -645,7 +654,7 @@ cg_stat() {
 	echo "${value:-0}"
 }
 
-# cg_io DIR MAJ:MIN KEY: of io.stat, 0 when the device isn't there.
+# cg_io DIR MAJ:MIN KEY: a value of io.stat, 0 if the device is not in it.
 cg_io() {
 	awk -v d="$2" -v k="$3" '
 		$1 == d {

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # I/O looks to user space as with loop.ko, whether it is issued inline or by a worker, as a request
-# or as detached bios: /proc/PID/io and getrusage, errors in the kernel log, tracepoints, submissions
-# with RWF_NOWAIT, the context in which bios complete.
+# or as detached bios: /proc/PID/io and getrusage, errors in the kernel log, tracepoints,
+# submissions with RWF_NOWAIT, the context in which bios complete.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -12,21 +12,21 @@
 
 DM=loop_rs-account
 SECTORS=$((64 * 2048))
-# More than a device has tags.
+# More than the number of tags of a device.
 COUNT=512
 TRACE=/sys/kernel/tracing/instances/loop_rs-account
 EXTENTS=4096
 READS=256
 
-# counted OP EXPECTED: what is accounted for 100 blocks. The first run reads the program itself; no
-# page of the backing file is dirty after the flush.
+# counted OP EXPECTED: the I/O accounted to "loop_io" for 100 blocks. The first run reads the
+# program itself into the page cache; no page of the backing file is dirty after the flush.
 counted() {
 	"$EDGES" account "$LOOP" "$1" 100
 	sync "$LOOP"
 	want "accounted" "$("$EDGES" account "$LOOP" "$1" 100)" "$2"
 }
 
-# task_io BACKING FILE: each byte is accounted once to the task that submits.
+# task_io BACKING FILE: each byte is accounted once, to the submitting task.
 task_io() {
 	[ -r /proc/self/io ] || skip "the kernel does not account I/O to tasks"
 	attach --direct-io="$1" "$2"
@@ -49,7 +49,7 @@ task_io_disk() {
 	task_io on "$SCRATCH_DEV"
 }
 
-# held OP [FUNCTION]: suspends the disk below, calls the function, and submits $COUNT I/Os, most of
+# held OP [FUNCTION]: suspends the disk below, calls the function and submits $COUNT I/Os, most of
 # which hold no tag.
 held() {
 	need_scratch
@@ -77,21 +77,13 @@ held_end() {
 	dm_remove $DM
 }
 
-# told MARK TEXT: how many lines of the kernel log since the mark have it.
-told() {
-	dmesg | awk -v mark="$1" -v text="$2" '
-		index($0, mark) { n = 0 }
-		index($0, text) { n++ }
-		END { print n + 0 }'
-}
-
-# The last one submitted, which holds no tag, fails.
+# The last I/O, which holds no tag, fails.
 logged() {
-	local mark="loop_rs-test-$RANDOM$RANDOM" op=$1 bad
+	local op=$1 bad
 
 	trap let_go EXIT
 	held "$op"
-	echo "$mark" >/dev/kmsg
+	log_mark
 	# The sector at which "loop_edges flood" submits the last one.
 	bad=$(((COUNT - 1) * 7919 % COUNT * 16))
 	dm_swap $DM "0 $bad linear $SCRATCH_DEV 0
@@ -101,19 +93,19 @@ $((bad + 16)) $((SECTORS - bad - 16)) linear $SCRATCH_DEV $((bad + 16))"
 	want "I/Os that went well" "$(flooded 0)" $((COUNT - 1))
 	want "I/Os that failed" "$(flooded 2)" 1
 	want "lines for its sector" \
-		"$(told "$mark" "I/O error, dev $L, sector $bad op ")" 1
+		"$(log_count "I/O error, dev $L, sector $bad op ")" 1
 	# A request that keeps its tag logs the same line.
 	if [ "$op" = read ]; then
 		want_error "Input/output error" dd if="$LOOP" of=/dev/null bs=8k count=1 \
 			skip=$((bad / 16)) iflag=direct
 		want "lines for both" \
-			"$(told "$mark" "I/O error, dev $L, sector $bad op ")" 2
+			"$(log_count "I/O error, dev $L, sector $bad op ")" 2
 	fi
 	held_end
 }
 
-# completed WHAT: of the completions in the trace: the number of "events", of "empty" ones, without
-# data, or of "sectors".
+# completed events|empty|sectors: from the completion events in the trace, their number, the number
+# of events without data, or the sum of their sectors.
 completed() {
 	awk -v what="$1" '
 		/block_(rq|bio)_complete: / {
@@ -137,7 +129,7 @@ trace_on() {
 	done
 }
 
-# Each I/O has one completion event, with its size, when it completes.
+# Each I/O has one completion event with its size at the time of its completion.
 traced() {
 	[ -d "${TRACE%/*}" ] || skip "no tracefs"
 	mkdir $TRACE
@@ -151,14 +143,14 @@ traced() {
 	held_end
 }
 
-# Submissions with RWF_NOWAIT, as io_uring's first attempt of each I/O, do not sleep for metadata of
-# the backing file, but for one in 256.
+# Submissions with RWF_NOWAIT, as in io_uring's first attempt of each I/O, do not sleep for metadata
+# of the backing file, except one in 256.
 nowait() {
 	local said
 
 	null_disk
 	cold_file /dev/nullb0 $EXTENTS
-	# While the metadata is cached, inline issue is what the offload policy comes to.
+	# While the metadata is cached, the offload policy chooses inline issue.
 	"$EDGES" nowait "$LOOP" $EXTENTS $READS
 	"$EDGES" forget /dev/nullb0 50 &
 	trap 'kill %1 2>/dev/null || true' EXIT
@@ -213,8 +205,8 @@ check "accounted to the task: xfs, backing I/O buffered" task_io_fs xfs off
 check "accounted to the task: a disk, backing I/O direct" task_io_disk
 check "a read without a tag that fails is in the kernel log" logged read
 check "a write without a tag that fails is in the kernel log" logged write
-check "tracepoints" traced
-check "submissions with RWF_NOWAIT" nowait
+check "tracepoints of completions" traced
+check "submissions with RWF_NOWAIT do not sleep" nowait
 check "erofs decompresses in its workqueue" decompressed
 
 test_end

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Errors of the device under the backing file reach who asked, as what they are.
+# Errors of the device below the backing file reach the submitter with the right errno.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -27,7 +27,7 @@ io() {
 	timeout $LIMIT dd "$@" 2>&1
 }
 
-# A block device as the backing file: all of it, or a part of it, fails.
+# A block device as the backing file: the whole device or one sector fails.
 bdev() {
 	local opts=("$@")
 
@@ -44,19 +44,19 @@ bdev() {
 		want_error "Input/output error" io if="$T/model" of="$LOOP" bs=64k \
 			count=1 seek=32 conv=notrunc oflag=direct
 	fi
-	# Whatever took the data before: the flush has to tell.
+	# Writes may have been cached: the flush must report the error.
 	want_error "Input/output error" io if="$T/model" of="$LOOP" bs=64k count=1 \
 		seek=48 conv=notrunc,fsync oflag=direct
 	dm_swap "$DM" "$LINEAR"
 	blockdev --flushbufs /dev/mapper/$DM || true
-	# It works again, and holds what it held.
+	# It works again, and has the old data.
 	io if="$LOOP" of="$T/out" bs=64k count=16 iflag=direct
 	cmp -n $MIB "$T/out" "$T/model"
 	detach
 	dm_end
 }
 
-# One bad sector: the requests around it are good.
+# One bad sector: the requests around it succeed.
 bad_sector() {
 	local bad=4096
 
@@ -80,7 +80,7 @@ $((bad + 8)) $((SECTORS - bad - 8)) linear $SCRATCH_DEV $((bad + 8))"
 	dm_end
 }
 
-# Writes fail, reads do not.
+# Writes fail, reads succeed.
 writes() {
 	modprobe -q dm-flakey || [ -d /sys/module/dm_flakey ] || skip "no dm-flakey"
 	dm_setup
@@ -98,7 +98,7 @@ writes() {
 	dm_end
 }
 
-# A file system on a loop device whose backing file goes bad doesn't hang.
+# A file system on a loop device does not hang when the backing file fails.
 mounted() {
 	dm_setup
 	mkfs.ext4 -qF /dev/mapper/$DM
@@ -114,42 +114,33 @@ mounted() {
 	detach
 	e2fsck -fy /dev/mapper/$DM >/dev/null || [ $? -le 1 ]
 	mount -o ro /dev/mapper/$DM "$T/mnt"
-	want "what was synced" "$(<"$T/mnt/f")" hello
+	want "the synced data" "$(<"$T/mnt/f")" hello
 	umount "$T/mnt"
 	dm_end
 }
 
-# told MARK TEXT: how many lines of the kernel log since the mark have it.
-told() {
-	dmesg | awk -v mark="$1" -v text="$2" '
-		index($0, mark) { n = 0 }
-		index($0, text) { n++ }
-		END { print n + 0 }'
-}
-
-# The kernel log has the device, the file and the errno, once for each cause and attachment.
+# The kernel log has the device, the file and the errno, once per error and attachment.
 logged() {
-	local mark="loop_rs-test-$RANDOM$RANDOM" i
+	local i
 
-	skip_on_c "it has the device's sector only"
+	skip_on_c "it only logs the sector of the device"
 	dm_setup
 	mkdir -p "$T/small"
 	scratch_fs tmpfs "$T/small" none 1M
 	truncate -s 8M "$T/small/full" "$T/short"
-	echo "$mark" >/dev/kmsg
+	log_mark
 
 	attach "$T/small/full"
 	for i in 0 1; do
 		want_error "No space left" io if=/dev/zero of="$LOOP" bs=1M count=4 \
 			seek=$((4 * i)) conv=notrunc oflag=direct
 	done
-	want "lines for ENOSPC" "$(told "$mark" \
-		"$L: write error, file $T/small/full, sector ")" 1
-	want "with its errno" "$(told "$mark" "(errno 28)")" 1
+	want "lines for ENOSPC" "$(log_count "$(log_failed "$L" write "$T/small/full")")" 1
+	want "with its errno" "$(log_count "$(log_errno 28)")" 1
 	detach
 	umount "$T/small"
 
-	# The end of a request in an interrupt tells it as one in a worker does.
+	# Errors are reported both for completions in an interrupt and in a worker.
 	for i in off on; do
 		attach --direct-io=$i /dev/mapper/$DM
 		dm_swap "$DM" "$ERROR"
@@ -160,9 +151,9 @@ logged() {
 		detach
 		dm_swap "$DM" "$LINEAR"
 	done
-	want "lines for EIO, of two attachments" "$(told "$mark" \
-		"$L: read error, file $(readlink -f /dev/mapper/$DM), sector 2")" 2
-	want "with their errno" "$(told "$mark" "(errno 5)")" 2
+	want "lines for EIO, of two attachments" \
+		"$(log_count "$(log_failed "$L" read "$(readlink -f /dev/mapper/$DM)")2")" 2
+	want "with their errno" "$(log_count "$(log_errno 5)")" 2
 	dm_end
 
 	attach "$T/short"
@@ -171,8 +162,8 @@ logged() {
 		want_error "Input/output error" io if="$LOOP" of=/dev/null bs=1M count=1 \
 			skip=$i iflag=direct
 	done
-	want "lines for the end of file" "$(told "$mark" \
-		"$L: read error, file $T/short, sector 4096: file ends")" 1
+	want "lines for the end of file" \
+		"$(log_count "$(log_failed "$L" read "$T/short")4096$LOG_FILE_ENDS")" 1
 	detach
 }
 
@@ -185,7 +176,7 @@ check "a failing device, backing I/O direct" bdev --direct-io=on
 check "a bad sector, backing I/O buffered" bad_sector
 check "a bad sector, backing I/O direct" bad_sector --direct-io=on
 check "failing writes" writes
-check "under a mounted file system" mounted
-check "told in the kernel log" logged
+check "a failing device under a mounted file system" mounted
+check "the kernel log has file and errno" logged
 
 test_end
