@@ -21,7 +21,7 @@ null_disk() {
 # cold_file DISK EXTENTS: attaches $LOOP to a file of that many extents on DISK. Unless they are
 # cached, a read of a block reads metadata first; "loop_edges forget" drops them from the cache.
 cold_file() {
-	# What the offload policy has learned from other I/O must not decide.
+	# The offload policy must not depend on earlier I/O.
 	driver_unload
 	driver_load max_loop=1
 	scratch_fs ext4 "$T/cold" "$1" 512M
@@ -32,7 +32,7 @@ cold_file() {
 	umount "$T/cold"
 	mount -t ext4 -o noatime "$1" "$T/cold"
 	attach --direct-io=on "$T/cold/file"
-	# The first asynchronous direct I/O sets up what the next ones need.
+	# The first asynchronous direct I/O sets up metadata that the next I/Os need.
 	dd if="$LOOP" of=/dev/null bs=4k count=64 iflag=direct status=none
 }
 
@@ -40,8 +40,8 @@ in_flight() {
 	[ "$(disk_stat "$L" 9)" -ge "$1" ]
 }
 
-# flood CGROUP read|write FIRST COUNT SIZE SEED...: starts "loop_edges flood" on $LOOP; returns when
-# all I/Os are in flight, or, with loop.ko, as many as there are tags.
+# flood CGROUP read|write FIRST COUNT SIZE SEED...: starts "loop_edges flood" on $LOOP, and returns
+# when all I/Os are in flight, or, with loop.ko, as many as there are tags.
 flood() {
 	rm -f "$T/ready"
 	cg_run "$1" "$EDGES" flood "$LOOP" "$2" "$3" "$4" "$5" "$T/ready" "${@:6}" \
@@ -50,7 +50,7 @@ flood() {
 	if [ "$DRIVER" = loop ]; then
 		wait_for 30 in_flight $((TAGS - 8))
 	else
-		wait_for 30 [ -e "$T/ready" ] || fail "not all was submitted"
+		wait_for 30 [ -e "$T/ready" ] || fail "not all I/Os were submitted"
 		in_flight $(($4 / 2)) || fail "$(disk_stat "$L" 9) in flight"
 	fi
 }

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash disable=SC2119,SC2153
 #
-# What the driver is for, shown from end to end. Used by the tests and by
-# scripts/main-job; lib.sh is sourced before, the driver is loaded.
+# The purpose of the driver, shown from end to end. Used by the tests and by scripts/main-job after
+# lib.sh, with the driver loaded.
 #
-# Each proof_* function runs in a subshell under set -e: a command that fails,
-# or fail(), ends it. step() tells what is being done, note() is for the report.
+# Each proof_* function runs in a subshell under set -e: a command that fails, or fail(), ends it.
+# step() prints progress, note() prints a line of the report.
 
 command -v step >/dev/null || step() { echo "$(now_ms | tail -c 8): $*"; }
 command -v note >/dev/null || note() { echo "$*"; }
@@ -20,8 +20,8 @@ mib() {
 # 1. Real files, a real file system
 #
 
-# copy_tree DIR MIB: real files from this system, that much of them at most.
-# Not the smallest ones: it's the time per file that counts in an emulator.
+# copy_tree DIR MIB: copies real files of this system, at most that many MiB. The smallest files are
+# left out: in an emulator the time per file counts.
 copy_tree() {
 	local dir=$1 max=$(($2 << 20))
 
@@ -35,7 +35,7 @@ copy_tree() {
 	want_ge "KiB copied" "$(du -sxk "$dir" | cut -f1)" $(($2 * 1024 / 2))
 }
 
-# sums DIR FILE: checksums, and everything that is not a regular file.
+# sums DIR FILE: checksums of regular files, and a list of all others.
 sums() {
 	(
 		cd "$1" || exit
@@ -87,7 +87,7 @@ MEM_LIMIT=$((64 << 20))
 MEM_WRITE=256
 MEM_CONTROL=96
 
-# A limited cgroup with a child, and an unlimited one beside it.
+# A limited cgroup with a child, and an unlimited one.
 mem_setup() {
 	MEM_CG=$CGROOT/loop_rs-memory
 	MEM_CHILD=$MEM_CG/child
@@ -98,7 +98,7 @@ mem_setup() {
 		echo 0 >"$MEM_CG/memory.swap.max"
 }
 
-# Processes live in the leaves only.
+# In cgroup2 processes are in leaf cgroups only.
 mem_use_child() {
 	echo "+memory" >"$MEM_CG/cgroup.subtree_control"
 	mkdir "$MEM_CHILD"
@@ -127,15 +127,14 @@ mem_attach() {
 }
 
 mem_detach() {
-	# What could not be written is of no use: without it, each page is
-	# tried again, in vain, before the device is gone.
+	# Without the file, the pages that could not be written are not retried at the last close.
 	truncate -s 0 "$MEM_DIR/backing"
 	detach
 	rm -f "$MEM_DIR/backing"
 }
 
-# mem_killed WRITER-CGROUP WHAT: writes to tmpfs, then through the loop device past
-# its page cache; each must be OOM-killed, and counted in the limited one.
+# mem_killed WRITER-CGROUP WHAT: writes to tmpfs, then to the loop device with direct I/O; each
+# writer must be OOM-killed, and counted in the limited cgroup.
 mem_killed() {
 	local cg=$1 what=$2 before between after rc shmem
 
@@ -158,14 +157,13 @@ mem_killed() {
 	want "$what: exit status of the write through the loop device" "$rc" 137
 	want_ge "$what: oom_kill after the write through the loop device" \
 		"$after" $((between + 1))
-	# What the writer itself could have filled the cgroup with is its own
-	# few pages: the rest was allocated by the driver, on tmpfs.  The debug kernel's own
-	# allocations are charged, too.
+	# The writer itself has few pages: the driver allocated the rest, on tmpfs. Allocations of
+	# the debug kernel itself are charged, too.
 	want_ge "$what: shmem charged" "$shmem" $((MEM_LIMIT * (${SLOW:-1} > 1 ? 6 : 7) / 8))
 }
 
-# The same through the page cache of the loop device, whose pages are the
-# writer's in any case, but can be reclaimed as soon as they are written.
+# The same through the page cache of the loop device, whose pages are charged to the writer in any
+# case, but can be reclaimed once they are written back.
 mem_killed_buffered() {
 	local before after rc
 
@@ -180,7 +178,7 @@ mem_killed_buffered() {
 	want_ge "$2: oom_kill after the buffered write" "$after" $((before + 1))
 }
 
-# What root itself is charged: all, less what is in the cgroups below it.
+# The charge of the root cgroup itself: the total minus that of its children.
 root_own_shmem() {
 	local d n
 
@@ -192,7 +190,7 @@ root_own_shmem() {
 	echo "$n"
 }
 
-# Without a limit nothing is killed, and the pages are the writer's, not root's.
+# Without a limit nothing is killed, and the pages are charged to the writer, not to the root.
 mem_unlimited() {
 	local rc root shmem
 
@@ -229,7 +227,7 @@ proof_memory() {
 # 3. I/O
 #
 
-# Slow enough for the slowest kernel to be faster without.
+# A rate that the slowest kernel exceeds without a limit.
 IO_RATE=$(((4 << 20) / ${SLOW:-1}))
 IO_WRITE=8
 
@@ -267,9 +265,9 @@ root_own_wbytes() {
 	echo "$n"
 }
 
-# io_held LOOP-MODE BACKING-MODE: the same write in a cgroup without a limit and
-# in one with: the first is fast, the second takes its time; either's bytes
-# are its own, on the disk under the loop device.
+# io_held LOOP-MODE BACKING-MODE: the same write in a cgroup without and in one with a limit. The
+# first is fast, the second takes as long as the limit says; the disk below counts the bytes of each
+# in its cgroup.
 io_held() {
 	local loop=$1 backing=$2 disk=$IO_DISK bytes=$((IO_WRITE << 20))
 	local dd=() opts=() free held free_bytes held_bytes root least i
@@ -277,8 +275,8 @@ io_held() {
 	[ "$loop" != direct ] || dd+=(oflag=direct)
 	[ "$backing" != direct ] || opts+=(--direct-io=on)
 	step "io: $IO_WRITE MiB through the loop device, $loop, backing file $backing"
-	# A file and a device per case and cgroup, never used by another: who
-	# dirties an inode first owns its writeback for a while.
+	# A file and a device for each case and cgroup: the cgroup that dirties an inode first owns
+	# its writeback for a while.
 	for i in free held; do
 		rm -f "$IO_DIR/$i"
 		truncate -s $((IO_WRITE * 2))M "$IO_DIR/$i"
@@ -307,13 +305,13 @@ io_held() {
 	root=$(($(root_own_wbytes "$disk") - root))
 	i=$(($(cg_io "$IO_FREE" "$disk" wbytes) - i))
 	cg_limit_io "$IO_HELD" "$disk" wbps=max
-	# They stay, so that the next case gets devices of its own.
+	# The devices stay attached, so that the next case gets others.
 	IO_LATER+=("$IO_FREE_DEV" "$LOOP")
 
 	note "io         $loop, backing $backing: no limit $free ms, $(mib "$free_bytes");" \
 	     "$(mib "$IO_RATE")/s: $held ms, $(mib "$held_bytes") in its io.stat," \
 	     "root itself $(mib "$root"), the other $(mib "$i")"
-	# A slice of the throttler's may pass before it takes hold.
+	# The limit may take effect one throttle slice late.
 	least=$((bytes * 850 / IO_RATE))
 	want_ge "$loop/$backing: milliseconds with io.max" "$held" "$least"
 	want_le "$loop/$backing: milliseconds without" "$free" $((least - 1))
@@ -324,9 +322,8 @@ io_held() {
 	want_le "$loop/$backing: bytes of the other cgroup" "$i" $((bytes / 64))
 }
 
-# The kernel gives the writeback of an inode to the cgroup that has dirtied most
-# of it, after some rounds. The inode of a backing file starts with root, for it's a
-# kernel thread that dirties it first.
+# The kernel switches the writeback of an inode to the cgroup that dirtied most of it, after some
+# rounds. The inode of a backing file starts with the root, since a kernel thread dirties it first.
 io_own_writeback() {
 	local cg=$1 dev=$2 i before
 
@@ -339,7 +336,7 @@ io_own_writeback() {
 		fi
 		sleep 0.1
 	done
-	fail "the writeback of $dev never became its cgroup's"
+	fail "the writeback of $dev was not switched to its cgroup"
 }
 
 io_setup() {

@@ -1,27 +1,26 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Files of each kind of file system that can carry a loop device: data, size,
-# discard and flush, with buffered and direct backing I/O, in the way each of
-# them allows.
+# Backing files on each file system that supports loop devices: data, size, discard and flush, with
+# buffered and direct backing I/O as far as the file system allows.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
 MIB=1048576
-# A backing file is four of them long, and a sector.
+# A backing file has the length of four of them and one sector.
 UNIT=$MIB
 
-# The backing file as others see it, and the device past its page cache.
+# Reads the backing file through the page cache, and the device with direct I/O.
 agree() {
 	blockdev --flushbufs "$LOOP"
 	cmp "$LOOP" "$T/model"
 	cmp "$1" "$T/model"
 }
 
-# carries FILE DISCARD DIO [LOSETUP-OPTIONS...]: all that a device on FILE has to do.
-# DISCARD says whether it can punch holes, DIO what becomes of direct backing I/O.
+# carries FILE DISCARD DIO [LOSETUP-OPTIONS...]: checks all operations of a device over FILE.
+# DISCARD is whether the file system can punch holes, DIO the expected value of "dio".
 carries() {
 	local file=$1 discard=$2 dio=$3 size=$((4 * UNIT + 512)) before to
 
@@ -35,7 +34,7 @@ carries() {
 	want "dio" "$(<"/sys/block/$L/loop/dio")" "$dio"
 	want "write_cache" "$(<"/sys/block/$L/queue/write_cache")" "write back"
 	agree "$file"
-	# Aligned to nothing but sectors, and up to the last one of them.
+	# Aligned to sectors only, up to the last sector.
 	for to in "$LOOP" "$T/model"; do
 		head -c $((UNIT / 2 + 512)) "$T/data" |
 			dd of="$to" bs=64k seek=$((UNIT + 512)) \
@@ -51,11 +50,11 @@ carries() {
 		dd if=/dev/zero of="$T/model" bs="$UNIT" seek=2 count=1 \
 			conv=notrunc 2>/dev/null
 		sync -f "$file"
-		# Metadata may have grown by a few.
+		# Metadata may have grown by a few blocks.
 		want_ge "blocks freed" $((before - $(blocks_of "$file"))) \
 			$((UNIT / 512 - 64))
 	else
-		# The first BLKDISCARD may make nothing of it; this one tells.
+		# The first BLKDISCARD may succeed without an effect; this one fails.
 		want_error "unsupported" fallocate -p -l "$UNIT" "$LOOP"
 		want_error "not supported" blkdiscard "$LOOP"
 	fi
@@ -66,7 +65,7 @@ carries() {
 	rm "$file"
 }
 
-# mounted TYPE: at $T/fs, on the scratch device if it needs one.
+# mounted TYPE: mounts it at $T/fs, on the scratch device if it needs one.
 mounted() {
 	[ "$1" = tmpfs ] || need_scratch
 	scratch_fs "$1" "$T/fs" "${SCRATCH_DEV:-}" "${2:-128M}"
@@ -80,7 +79,7 @@ on() {
 	umount "$T/fs"
 }
 
-# A device mapper one keeps vfat from filling the whole disk with its table.
+# A small device-mapper device: on the whole disk vfat would write a large table.
 on_vfat() {
 	need_scratch
 	dm_create loop_rs-vfat "0 $((64 * 2048)) linear $SCRATCH_DEV 0"
@@ -91,7 +90,7 @@ on_vfat() {
 	dm_remove loop_rs-vfat
 }
 
-# Most device-mapper targets, dm-crypt among them, refuse I/O that must not wait.
+# Most device-mapper targets, dm-crypt among them, refuse I/O with REQ_NOWAIT.
 on_waiting() {
 	local fs i
 
@@ -107,7 +106,7 @@ on_waiting() {
 		for i in 1 2; do
 			dd if="$LOOP" of="$T/read" bs=64k iflag=direct 2>/dev/null
 			cmp "$T/read" "$T/data"
-			# A block at a time is where iomap says so in the bio.
+			# For a read of a single block iomap sets REQ_NOWAIT in the bio.
 			dd if="$LOOP" of="$T/read" bs=4k count=32 iflag=direct 2>/dev/null
 			cmp -n $((32 * 4096)) "$T/read" "$T/data"
 			dd if="$T/data" of="$LOOP" bs=64k oflag=direct 2>/dev/null
@@ -119,7 +118,7 @@ on_waiting() {
 	dm_remove loop_rs-waits
 }
 
-# Without fallocate there is no discard; without direct I/O it can't be asked for.
+# Without fallocate there is no discard, and direct I/O is refused.
 on_ramfs() {
 	mkdir -p "$T/fs"
 	mount -t ramfs none "$T/fs"
@@ -133,7 +132,7 @@ on_ramfs() {
 	umount "$T/fs"
 }
 
-# A lower file that is only read stays where it is; written to, it's copied up.
+# A lower file stays in the lower layer while it is only read; a write copies it up.
 on_overlay() {
 	mounted ext4
 	mkdir -p "$T/over" "$T/fs/lower" "$T/fs/upper" "$T/fs/work"
@@ -146,7 +145,7 @@ on_overlay() {
 	cmp "$LOOP" "$T/lower"
 	want "backing_file" "$(<"/sys/block/$L/loop/backing_file")" "$T/over/file"
 	want "upper" "$(ls "$T/fs/upper")" ""
-	# Copied up under it, what it reads is the new one.
+	# After the copy-up the device reads the new file.
 	dd if="$T/data" of="$T/over/file" bs=64k conv=notrunc 2>/dev/null
 	blockdev --flushbufs "$LOOP"
 	cmp "$LOOP" "$T/over/file"
@@ -165,9 +164,9 @@ on_overlay() {
 	umount "$T/fs"
 }
 
-# A server in user space.
+# A file system server in user space.
 on_fuse() {
-	# Slow by nature.
+	# FUSE is slow.
 	UNIT=$((MIB / 8))
 	truncate -s 16M "$T/fuse"
 	mkfs.ext4 -qF -b 4096 "$T/fuse"
@@ -177,7 +176,7 @@ on_fuse() {
 	carries "$T/fs/file" yes 0
 	carries "$T/fs/file" yes 1 --direct-io=on
 	umount "$T/fs"
-	# It writes what it has yet to write when it has nothing to serve any more.
+	# The server writes back its data when it has no requests any more.
 	wait_for 10 clean "$T/fuse"
 	rm "$T/fuse"
 }
@@ -186,7 +185,7 @@ clean() {
 	e2fsck -fn "$1" >/dev/null
 }
 
-# Files of pages that can't be written through, and what is no file at all.
+# Files without write support for pages, and objects that are not files.
 refused() {
 	local f
 
@@ -216,7 +215,7 @@ check "vfat" on_vfat
 check "ramfs" on_ramfs
 check "overlayfs" on_overlay
 check "FUSE" on_fuse
-check "on a device that refuses not to wait" on_waiting
-check "no backing files" refused
+check "on a device that refuses REQ_NOWAIT" on_waiting
+check "unsuitable backing files are refused" refused
 
 test_end

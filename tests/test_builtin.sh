@@ -1,10 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Built in, without a word on the command line: what there is once the kernel has
-# booted, before anything has used it.
+# Built in, without parameters: the devices right after boot, before their first use.
 #
-# In a guest of its own:
+# Runs in a guest of its own:
 # vm: -c 2
 # tier: built in
 #
@@ -33,7 +32,7 @@ defaults() {
 		"hw_queue_depth:128 idle_worker_timeout_ms:60000 max_loop:8 max_part:0"
 }
 
-# By devtmpfs: nobody else makes them here.
+# Created by devtmpfs: nothing else creates nodes here.
 nodes() {
 	local n
 
@@ -46,17 +45,17 @@ nodes() {
 	grep -qE '^ *7 loop$' /proc/devices || fail "no major number"
 }
 
-# A root file system may be on one.
+# The root file system may be on a loop device.
 before_init() {
 	local said
 
 	said=$(dmesg | grep -nm 1 "$DRIVER: module loaded" | cut -d: -f1)
-	[ -n "$said" ] || fail "it did not say that it is there"
+	[ -n "$said" ] || fail "the driver did not log that it is loaded"
 	want_le "its line in the log" "$said" \
 		"$(dmesg | grep -nm 1 "Run /init as init process" | cut -d: -f1)"
 }
 
-# No limit was given: a node of any number makes its device.
+# Without max_loop, opening a node of any number creates its device.
 dead_node() {
 	[ ! -e /sys/block/loop20 ] || fail "loop20 is there"
 	mknod /dev/loop_rs-node b 7 20
@@ -67,10 +66,10 @@ dead_node() {
 
 test_begin 5
 
-check "it is no module" no_module
+check "the driver is no module" no_module
 check "parameters" defaults
 check "devices and their nodes" nodes
-check "there before the first process" before_init
-check "opening a dead node" dead_node
+check "devices exist before the first process" before_init
+check "opening a node without a disk creates the device" dead_node
 
 test_end

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Built in, with parameters on the kernel's command line, two of them nonsense.
+# Built in, with parameters on the kernel's command line, two of them invalid.
 #
 # tier: built in
 # vm: --append loop_rs.hw-queue-depth=32 --append loop_rs.max_part=5 --append loop_rs.idle_worker_timeout_ms=0 --append max_loop=3 --append max_loop=many
@@ -12,8 +12,8 @@
 
 MOD=/sys/module/$DRIVER
 
-# max_part is rounded up; what can't be is told, but for max_loop alone, and nothing changes; init
-# gets none of it.
+# max_part is rounded up. Invalid values are logged, except for max_loop without a prefix, and
+# change nothing; init does not get the parameters.
 parameters() {
 	want "parameters" "$(cd "$MOD/parameters" && grep . -- * | xargs)" \
 		"hw_queue_depth:32 idle_worker_timeout_ms:60000 max_loop:3 max_part:7"
@@ -28,18 +28,18 @@ devices() {
 	want_le "nr_requests" "$(</sys/block/loop0/queue/nr_requests)" 32
 }
 
-# A limit that was given is one.
+# max_loop is a limit if it is set.
 dead_node() {
 	mknod /dev/loop_rs-node b 7 24
 	want_error "No such device" blockdev --getsize64 /dev/loop_rs-node
 	[ ! -e /sys/block/loop3 ] || fail "loop3 is there"
-	# loop-control isn't held to it.
+	# LOOP_CTL_ADD ignores the limit.
 	"$LIB_DIR/loop_io" add 3
 	blockdev --getsize64 /dev/loop_rs-node
 	rm /dev/loop_rs-node
 }
 
-# Looked for without being asked.
+# Partitions are scanned without LO_FLAGS_PARTSCAN.
 partitions() {
 	truncate -s 8M "$T/file"
 	echo "size=2M" | sfdisk -q "$T/file"
@@ -52,7 +52,7 @@ test_begin 4
 
 check "parameters" parameters
 check "devices" devices
-check "a limit for dead nodes" dead_node
-check "partitions in the device's own minors" partitions
+check "max_loop limits the opening of nodes without a disk" dead_node
+check "partitions with minors of the loop major" partitions
 
 test_end

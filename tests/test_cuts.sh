@@ -1,17 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The power is cut while files on a loop device are written and synced, or the device itself is
-# written to, zeroed and discarded: afterwards both file systems, that on the device and that with
-# its backing file, are clean, and what was synced is there.
+# Power cuts while files on a loop device are written and synced, or the device itself is written,
+# zeroed and discarded. Afterwards both file systems, the one on the device and the one with the
+# backing file, are clean, and all synced data is there.
 #
-# dm-log-writes keeps what the disk gets, in order, and what it has flushed. A cut is a
-# copy of the disk that ends anywhere in this log: all up to the last flush, and of what
-# comes after it a part by chance, as a disk with a write cache has it.
+# dm-log-writes logs the writes and flushes that reach the disk, in order. A cut is a copy of the
+# disk that ends anywhere in this log: all entries up to the last flush, and a random part of the
+# later ones, as with a disk that has a write cache.
 #
-#   CUTS        how many cuts in all (default 20, and no less; 40 on slow kernels)
-#   CUTS_SEED   choose the cuts as the test printed (default: by chance); the log is
-#               not the same each time, but for its outlines
+#   CUTS        number of cuts in all (default and minimum 20; 40 on slow kernels)
+#   CUTS_SEED   seed of the cuts, as printed by an earlier run (default: random); the log still
+#               differs in details from run to run
 #
 # tier: long
 #
@@ -21,14 +21,14 @@
 
 CASES=10
 CUTS=${CUTS:-$((SLOW > 1 ? 4 * CASES : 2 * CASES))}
-# Each case has one of either kind at least.
+# Each case has at least one cut of each kind.
 [ "$CUTS" -ge $((2 * CASES)) ] || CUTS=$((2 * CASES))
 CUTS_SEED=${CUTS_SEED:-$((SRANDOM % 32768))}
 WRITERS=2
 STEPS=16
 
-# Of the outer file system, which is at the start of the first disk. The second one has
-# the log, and after that much what a snapshot of the first has of its own.
+# Size of the outer file system, at the start of the first disk. The second disk has the log, and
+# behind it the exception store of a snapshot of the first disk.
 SIZE=$((512 * 2048))
 
 need_targets() {
@@ -55,7 +55,7 @@ outer_fs() {
 # inner_fs TYPE: on $LOOP; "none" is the device itself.
 inner_fs() {
 	case $1 in
-	# Direct I/O may get another block size when the file is attached again.
+	# Direct I/O may set another block size when the file is attached again.
 	ext4)	mkfs.ext4 -qF -b 4096 -E lazy_itable_init=0,lazy_journal_init=0 \
 			-J size=4 -N 256 "$LOOP" ;;
 	xfs)	mkfs.xfs -qf "$LOOP" ;;
@@ -71,17 +71,17 @@ fsck() {
 	esac
 }
 
-# The disk as it is now, to be written to without changing it.
+# The disk as it is now, with writes that do not change it.
 snap() {
 	dm_create loop_rs-snap "0 $SIZE snapshot $SCRATCH_DEV /dev/mapper/loop_rs-cow N 8"
 }
 
-# bring_up MAPPED OPTIONS, take_down: the file systems of $OUTER, with $MODE, $INNER.
+# bring_up MAPPED OPTIONS, take_down: the file systems of $OUTER with $MODE and $INNER.
 bring_up() {
 	local opts=()
 
 	[ "$MODE" = buffered ] || opts+=(--direct-io=on)
-	# It would take the disk itself, which has the same identity, for a newer one.
+	# btrfs would take the disk itself, which has the same UUID, for a newer device.
 	[ "$OUTER" != btrfs ] || btrfs device scan --forget
 	mount -t "$OUTER" -o "noatime$2" "/dev/mapper/$1" "$T/fs"
 	attach "${opts[@]}" "$T/fs/file"
@@ -95,22 +95,21 @@ take_down() {
 	umount "$T/fs"
 }
 
-# record OUTER MODE INNER [OPTIONS]: leaves the disk as it was before the writers
-# started, and the log of what they wrote in $SCRATCH_DEV2, the list of it in $T/list.
+# record OUTER MODE INNER [OPTIONS]: leaves the disk as before the start of the writers, their log
+# in $SCRATCH_DEV2 and the list of its entries in $T/list.
 record() {
 	local disabled end i size=304M writers=()
 
 	OUTER=$1 MODE=$2 INNER=$3
 	need_targets
 	mkdir -p "$T/fs" "$T/mnt"
-	# Once for all cases; it goes with the test.
+	# Created once for all cases, removed at the end of the test.
 	[ -b /dev/mapper/loop_rs-cow ] ||
 		dm_create loop_rs-cow "0 $SIZE linear $SCRATCH_DEV2 $SIZE"
 	outer_fs "$OUTER"
-	# With holes, so that its own file system has something to sync for the data.
-	# fsync of a file on f2fs writes nothing if all that changed since the last one, within the same
-	# tick of the clock, are extents that fallocate() freed, unless the size is no multiple of a page
-	# (f2fs_skip_inode_update()).
+	# With holes, so that its own file system has metadata to sync. On f2fs, fsync() writes nothing if
+	# the only changes since the last fsync(), within the same tick of the clock, are extents that
+	# fallocate() freed, unless the size is no multiple of a page (f2fs_skip_inode_update()).
 	[ "$OUTER" != f2fs ] || size=$((304 * 1048576 + 512))
 	truncate -s "$size" "$T/fs/file"
 	attach "$T/fs/file"
@@ -153,8 +152,8 @@ record() {
 	AT=0
 }
 
-# cut ENTRIES SEED: only the first ENTRIES of the log were issued. Sets LAST to each
-# writer's last mark. Cuts come in order.
+# cut ENTRIES SEED: replays the first ENTRIES of the log. Sets LAST to the last mark of each writer.
+# Cuts come in order.
 cut() {
 	local flushed
 
@@ -180,7 +179,7 @@ cut() {
 	bring_up loop_rs-snap ""
 }
 
-# What was synced before the cut.
+# Checks the data that was synced before the cut.
 check_files() {
 	local i=0 last
 
@@ -205,11 +204,11 @@ after_cut() {
 	dm_remove loop_rs-snap
 }
 
-# The mark of a step that was synced by nothing but FUA (see loop_cuts.c), of either writer.
+# The mark of a step of either writer that was synced by FUA only (see loop_cuts.c).
 FUA_MARK='^[0-9]+-(6|14)$'
 
-# cuts NUMBER OUTER MODE INNER: this one's share of the cuts. Before any of them each writer has
-# synced something.
+# cuts NUMBER OUTER MODE INNER: the cuts of this case. Before the first cut each writer has synced
+# data.
 cuts() {
 	local at i n first last steps=0 made=0
 	local nr=$1
@@ -224,7 +223,7 @@ cuts() {
 				exit
 			}
 		}' "$T/list")
-	# Not for a subshell, which starts anew.
+	# Not in a subshell, which would start with the same seed.
 	RANDOM=$((CUTS_SEED + nr))
 	for ((i = nr; i < CUTS; i += CASES)); do
 		at=$((first + (RANDOM << 15 | RANDOM) % (n - first)))
@@ -255,7 +254,8 @@ cuts() {
 	done <"$T/cuts"
 	echo "$steps steps checked after $made cuts"
 	want_ge "cuts" "$made" $((CUTS / CASES))
-	# The one after FUA has seven steps of its writer, and at least one of the other's.
+	# The cut after a FUA step comes after seven steps of its writer, and at least one of the
+	# other writer.
 	n=$((made * WRITERS))
 	[ "$INNER" = none ] || n=$((n + 8 - WRITERS))
 	want_ge "steps that were checked" "$steps" $n
@@ -291,6 +291,6 @@ check "a file on ext4, zeroed and discarded, backing I/O direct" cuts 6 ext4 dir
 check "a file on xfs, zeroed and discarded, backing I/O buffered" cuts 7 xfs buffered none
 check "a file on f2fs, zeroed and discarded, backing I/O buffered" cuts 8 f2fs buffered none
 check "a file on btrfs, zeroed and discarded, backing I/O direct" cuts 9 btrfs direct none
-check "a disk that is not flushed loses what was synced" unflushed
+check "without flushes synced data is lost" unflushed
 
 test_end

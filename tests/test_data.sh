@@ -1,10 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Data integrity: fio writes and verifies random blocks of mixed sizes, through
-# the page cache of the loop device and past it, on whole files and on windows of
-# them, on buffered and direct backing I/O, all at once; then the device and its backing file are compared, and
-# what is outside the window must be as it was.
+# Data integrity: fio writes and verifies random blocks of mixed sizes, buffered and with direct
+# I/O, on whole files and on windows of them, with buffered and direct backing I/O, all at once.
+# Then the device and its backing file are compared; bytes outside of the window must be unchanged.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -19,21 +18,21 @@ compare_range() {
 		fail "$1 and $2 from $3 on differ"
 }
 
-# One device for each combination: backing I/O, whole file or window, and how fio
-# does its I/O. Direct backing I/O needs an aligned window, else any byte will do.
+# One device for each combination of backing I/O, whole file or window, and I/O of fio. Direct
+# backing I/O needs an aligned window; other windows are not aligned.
 COMBINATIONS="buffered:0:direct buffered:0:buffered
 	      buffered:$((MIB + 523)):direct buffered:$((MIB + 523)):buffered
 	      direct:0:direct direct:0:buffered
 	      direct:$((MIB + 8192)):direct direct:$((MIB + 8192)):buffered"
 
-# verify FILE...: as many files as combinations, with the pattern in each.
+# verify FILE...: one file per combination, filled with the pattern.
 verify() {
 	local files=("$@") devs=() offsets=() jobs=() combo backing offset io opts f i=0
 
 	for combo in $COMBINATIONS; do
 		IFS=: read -r backing offset io <<<"$combo"
 		f=${files[i]}
-		# Block devices have no byte that is not in a sector.
+		# A window of a block device ends at a sector.
 		[ ! -b "$f" ] || offset=$((offset / 512 * 512))
 		opts=()
 		[ "$backing" = buffered ] || opts+=(--direct-io=on)
@@ -62,8 +61,7 @@ verify() {
 	for i in "${!devs[@]}"; do
 		f=${files[i]}
 		offset=${offsets[i]}
-		# As the page cache of the device has it, then as a reader who has
-		# to ask the driver gets it.
+		# First from the page cache of the device, then with direct I/O from the driver.
 		compare_range "${devs[i]}" "$f" "$offset"
 		blockdev --flushbufs "${devs[i]}"
 		compare_range "${devs[i]}" "$f" "$offset"
@@ -92,7 +90,7 @@ on_fs() {
 	umount "$T/fs"
 }
 
-# A block device under it: the same, with ranges of one device as the files.
+# The same with ranges of a block device as backing files.
 on_bdev() {
 	local i names=()
 

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# However many I/Os a throttled cgroup has in flight, and however many cgroups are blocked, the I/O
-# of other cgroups goes on.
+# The I/O of other cgroups continues however many I/Os a throttled cgroup has in flight, and however
+# many cgroups are blocked.
 #
 # tier: long
 #
@@ -49,7 +49,8 @@ tear_down() {
 	cg_remove "$PARENT"
 }
 
-# $LOOP, and $OTHER as the control. The first direct I/O of a file sets up what the next ones need.
+# $LOOP, and $OTHER as the control. The first direct I/O of a file sets up its metadata in the
+# cache.
 attach_both() {
 	attach --direct-io=on "$T/fs/other"
 	OTHER=$LOOP
@@ -58,7 +59,7 @@ attach_both() {
 	reads "$CGROOT" "$LOOP" "$T/fs/file" >/dev/null
 }
 
-# reads CGROUP DEVICE FILE: how many milliseconds 100 reads take, one after the other.
+# reads CGROUP DEVICE FILE: prints the milliseconds that 100 sequential reads take.
 reads() {
 	local start
 
@@ -69,8 +70,8 @@ reads() {
 	echo $(($(now_ms) - start))
 }
 
-# The victim's reads do not take much longer than the same on another loop device over the same
-# disk; the best of three, as the machine may be busy.
+# The victim's reads take little longer than reads of another loop device over the same disk; the
+# best of three attempts, since the machine may be busy.
 unharmed() {
 	local i took best=1000000 control=1000000
 
@@ -85,7 +86,7 @@ unharmed() {
 }
 
 throttled() {
-	skip_on_c "who is throttled holds all tags"
+	skip_on_c "a throttled cgroup holds all tags"
 	set_up
 	attach_both
 	cg_limit_io "$PARENT/n" "$DISK" wbps=$((65536 / SLOW))
@@ -93,11 +94,11 @@ throttled() {
 	flood "$PARENT/n" write $((16 * MIB)) $DEPTH 4096 3
 	in_flight $((DEPTH * 3 / 4)) || fail "$(disk_stat "$L" 9) in flight"
 	unharmed
-	# The root's reads and an fsync go on as well.
+	# The root's reads and an fsync continue, too.
 	reads "$CGROOT" "$LOOP" "$T/fs/file"
 	within 20 cg_run "$PARENT/victim" dd if="$T/out" of="$LOOP" bs=4k count=1 oflag=direct \
 		conv=notrunc,fsync status=none
-	in_flight $((DEPTH / 2)) || fail "nobody was held up: this shows nothing"
+	in_flight $((DEPTH / 2)) || fail "the neighbours were not blocked: this shows nothing"
 	echo "$DISK wbps=max" >"$PARENT/n/io.max"
 	flood_ends
 	want "writes" "$(flooded 0)" $DEPTH
@@ -109,16 +110,16 @@ throttled() {
 	tear_down
 }
 
-# Writeback of dirty pages, which are not adjacent, submits all of them at once.
+# Writeback of dirty pages that are not adjacent submits all of them at once.
 paged() {
-	skip_on_c "who is throttled holds all tags"
+	skip_on_c "a throttled cgroup holds all tags"
 	set_up
 	attach_both
 	cg_limit_io "$PARENT/n" "$DISK" wbps=$((65536 / SLOW))
 	cg_run "$PARENT/n" "$EDGES" dirty "$LOOP" $((16 * MIB)) $DIRTY &
 	wait_for 30 in_flight $((DIRTY * 3 / 4)) || fail "$(disk_stat "$L" 9) in flight"
 	unharmed
-	in_flight $((DIRTY / 2)) || fail "nobody was held up: this shows nothing"
+	in_flight $((DIRTY / 2)) || fail "the neighbours were not blocked: this shows nothing"
 	echo "$DISK wbps=max" >"$PARENT/n/io.max"
 	wait $!
 	sync "$LOOP"
@@ -127,17 +128,17 @@ paged() {
 	tear_down
 }
 
-# More blocked workers than a workqueue runs items by default (WQ_DFL_ACTIVE).
+# More blocked workers than the default max_active of a workqueue (WQ_DFL_ACTIVE).
 crowd() {
 	local i cgroups=()
 
-	skip_on_c "who is stuck holds all tags"
+	skip_on_c "a stuck cgroup holds all tags"
 	set_up
 	for ((i = 0; i < CROWD; i++)); do
 		cgroups+=("$PARENT/c$i")
 	done
 	mkdir "${cgroups[@]}"
-	# Nothing of the file is cached: reads are left to a worker.
+	# No page of the file is cached: a worker does the reads.
 	attach --direct-io=off "$T/fs/file"
 	sync "$LOOP"
 	dd of="$T/fs/file" oflag=nocache conv=notrunc,fdatasync count=0 status=none
@@ -149,14 +150,14 @@ crowd() {
 	within 20 cg_run "$PARENT/victim" dd if="$LOOP" of=/dev/null bs=4k count=16 skip=2048 \
 		iflag=direct
 	within 20 cg_run "$PARENT/victim" sync "$LOOP"
-	in_flight $CROWD || fail "they were not stuck: this shows nothing"
+	in_flight $CROWD || fail "the cgroups were not stuck: this shows nothing"
 	fsfreeze -u "$T/fs"
 	wait $!
 	detach
 	tear_down
 }
 
-# Whether the kernel has made no new worker thread for a second.
+# Whether the kernel has created no worker thread for a second.
 settled() {
 	local before
 
@@ -173,8 +174,8 @@ LIB_CGROUPS+=("$PARENT")
 mkdir "$T/fs"
 need_driver
 
-check "$DEPTH in flight" throttled
-check "$DIRTY dirty pages written back" paged
-check "$CROWD cgroups stuck" crowd
+check "a throttled cgroup with $DEPTH I/Os in flight" throttled
+check "writeback of $DIRTY dirty pages of a throttled cgroup" paged
+check "$CROWD cgroups stuck in a frozen file system" crowd
 
 test_end

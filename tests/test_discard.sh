@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Discard and write-zeroes: holes in the backing file, zeroes on reading, the
-# neighbours untouched; refused where the backing file can't.
+# Discard and write-zeroes: holes in the backing file, zeroes when read, unchanged neighbouring
+# blocks; refused if the backing file does not support it.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -10,7 +10,7 @@
 
 MIB=1048576
 
-# Compare the device with what it ought to hold, in the backing file too.
+# Compares the device and the backing file with the expected contents.
 holds() {
 	blockdev --flushbufs "$LOOP"
 	cmp "$LOOP" "$T/model"
@@ -54,7 +54,7 @@ discards() {
 	sync -f "$FILE"
 	after=$(blocks_of "$FILE")
 	want_ge "discards counted" "$(disk_stat "$L" 12)" 1
-	# Metadata may have grown by a few.
+	# Metadata may have grown by a few blocks.
 	want_ge "blocks freed" $((before - after)) $((4 * MIB / 512 - 64))
 	want "size of the file" "$(stat -c %s "$FILE")" $((8 * MIB))
 
@@ -62,14 +62,14 @@ discards() {
 	blkdiscard -o $((6 * MIB + 512)) -l 65536 "$LOOP"
 	zero_model $((6 * MIB + 512)) 65536
 	cmp "$FILE" "$T/model" || {
-		# Not more than asked for, and nothing but zeroes where it is.
+		# No byte outside of the range, and only zeroes inside.
 		fail "the range $((6 * MIB + 512))+65536 was not zeroed right"
 	}
 	holds
 	finish
 }
 
-# Down to the last byte of a file whose end is inside a sector's page.
+# The end of the file is inside of a sector: discards up to its last byte.
 discard_offset() {
 	prepare "$1" --offset 4096 --sizelimit $((4 * MIB))
 	blkdiscard "$LOOP"
@@ -78,7 +78,7 @@ discard_offset() {
 	finish
 }
 
-# Write-zeroes keeps the space.
+# Write-zeroes keeps blocks allocated.
 zeroes() {
 	local before
 
@@ -90,7 +90,7 @@ zeroes() {
 	holds
 	sync -f "$FILE"
 	want_ge "blocks" "$(blocks_of "$FILE")" $((before - 64))
-	# Punched through the block device: gives it up.
+	# A hole punched in the block device frees the blocks.
 	before=$(blocks_of "$FILE")
 	fallocate --punch-hole -o $((4 * MIB)) -l $((2 * MIB)) "$LOOP"
 	zero_model $((4 * MIB)) $((2 * MIB))
@@ -105,7 +105,7 @@ trim() {
 	local before
 
 	prepare tmpfs
-	# What is initialised later would count against what is freed.
+	# Lazy initialisation would allocate blocks while discards are counted.
 	mkfs.ext4 -qF -E lazy_itable_init=0,lazy_journal_init=0 "$LOOP"
 	mkdir -p "$T/mnt"
 	mount "$LOOP" "$T/mnt"
@@ -122,7 +122,7 @@ trim() {
 	finish
 }
 
-# vfat has an fallocate, but it punches no holes.
+# vfat has fallocate, but does not punch holes.
 unsupported() {
 	command -v mkfs.vfat >/dev/null || skip "no mkfs.vfat"
 	modprobe -q vfat || skip "no vfat"
@@ -133,9 +133,9 @@ unsupported() {
 	pattern $((8 * MIB)) "$FILE" 4
 	pattern $((8 * MIB)) "$T/model" 4
 	attach "$FILE"
-	# BLKDISCARD itself makes nothing of it the first time; this one tells.
+	# The first BLKDISCARD succeeds without an effect; this one fails.
 	want_error "unsupported" fallocate --punch-hole -l $MIB "$LOOP"
-	# And then it's known.
+	# Then the limit is zero.
 	wait_for 5 discard_off
 	want_error "not supported" blkdiscard "$LOOP"
 	holds
@@ -151,15 +151,15 @@ discard_off() {
 	[ "$(<"/sys/block/$L/queue/discard_max_bytes")" -eq 0 ]
 }
 
-# Nothing may free the blocks of a file that is swapped to, which is no reason not to try again.
+# A discard must not free blocks of a swap file. Discard stays enabled.
 swapped_to() {
-	skip_on_c "it frees blocks that are swapped to"
+	skip_on_c "it frees blocks of swap files"
 	prepare ext4
 	chmod 600 "$FILE"
 	mkswap "$FILE"
 	cp "$FILE" "$T/model"
 	trap 'swapoff "$FILE"' EXIT
-	# The last to be used.
+	# The last swap area in use.
 	swapon --priority 0 "$FILE"
 	want_error "ioctl failed: Input/output error" blkdiscard -f -o $MIB -l $MIB "$LOOP"
 	want_error "ioctl failed: Input/output error" \
@@ -170,7 +170,7 @@ swapped_to() {
 	swapoff "$FILE"
 	trap - EXIT
 	holds
-	! discard_off || fail "it is taken for a file without discard"
+	! discard_off || fail "discard was disabled"
 	blkdiscard -f -o $MIB -l $MIB "$LOOP"
 	zero_model $MIB $MIB
 	blkdiscard -f --zeroout -o $((3 * MIB)) -l $MIB "$LOOP"
@@ -179,7 +179,7 @@ swapped_to() {
 	finish
 }
 
-# On a frozen file system a discard waits, as a write does.
+# A discard waits while the file system is frozen, like a write.
 frozen() {
 	local pid before after rc=0
 
@@ -204,7 +204,7 @@ frozen() {
 	finish
 }
 
-# A block device without write-zeroes offers none; its data stays.
+# Over a block device without write-zeroes the device offers none; the data is kept.
 bdev_without() {
 	local conf=/sys/kernel/config/nullb/lrs-nullb dev=/dev/lrs-nullb
 
@@ -233,12 +233,12 @@ check "discard on tmpfs" discards tmpfs
 check "discard on ext4" discards ext4
 check "discard on xfs" discards xfs
 check "discard on ext4, backing I/O direct" discards ext4 --direct-io=on
-check "discard of all of a window" discard_offset tmpfs
+check "discard of a whole window" discard_offset tmpfs
 check "write-zeroes and punch-hole on ext4" zeroes ext4
 check "fstrim of a file system on it" trim
-check "discard where the file system punches no holes" unsupported
-check "discard of a file that is swapped to" swapped_to
+check "discard on a file system without hole punching" unsupported
+check "discard of a swap file" swapped_to
 check "discard on a frozen file system" frozen
-check "discard over a block device without it" bdev_without
+check "discard over a block device without discard" bdev_without
 
 test_end

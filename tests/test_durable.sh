@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# After a flush, data and metadata of the backing file are on stable storage, also when only the
-# metadata has changed: extents that were zeroed, discarded or allocated. The test looks at the disk
-# as a power cut would leave it; test_cuts.sh cuts at random.
+# After a flush, data and metadata of the backing file are on stable storage, also if only metadata
+# has changed: extents that were zeroed, discarded or allocated. The test looks at the disk as a
+# power cut would leave it; test_cuts.sh cuts at random.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -22,8 +22,8 @@ need_targets() {
 	dmsetup targets 2>/dev/null | grep -q '^snapshot ' || skip "no dm target snapshot"
 }
 
-# as_cut FUNCTION...: called while the file system of the disk as it is now is mounted at
-# $T/cut, by way of a snapshot.
+# as_cut FUNCTION...: called while the file system of the disk as it is now is mounted at $T/cut,
+# from a snapshot.
 as_cut() {
 	# The mounted file system cannot change the disk meanwhile.
 	dmsetup suspend --noflush --nolockfs $DISK
@@ -54,7 +54,7 @@ f2fs() {
 	dm_create $COW "0 $SIZE linear $SCRATCH_DEV2 0"
 	wipefs -qa /dev/mapper/$DISK
 	mkfs.f2fs -fq /dev/mapper/$DISK >/dev/null
-	# Else the longest extent of the file is in its inode, which is written in any case.
+	# Otherwise the longest extent of the file is in its inode, which is always written.
 	mount -t f2fs -o noatime,noextent_cache /dev/mapper/$DISK "$T/fs"
 	pattern $((48 * MIB)) "$T/model" 7
 	pattern $((40 * MIB)) "$T/fs/file" 7

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The file system under the backing file is full: an error for who writes, nothing
-# hangs, and it goes on when there is space again.
+# The file system of the backing file is full: the writer gets an error, nothing hangs, and I/O
+# works again when space is freed.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -11,7 +11,7 @@
 MIB=1048576
 LIMIT=$((30 * SLOW))
 
-# full TYPE: a sparse file of 32 MiB where less than half of it fits.
+# full TYPE: a sparse file of 32 MiB on a file system with space for less than half of it.
 full() {
 	[ "$1" = tmpfs ] || need_scratch
 	if [ "$1" = tmpfs ]; then
@@ -38,27 +38,27 @@ direct() {
 	attach "$@" "$T/fs/file"
 	want_error "No space left on device" timeout $LIMIT \
 		dd if="$T/data" of="$LOOP" bs=64k count=512 oflag=direct
-	# Reading goes on.
+	# Reads still work.
 	dd if="$LOOP" of=/dev/null bs=64k count=16 iflag=direct 2>/dev/null
 	finish
 }
 
-# By the time of the write-back the writer is told at fsync.
+# Buffered writes: the writer gets the error of the writeback from fsync.
 buffered() {
 	full "$1"
 	attach "$T/fs/file"
-	# The page cache of a block device knows of no other error.
+	# The page cache of a block device only reports EIO.
 	want_error "fsync failed for '$LOOP': Input/output error" timeout $LIMIT \
 		dd if="$T/data" of="$LOOP" bs=64k count=512 conv=fsync
 	finish
 }
 
-# A flush for which there is no space: that of a file on a file system, the device of which, another
-# loop device, has none. The file is buffered, so that it took all that was written.
+# A flush without space: the backing file is on a file system on another loop device, whose backing
+# file has no space. Backing I/O is buffered, so all writes succeeded.
 flush() {
 	local lower
 
-	skip_on_c "it ends with EIO"
+	skip_on_c "it fails with EIO"
 	full tmpfs
 	attach "$T/fs/file"
 	lower=$LOOP
@@ -80,9 +80,9 @@ flush() {
 	finish
 }
 
-# Zeroes for which blocks have to be allocated.
+# Write-zeroes that has to allocate blocks.
 zeroes() {
-	skip_on_c "it ends with EIO"
+	skip_on_c "it fails with EIO"
 	full ext4
 	attach "$T/fs/file"
 	want_error "ioctl failed: No space left on device" timeout $LIMIT \
@@ -90,7 +90,7 @@ zeroes() {
 	finish
 }
 
-# Room again: the device was not broken by it.
+# With space again, the device works.
 recovers() {
 	full tmpfs
 	attach "$T/fs/file"
@@ -103,12 +103,11 @@ recovers() {
 	finish
 }
 
-# Each write that was said to have worked must be there: also the one that the
-# end of the space came in the middle of.
+# The data of each acknowledged write must be there: also of the write during which the space ended.
 acknowledged() {
 	local i
 
-	skip_on_c "it ends a write that came out short with success"
+	skip_on_c "it reports success for a short write"
 	full tmpfs
 	attach "$T/fs/file"
 	# So that 1 MiB is one request, and the space ends inside of one.
@@ -120,7 +119,7 @@ acknowledged() {
 	want_ge "MiB written" $i 4
 	want_le "MiB written" $i 8
 	cmp -n $((i * MIB)) "$T/data" "$T/fs/file" ||
-		fail "MiB $i and before were written, it was said"
+		fail "the $i MiB that were acknowledged are not all in the file"
 	finish
 }
 
@@ -133,9 +132,9 @@ check "tmpfs, direct writes, backing I/O direct" direct tmpfs --direct-io=on
 check "tmpfs, buffered writes" buffered tmpfs
 check "ext4, direct writes" direct ext4
 check "ext4, direct writes, backing I/O direct" direct ext4 --direct-io=on
-check "a flush" flush
+check "a flush reports ENOSPC" flush
 check "write-zeroes on ext4" zeroes
-check "space again" recovers
-check "no write was acknowledged that is not there" acknowledged
+check "the device works when there is space again" recovers
+check "acknowledged writes are in the file" acknowledged
 
 test_end

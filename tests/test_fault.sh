@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Whatever can fail does, one thing after the other: the caller is told, the device stays as it
-# was and works afterwards. Where the kernel has fault injection (CONFIG_FAILSLAB and the like);
-# what fails beneath the backing file is to be had on others, too.
+# Each step of an operation that can fail is made to fail, one after the other: the caller gets an
+# error, the device is unchanged and works afterwards. Needs a kernel with fault injection
+# (CONFIG_FAILSLAB and so on); failures of the device below also work on others.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -15,7 +15,7 @@ WORKERS=$DEBUGFS/loop_rs
 DM=loop_rs-fault
 KIB=1024
 
-# Waiting for RCU is most of what a device takes to come and go.
+# Adding and removing a device is mostly waiting for RCU.
 EXPEDITED=/sys/kernel/rcu_expedited
 
 need_faults() {
@@ -24,8 +24,8 @@ need_faults() {
 	fi
 }
 
-# Nothing fails by chance, everything may when it's told to, and no word of it: a report
-# has a call trace.
+# Nothing fails at random, every call can fail when fail-nth says so, and nothing is logged: a
+# report would have a call trace.
 faults_set() {
 	local f
 
@@ -40,13 +40,13 @@ faults_set() {
 	[ ! -d "$DEBUGFS/fail_page_alloc" ] || echo 0 >"$DEBUGFS/fail_page_alloc/min-order"
 }
 
-# injected CALL FILES...: each thing in it fails in turn.
+# injected CALL FILES...: each step of the call fails in turn.
 injected() {
 	"$LIB_DIR/loop_fault" "$@" >"$T/out" || { cat "$T/out"; fail "loop_fault $*"; }
 	cat "$T/out"
 }
 
-# each CALL LEAST FILES...: at least so many things in it must have failed.
+# each CALL LEAST FILES...: at least LEAST steps must have failed.
 each() {
 	local call=$1 least=$2
 
@@ -56,7 +56,7 @@ each() {
 	pattern $((KIB * KIB)) "$T/fs/one" 1
 	pattern $((KIB * KIB)) "$T/fs/two" 2
 	injected "$call" "$@"
-	want_ge "things that failed" "$(sed -n 's/^passes after //p' "$T/out")" "$least"
+	want_ge "injected failures" "$(sed -n 's/^passes after //p' "$T/out")" "$least"
 	want "devices left" "$(cd /sys/block && echo loop*)" "loop*"
 	wait_for 10 umount "$T/fs"
 }
@@ -65,7 +65,7 @@ fallbacks() {
 	worker_stat "$L" / fallbacks
 }
 
-# A cgroup without a worker for want of memory has its I/O done by the root's.
+# Without memory for a worker, I/O of a cgroup is done by the root's worker.
 new_cgroup() {
 	local before
 
@@ -77,11 +77,11 @@ new_cgroup() {
 	before=$(fallbacks 2>/dev/null || echo 0)
 	injected cgroup "$LOOP" "$CGROOT"
 	if [ "$DRIVER" != loop ]; then
-		# A node of the tree, the worker, and two counts; what fails while one of them is
-		# made can be a page for several of them.
+		# A node of the tree, the worker and two counters; a failed page allocation can be
+		# for several of them.
 		want_ge "I/O for which there was no worker" $(($(fallbacks) - before)) 1
 	fi
-	want_ge "things that failed" "$(sed -n 's/^passes after //p' "$T/out")" 4
+	want_ge "injected failures" "$(sed -n 's/^passes after //p' "$T/out")" 4
 	detach
 }
 
@@ -97,14 +97,14 @@ parking() {
 	sync -f "$T/fs/file"
 	attach --direct-io=on "$T/fs/file"
 	injected park "$LOOP" "$T/fs"
-	want_ge "things that failed" "$(sed -n 's/^passes after //p' "$T/out")" 2
+	want_ge "injected failures" "$(sed -n 's/^passes after //p' "$T/out")" 2
 	[ "$DRIVER" = loop ] || want_ge "parked" "$(parked)" 1
 	detach
 	wait_for 10 umount "$T/fs"
 }
 
-# reads TIMES: at different places, that fail now and then: what is read is right. Sets GOOD and
-# BAD to how many there were.
+# reads TIMES: at different offsets, and with failures; the data of successful reads is right. Sets
+# GOOD and BAD to the numbers of both.
 reads() {
 	local i at
 
@@ -122,7 +122,7 @@ reads() {
 	echo "$GOOD good, $BAD bad"
 }
 
-# Requests of the device below fail, before they get there.
+# Requests fail at their submission to the device below.
 make_request() {
 	local name fault=$DEBUGFS/fail_make_request
 
@@ -134,11 +134,11 @@ make_request() {
 	pattern $((8 * KIB * KIB)) "$T/model" 5
 	blockdev --flushbufs "$SCRATCH_DEV"
 	attach --direct-io=on --sizelimit $((8 * KIB * KIB)) "$SCRATCH_DEV"
-	# Which is to end with the case, however it ends.
+	# Disabled at the end of the case in any event.
 	# shellcheck disable=SC2064 # it's known now only
 	trap "echo 0 >$fault/probability; echo 0 >/sys/class/block/$name/make-it-fail" EXIT
 	echo 1 >"/sys/class/block/$name/make-it-fail"
-	# What fails where it is submitted is tried once more by the worker.
+	# An I/O that fails inline is tried once more by the worker.
 	echo 60 >"$fault/probability"
 	reads 50
 	want_ge "reads that failed" $BAD 5
@@ -153,7 +153,7 @@ make_request() {
 	detach
 }
 
-# A device below that comes and goes.
+# A device below that alternates between working and failing.
 flakey() {
 	local sectors=$((16 * KIB))
 
@@ -178,7 +178,7 @@ flakey() {
 	dm_remove "$DM"
 }
 
-# A case that failed may have left devices.
+# A failed case may have left devices.
 fresh() {
 	! driver_loaded || driver_unload
 	driver_load max_loop=0
@@ -192,24 +192,24 @@ mkdir "$T/fs"
 need_driver max_loop=0
 faults_set N
 
-# A disk takes some 500 allocations, and a while: once all of them are made to fail.
+# A disk takes some 500 allocations, which is slow: all of them fail only once.
 check "LOOP_CTL_ADD" fresh each add 250 none
 check "LOOP_CTL_GET_FREE" fresh each get-free/9 250 none
 check "open" fresh each open 1 none
-check "open of a device that is not there" fresh each open-dead/9 250 "$T/fs/dead"
+check "open of a node without a disk" fresh each open-dead/9 250 "$T/fs/dead"
 check "LOOP_CONFIGURE" fresh each configure 10 "$T/fs/one"
 check "LOOP_SET_FD" fresh each set-fd 10 "$T/fs/one"
 check "LOOP_SET_STATUS64" fresh each set-status 2 "$T/fs/one"
 check "LOOP_GET_STATUS64" fresh each get-status 1 "$T/fs/one"
 check "LOOP_CHANGE_FD" fresh each change-fd 2 "$T/fs/one" "$T/fs/two"
-# These two may allocate nothing: nothing need fail for them to be right.
+# These two may allocate nothing, and then nothing can fail.
 check "LOOP_SET_BLOCK_SIZE" fresh each block-size 0 "$T/fs/one"
 check "LOOP_SET_DIRECT_IO" fresh each direct-io 0 "$T/fs/one"
 check "LOOP_CLR_FD and the last close" fresh each clear 1 "$T/fs/one"
 check "the first I/O of a cgroup" fresh new_cgroup
-check "parking" fresh parking
-check "requests below that fail" fresh make_request
-check "a device below that comes and goes" fresh flakey
+check "detaching bios from their tags" fresh parking
+check "failing requests of the device below" fresh make_request
+check "a device below that fails now and then" fresh flakey
 
 faults_set Y
 [ ! -w $EXPEDITED ] || echo 0 >$EXPEDITED

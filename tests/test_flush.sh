@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# A flush of the loop device reaches the disk under its backing file: the disk is
-# asked to flush, the data is on it, and it survives a crash.
+# A flush of the loop device reaches the disk of the backing file: the data is written, the disk
+# gets a flush, and the data survives a crash.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -11,7 +11,7 @@
 MIB=1048576
 EXPIRE=/proc/sys/vm/dirty_writeback_centisecs
 
-# Nothing but the test may write back.
+# Nothing but the test may write back dirty pages.
 quiet_writeback() {
 	SAVED=$(<"$EXPIRE")
 	echo 0 >"$EXPIRE"
@@ -49,7 +49,7 @@ counted() {
 	sync "$LOOP"
 	want_ge "flushes of the loop device" "$(disk_stat "$L" 16)" 1
 	want_ge "flushes for fsync" $(($(disk_stat "$disk" 16) - mid)) 1
-	# The file's data are there, and its times need no transaction.
+	# The data is on the disk, and the times of the file need no transaction.
 	[ "$1" = buffered ] || [ "$DRIVER" = loop ] ||
 		want "sectors written for fsync" $(($(disk_stat "$disk" 7) - written)) 0
 	mid=$(disk_stat "$disk" 16)
@@ -78,7 +78,7 @@ written() {
 	detach
 }
 
-# The other way round: with direct backing I/O nothing is left for the flush to write.
+# With direct backing I/O the data is on the disk before the flush.
 not_cached() {
 	local disk=${SCRATCH_DEV#/dev/} before
 
@@ -96,7 +96,7 @@ not_cached() {
 	detach
 }
 
-# A write with FUA makes its own data safe, and leaves the rest of the file alone.
+# A write with FUA makes its own data durable, and does not write back the rest of the file.
 fua() {
 	local disk=${SCRATCH_DEV#/dev/} before written flushed
 
@@ -116,7 +116,7 @@ fua() {
 	before=$(disk_stat "$L" 16)
 	written=$(disk_stat "$disk" 7)
 	flushed=$(disk_stat "$disk" 16)
-	# An overwrite needs no flush where there is FUA.
+	# An overwrite needs no flush if the disk has FUA.
 	dd if="$T/data" of="$T/mnt/fua" bs=4k count=1 conv=notrunc oflag=direct,dsync 2>/dev/null
 	want "flushes of the loop device" $(($(disk_stat "$L" 16) - before)) 0
 	want_ge "flushes of the disk" $(($(disk_stat "$disk" 16) - flushed)) 1
@@ -129,15 +129,15 @@ fua() {
 	detach
 	umount "$T/fs"
 
-	# Where the file system has no disk, its flush is as good as it gets.
+	# A file system without a disk has nothing to flush.
 	truncate -s 1M "$T/file"
 	attach "$T/file"
 	want "FUA on tmpfs" "$(<"/sys/block/$L/queue/fua")" 0
 	detach
 }
 
-# FUA is offered where the file can make a write durable by itself. That it reaches the disk is
-# shown above, and by test_cuts.sh.
+# FUA is offered if the file can make a write durable by itself. The cases above and test_cuts.sh
+# show that it reaches the disk.
 fua_offered() {
 	local disk=${SCRATCH_DEV#/dev/} before fs
 
@@ -161,8 +161,7 @@ fua_offered() {
 	done
 }
 
-# The disk stops taking writes, as if the power had gone. What was synced before is
-# there, what was not need not be.
+# The disk drops writes, as in a power cut. Data synced before is there; other data may be lost.
 crash() {
 	local sectors opts=() linear lost
 
@@ -189,7 +188,7 @@ crash() {
 	umount "$T/fs"
 	dm_swap loop_rs-crash "$linear"
 	mount /dev/mapper/loop_rs-crash "$T/fs"
-	cmp -n $MIB "$T/data" "$T/fs/file" || fail "what was synced is lost"
+	cmp -n $MIB "$T/data" "$T/fs/file" || fail "synced data is lost"
 	cmp -s -n $MIB -i $((4 * MIB)):0 "$T/fs/file" /dev/zero &&
 		fail "the writes were not dropped: this shows nothing"
 	umount "$T/fs"

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Freezing the queue of the disk below, or of the loop device, does not hang, and takes no longer
+# A freeze of the queue of the disk below, or of the loop device, does not hang and takes no longer
 # than the I/O in service. Bios that are not in service are served after the freeze, with the file,
-# the offset and the limits that the device has then.
+# offset and limits that the device has then.
 #
 #   RACE_SECONDS  how long each race takes (default 8)
 #
@@ -17,7 +17,7 @@ PARENT=$CGROOT/loop_rs-freeze
 LINEAR=loop_rs-linear
 EXTENTS=8192
 
-# The io.max of the throttled cgroup, in I/Os a second, and how many it has in flight.
+# io.max of the throttled cgroup in I/Os per second, and its number of I/Os in flight.
 RATE=$((128 / (SLOW > 8 ? 8 : SLOW)))
 COUNT=3000
 
@@ -25,13 +25,13 @@ COUNT=3000
 # The disk below
 #
 
-# race DISK: tasks submit batches with reads of the loop device and one read of DISK, while the job
-# $FREEZE freezes DISK again and again and counts that in $T/freezes. A task that sleeps for metadata
-# must hold no request of DISK: the freeze would wait for it, and it for the freeze.
+# race DISK: tasks submit batches of reads of the loop device and one read of DISK, while the job
+# $FREEZE freezes DISK repeatedly and counts that in $T/freezes. A task that sleeps for metadata
+# must hold no request of DISK: the task and the freeze would wait for each other.
 race() {
 	local i pids=()
 
-	# Not too often: while the metadata is cached, the offload policy comes to issue inline.
+	# Not too often: while the metadata is cached, the offload policy chooses inline issue.
 	"$EDGES" forget "$1" 1000 &
 	FORGET=$!
 	trap 'kill $FORGET $FREEZE 2>/dev/null || true' EXIT
@@ -41,7 +41,7 @@ race() {
 		pids+=($!)
 	done
 	for i in "${pids[@]}"; do
-		wait "$i" || fail "it did not end well: $(head -n 100 "$T"/batches.*)"
+		wait "$i" || fail "a task failed: $(head -n 100 "$T"/batches.*)"
 	done
 	kill $FORGET "$FREEZE"
 	within 20 wait_gone "$FREEZE"
@@ -125,7 +125,7 @@ let_go() {
 } 2>/dev/null
 
 # in_time COMMAND...: a command that freezes the queue takes at most 1.5 times as long as with
-# loop.ko, which has as many I/Os in flight as there are tags; and some time to start.
+# loop.ko, which has as many I/Os in flight as there are tags, plus some time to start.
 in_time() {
 	local start took
 
@@ -147,7 +147,7 @@ takes() {
 	in_time set_depth 64
 	in_time set_depth $TAGS
 	in_time losetup --direct-io=off "$LOOP"
-	# Reads of other cgroups go on.
+	# Reads of other cgroups continue.
 	in_time dd if="$LOOP" of="$T/out" bs=4k count=16 iflag=direct status=none
 	unlimit
 	flood_ends
@@ -160,7 +160,7 @@ takes() {
 	cg_remove "$PARENT"
 }
 
-# not_all N: N of the I/Os in flight were served after the freeze. With loop.ko there are none.
+# not_all N: N of the I/Os in flight were served after the freeze. With loop.ko N is 0.
 not_all() {
 	[ "$DRIVER" = loop ] || want_ge "I/Os after the freeze" "$1" $((COUNT / 2))
 }
@@ -197,13 +197,13 @@ moved() {
 	want "writes that are at neither place" "${found[3]}" 0
 	want_ge "writes at the first place" "${found[0]}" 1
 	not_all "${found[1]}"
-	# All other blocks are as they were.
+	# All other blocks are unchanged.
 	cmp -n $((shift - COUNT * 4096)) -i $((COUNT * 4096)) "$T/fs/file" "$T/fs/written"
 	cmp -i $((shift + COUNT * 4096)) "$T/fs/file" "$T/fs/written"
 	cg_remove "$PARENT"
 }
 
-# Bios beyond the new end of the device fail, unless they were in service before.
+# Bios beyond the new end of the device fail, unless they were in service at the freeze.
 shrunk() {
 	local found beyond
 
@@ -230,7 +230,7 @@ block_size() {
 	flood_ends
 	want "wrong" "$(flooded 4)" 0
 	want_ge "reads that went well" "$(flooded 0)" 1
-	# I/O of the new size works.
+	# I/O within the new size works.
 	dd if="$LOOP" of="$T/out" bs=4k count=16 iflag=direct status=none
 	cmp -n 65536 "$T/out" "$T/fs/file"
 	detach
@@ -243,13 +243,13 @@ LIB_DMS+=("$LINEAR")
 mkdir "$T/fs" "$T/cold"
 need_driver
 
-check "nr_requests, direct I/O off, thousands in flight" takes
-check "LOOP_CHANGE_FD, thousands in flight" change_fd on
-check "another offset, thousands in flight" moved
-check "a smaller device, thousands in flight" shrunk
-check "another block size, thousands in flight" block_size
-check "the queue of the disk below, its metadata not cached" below
-check "a device-mapper device below that is suspended" below_dm
+check "nr_requests and direct I/O off with thousands in flight" takes
+check "LOOP_CHANGE_FD with thousands in flight" change_fd on
+check "another offset with thousands in flight" moved
+check "a smaller device with thousands in flight" shrunk
+check "another block size with thousands in flight" block_size
+check "freezing the disk below while metadata is not cached" below
+check "suspending a device-mapper device below" below_dm
 
 ! mountpoint -q "$T/fs" || umount "$T/fs"
 test_end

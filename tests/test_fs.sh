@@ -1,14 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# File systems on a loop device, with real files, checked by their own tools.
+# File systems on a loop device, with real files, checked with the tools of the file system.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 . "$LIB_DIR/proofs.sh"
 
-# on_loop TYPE BACKING-MODE: the device on tmpfs, mounted again after a detach.
+# on_loop TYPE BACKING-MODE: the backing file is on tmpfs; mounted again after a detach.
 on_loop() {
 	local fs=$1 opts=() mnt=$T/mnt tree cp
 
@@ -23,13 +23,13 @@ on_loop() {
 	*)	"mkfs.$fs" -qf "$LOOP" ;;
 	esac
 	mount "$LOOP" "$mnt"
-	# Without links, owners and the like where there are none.
+	# Without links, owners and so on where the file system has none.
 	case $fs in
 	vfat)	tree=$T/plain cp="cp -r" ;;
 	*)	tree=$T/tree cp="cp -a" ;;
 	esac
 	$cp "$tree" "$mnt/tree"
-	# Past the page cache while mounted, with deletions in between.
+	# With direct I/O while mounted, with deletions in between.
 	dd if=/dev/urandom of="$T/random" bs=64k count=16 2>/dev/null
 	dd if="$T/random" of="$mnt/direct" bs=64k oflag=direct 2>/dev/null
 	$cp "$mnt/tree/etc" "$mnt/copy"
@@ -59,13 +59,12 @@ on_loop() {
 	rm "$T/img"
 }
 
-# need_fs TYPE: the kernel has it.
+# need_fs TYPE: skips the case if the kernel does not have it.
 need_fs() {
 	modprobe -q "$1" || grep -qw "$1" /proc/filesystems || skip "no $1 in this kernel"
 }
 
-# image PROGRAM ARGUMENTS...: a file system that is made as a file, from a tree, and
-# only read from then on.
+# image PROGRAM ARGUMENTS...: a read-only file system, created as a file from a tree.
 image() {
 	local type=$1
 
@@ -79,7 +78,7 @@ image() {
 	sums "$T/mnt" "$T/sums.read"
 	cmp "$T/sums" "$T/sums.read"
 	umount "$T/mnt"
-	# Past the page cache, with more than one reader.
+	# With direct I/O, by more than one reader.
 	attach -r --direct-io=on "$T/img"
 	mount -t "$type" "$LOOP" "$T/mnt"
 	(cd "$T/mnt" && find . -type f -print0 | xargs -0 -P 4 -n 16 sha256sum) |

@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Random calls of all kinds, by a crowd of processes and by a user without rights.
+# Random calls of all kinds, by many processes and by a user without privileges.
 #
-#   FUZZ_CALLS  about how many calls in all (default 30000)
-#   FUZZ_SEED   the same calls again as the test printed (default: by chance)
+#   FUZZ_CALLS  approximate number of calls in all (default 30000)
+#   FUZZ_SEED   seed of the calls, as printed by an earlier run (default: random)
 #
 # tier: long
 #
@@ -15,10 +15,10 @@
 CALLS=${FUZZ_CALLS:-30000}
 SEED=${FUZZ_SEED:-$SRANDOM}
 
-# Waiting for RCU is most of what a device takes to come and go.
+# Adding and removing a device is mostly waiting for RCU.
 EXPEDITED=/sys/kernel/rcu_expedited
 
-# fuzz WHERE CALLS OPTIONS...: a directory on tmpfs, or on a disk.
+# fuzz WHERE CALLS OPTIONS...: with files in a directory on tmpfs or on a disk.
 fuzz() {
 	local where=$1 calls=$2 pid rc=0
 
@@ -37,7 +37,7 @@ fuzz() {
 	cat "$T/out"
 	[ "$rc" -eq 0 ] || fail "loop_fuzz $* ended with $rc"
 	sed -n 's/^# \([0-9]* calls\)/'"$*, $where: "'\1/p' "$T/out" >>"$T/calls"
-	# The driver has let go of the files.
+	# The driver has closed the files.
 	wait_for 10 umount "$T/fs"
 	driver_unload
 	driver_load max_loop=2
@@ -45,19 +45,18 @@ fuzz() {
 
 test_begin 4
 lib_diag "FUZZ_SEED=$SEED"
-# Past what captures the output of a case.
+# Directly to the console: the output of a case is captured.
 exec 3>&1
 : >"$T/calls"
 [ ! -w $EXPEDITED ] || echo 1 >$EXPEDITED
 mkdir "$T/fs"
 need_driver max_loop=2
 
-# Several I/Os that are submitted together are one of what it is asked for: a call of the crowd's
-# is two, on average.
-check "a crowd, files in memory" fuzz tmpfs $((CALLS * 21 / 100)) crowd
-check "a crowd, files on a disk" fuzz ext4 $((CALLS * 21 / 100)) crowd
-check "a user without rights" fuzz tmpfs $((CALLS / 10)) user
-check "what is copied out" fuzz tmpfs $((CALLS / 30)) copied
+# I/Os that are submitted together count as one call: a call of the crowd is two calls on average.
+check "many processes, files in memory" fuzz tmpfs $((CALLS * 21 / 100)) crowd
+check "many processes, files on a disk" fuzz ext4 $((CALLS * 21 / 100)) crowd
+check "a user without privileges" fuzz tmpfs $((CALLS / 10)) user
+check "contents of copied-out memory" fuzz tmpfs $((CALLS / 30)) copied
 
 sed 's/^/# progress: /' "$T/calls"
 awk -F ': ' '{ n += $2 } END { print "# progress: " n " calls in all" }' "$T/calls"

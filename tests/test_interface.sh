@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The whole interface, compared with the C driver's: each ioctl in each state of a device, and
-# what else there is. The cases are in interface/, as are the differences that are meant.
+# The whole interface compared with that of the C driver: each ioctl in each state of a device,
+# sysfs, uevents and so on. The cases and the table of intended differences are in interface/.
 #
-#   RECORDS  a directory for the record of the C driver, which is the same each time
+#   RECORDS  directory to keep the record of the C driver in, which is the same in each run
 #
 # tier: long
 #
@@ -15,10 +15,10 @@
 INTERFACE=$LIB_DIR/interface_cases
 GROUPS_OF_CASES=$("$INTERFACE" groups | wc -l)
 
-# Waiting for RCU is half of what a device takes to come and go.
+# Half of the time to add and remove a device is waiting for RCU.
 EXPEDITED=/sys/kernel/rcu_expedited
 
-# What it takes is there or it is skipped, visibly.
+# Skips the whole test if something that it needs is missing.
 prepare() {
 	modprobe brd rd_nr=64 rd_size=1024 || echo "# no RAM disks"
 	truncate -s 512K "$T/image"
@@ -32,7 +32,7 @@ done_with() {
 	[ ! -w $EXPEDITED ] || echo 0 >$EXPEDITED
 	! mountpoint -q "$T/disk" || umount "$T/disk"
 	! grep -q '^brd ' /proc/modules || rmmod brd
-	# It's there only if something went wrong.
+	# Exists only after an error.
 	[ "$DRIVER" = loop ] || [ ! -d /sys/module/loop ] || rmmod loop
 }
 
@@ -44,7 +44,7 @@ module_file() {
 	fi
 }
 
-# recorded DRIVER NAME: in $T/NAME.record.
+# recorded DRIVER NAME: records the driver in $T/NAME.record.
 recorded() {
 	local file
 
@@ -54,8 +54,8 @@ recorded() {
 	wc -l <"$T/$2.record"
 }
 
-# recorded_once DRIVER NAME: or a copy of what the same programs recorded on the same kernel
-# before, if there is a place to keep it.
+# recorded_once DRIVER NAME: like recorded, or a copy of an earlier record by the same programs on
+# the same kernel, if RECORDS is set.
 recorded_once() {
 	local file kept new
 
@@ -69,7 +69,7 @@ recorded_once() {
 		return
 	fi
 	recorded "$@"
-	# What did not work, or was not there, may be so the next time.
+	# Do not keep a record of cases that failed or were skipped: they may work the next time.
 	! grep -qE $'\t(BROKEN|SKIP): ' "$T/$2.record" || return 0
 	new=$kept.$BASHPID
 	trap 'rm -f "$new"' EXIT
@@ -77,12 +77,12 @@ recorded_once() {
 	mv "$new" "$kept"
 }
 
-# The C driver against itself shows that the same gives the same.
+# The C driver is also compared with itself: that must show no difference.
 TABLE=$LIB_DIR/differences
 [ -r "$TABLE" ] || TABLE=$LIB_DIR/interface/differences
 [ "$DRIVER" != loop ] || TABLE=/dev/null
 
-# All groups, and the table of differences, are test cases of this test.
+# Each group of cases, and the table of differences, is a test case of this test.
 compare() {
 	local rc=0 passed failed skipped
 

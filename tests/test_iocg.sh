@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The backing I/O is the cgroup's that asked: held to its io.max, in its io.stat.
+# Backing I/O is charged to the cgroup of the request: io.max limits it, and io.stat counts it.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -24,7 +24,7 @@ scratch_fs ext4 "$IO_DIR"
 need_driver
 io_setup
 
-# The devices stay attached from case to case, see io_held().
+# The devices stay attached between the cases, see io_held().
 check "direct, backing I/O direct" io_held direct direct
 check "buffered, backing I/O direct" io_held buffered direct
 check "direct, backing I/O buffered" io_held direct buffered

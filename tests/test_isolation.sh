@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# A cgroup whose I/O is stuck holds up no other: not the I/O of the others, which need
-# tags of the same device, and not what waits for all I/O any longer than it takes.
+# A cgroup whose I/O is stuck blocks no other cgroup: neither I/O of others, which needs tags of the
+# same device, nor operations that wait for all I/O, beyond the time of the I/O in service.
 #
-# How fast the others are is compared with a control: the same reads through a loop device of
-# their own, over a file on the same disk, in turn with those through the shared device.
+# The speed of the others is compared with a control: the same reads through a loop device of their
+# own over a file on the same disk, alternating with reads of the shared device.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -13,7 +13,7 @@
 
 PARENT=$CGROOT/loop_rs-isolation
 MIB=1048576
-# More than a device has tags.
+# More than the number of tags of a device.
 DEPTH=512
 NEIGHBOUR=()
 
@@ -31,7 +31,7 @@ set_up() {
 	trap let_go EXIT
 }
 
-# Whatever was stuck goes on, so that a case that fails leaves nothing behind.
+# Releases all stuck I/O, so that a failed case leaves nothing behind.
 let_go() {
 	local cg
 
@@ -49,12 +49,12 @@ tear_down() {
 	cg_remove "$PARENT"
 }
 
-# Not of "inflight", which counts requests, not what is parked.
+# From "stat": "inflight" counts requests with a tag, but not detached bios.
 in_flight() {
 	[ "$(disk_stat "$L" 9)" -ge "$1" ]
 }
 
-# neighbour CGROUP OFFSET DEPTH: has that many writes in flight, and verifies them in the end.
+# neighbour CGROUP OFFSET DEPTH: keeps DEPTH writes in flight, and verifies them at the end.
 neighbour() {
 	cg_run "$1" timeout $((120 * SLOW)) fio --name=n --filename="$LOOP" --rw=randwrite --bs=4k \
 		--iodepth="$3" --ioengine=libaio --iodepth_batch_submit=32 --direct=1 \
@@ -77,7 +77,8 @@ ended() {
 	[ ! -d "/proc/$1" ]
 }
 
-# in_time WHAT PID...: they end, and well. Who is stuck in the kernel can't be killed.
+# in_time WHAT PID...: waits until they exit successfully. A task that hangs in the kernel can't be
+# killed.
 in_time() {
 	local what=$1 pid
 
@@ -88,7 +89,7 @@ in_time() {
 	done
 }
 
-# The victim gets its reads done, 4 KiB at a time.
+# The victim completes its reads of 4 KiB each.
 victim() {
 	local cg=${1:-$PARENT/victim}
 
@@ -97,12 +98,12 @@ victim() {
 	cmp -n $((400 * 1024)) "$T/out" "$T/fs/file"
 }
 
-# The percentage of the control's IOPS that a victim must have, and that below which it
-# is not noise that it has less: no more rounds are made then.
+# The least percentage of the control's IOPS that a victim must have, and the percentage below which
+# the difference can't be noise: then no more rounds are made.
 KEEPS=70
 NOISE=50
 
-# attach_both MODE: LOOP is the shared device, CONTROL the one that only the victim uses.
+# attach_both MODE: LOOP is the shared device, CONTROL the victim's own.
 attach_both() {
 	attach --direct-io="$1" "$T/fs/control"
 	CONTROL=$LOOP
@@ -114,8 +115,8 @@ detach_both() {
 	detach "$CONTROL"
 }
 
-# keeps WHAT [CGROUP]: the victim reads through the shared device nearly as fast as through
-# its own, by the median of short rounds.
+# keeps WHAT [CGROUP]: the victim reads nearly as fast through the shared device as through its own,
+# in the median of short rounds.
 keeps() {
 	local what=$1 cg=${2:-$PARENT/victim} i out ratios=() median
 
@@ -131,7 +132,7 @@ keeps() {
 	want_ge "$what: percentage of the control's reads" "$median" $KEEPS
 }
 
-# Many at a time, each of which needs a tag and goes: who waits for one has to be woken.
+# Many reads in flight: each tag that is freed must wake a waiter.
 victims() {
 	local i pids=()
 
@@ -146,12 +147,12 @@ victims() {
 throttled() {
 	local n=$1 each=$((DEPTH / $1)) i
 
-	skip_on_c "who is throttled holds all tags"
+	skip_on_c "a throttled cgroup holds all tags"
 	set_up
 	attach_both "$2"
 	for ((i = 0; i < n; i++)); do
 		mkdir "$PARENT/n$i"
-		# All together a few I/Os in a second: they must not be through before the victims.
+		# A few I/Os per second in all: the neighbours must not finish before the victims.
 		cg_limit_io "$PARENT/n$i" "$DISK" wbps=$((8192 / n / SLOW))
 		neighbour "$PARENT/n$i" $((4 * MIB + i * each * 4096)) $each
 	done
@@ -161,7 +162,7 @@ throttled() {
 	victims
 	keeps "a cgroup"
 	[ "$n" -gt 1 ] || keeps "the root" "$CGROOT"
-	in_flight $((DEPTH / 2)) || fail "nobody was held up: this shows nothing"
+	in_flight $((DEPTH / 2)) || fail "the neighbours were not blocked: this shows nothing"
 	for ((i = 0; i < n; i++)); do
 		cg_limit_io "$PARENT/n$i" "$DISK" wbps=max
 	done
@@ -170,27 +171,27 @@ throttled() {
 	tear_down
 }
 
-# What the root does is stuck in the file system, which takes no writes.
+# The root's writes are stuck in a frozen file system.
 frozen() {
-	skip_on_c "who is stuck holds all tags"
+	skip_on_c "a stuck cgroup holds all tags"
 	set_up
 	attach_both on
 	fsfreeze -f "$T/fs"
 	neighbour "$CGROOT" $((4 * MIB)) $DEPTH
 	wait_for 30 in_flight $((DEPTH * 3 / 4))
 	victim
-	# A flush is nobody's: it does not wait for the root's.
+	# A flush belongs to no cgroup: it does not wait for the root's writes.
 	cg_run "$PARENT/victim" sync "$LOOP" &
 	in_time "the victim's fsync did not return" $!
 	keeps "a cgroup"
-	in_flight $((DEPTH * 3 / 4)) || fail "it was not stuck: this shows nothing"
+	in_flight $((DEPTH * 3 / 4)) || fail "the root was not stuck: this shows nothing"
 	fsfreeze -u "$T/fs"
 	neighbours_end
 	detach_both
 	tear_down
 }
 
-# Whether nothing has come or gone for a while.
+# Whether the number of I/Os in flight has been constant for a while.
 settled() {
 	local before
 
@@ -199,37 +200,38 @@ settled() {
 	[ "$before" = "$(<"/sys/block/$L/loop/stat")" ]
 }
 
-# However many are stuck, they keep no tags from one that is not: what it does is not parked.
+# However many cgroups are stuck, one that is not gets tags: its requests are not detached.
 crowd() {
 	local i served parked
 
-	skip_on_c "it parks nothing"
+	skip_on_c "it detaches no requests from their tags"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
 	set_up
 	attach_both on
-	# The first direct I/O sets up what the next ones need.
+	# The first direct I/O sets up metadata that the next I/Os need.
 	victim
 	fsfreeze -f "$T/fs"
 	for ((i = 0; i < 8; i++)); do
 		mkdir "$PARENT/n$i"
 		neighbour "$PARENT/n$i" $((4 * MIB + i * 64 * 4096)) 64
 	done
-	# Nearly all of it, and no more to come: while they do, what they hold changes.
+	# Nearly all I/Os are submitted, and no more will come: the number of held tags changes
+	# until then.
 	wait_for 60 in_flight $((7 * 64))
 	wait_for 30 settled
-	# All of them are counted, those with a tag in "inflight".
+	# "stat" counts all I/Os, "inflight" those with a tag.
 	want_ge "in flight in /proc/diskstats" \
 		"$(awk -v l="$L" '$3 == l { print $12 }' /proc/diskstats)" $((7 * 64))
 	want_le "requests with a tag" "$(awk '{ print $1 + $2 }' "/sys/block/$L/inflight")" 128
-	# Not the name of one whose worker can be reaped meanwhile.
+	# By the name of a cgroup whose worker is not reaped during the check.
 	mkdir "$PARENT/alone"
 	cg_run "$PARENT/alone" "$LIB_DIR/loop_io" deep "$LOOP" $((4 * MIB)) 7 16 1000
-	in_flight $((4 * 64)) || fail "they were not stuck: this shows nothing"
+	in_flight $((4 * 64)) || fail "the neighbours were not stuck: this shows nothing"
 	served=$(worker_stat "$L" /alone "done")
 	parked=$(worker_stat "$L" /alone parked)
 	want "the victim's requests" "$served" 1000
 	echo "$parked of them parked"
-	[ "$parked" -le 250 ] || fail "$parked of them parked: $(<"/sys/kernel/debug/loop_rs/$L/workers")"
+	[ "$parked" -le 250 ] || fail "$parked requests were detached: $(<"/sys/kernel/debug/loop_rs/$L/workers")"
 	keeps "a cgroup"
 	fsfreeze -u "$T/fs"
 	neighbours_end
@@ -237,21 +239,21 @@ crowd() {
 	tear_down
 }
 
-# Who has tags taken from it is served in the order in which it asked, nevertheless, but for two that
-# may have changed places when both CPUs took some.
+# Requests that are detached from their tags are still served in the order of submission, except
+# that two of them may have swapped places when both CPUs reclaimed tags.
 in_order() {
 	local i n=56 pid moved wrong
 
-	skip_on_c "it takes no tags"
+	skip_on_c "it reclaims no tags"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
-	# Without the workers of those before, among whom to look for who holds many tags.
+	# Without workers of earlier cases, which would be searched for held tags, too.
 	driver_unload
 	driver_load max_loop=1
 	set_up
-	# Through the page cache a write is over before the worker goes on with the next one.
+	# A write to the page cache completes before the worker takes the next one.
 	attach --direct-io=off "$T/fs/file"
 	fsfreeze -f "$T/fs"
-	# Fewer than it may keep, so that none of them is parked when it is submitted.
+	# Fewer than a cgroup may keep, so that no request is detached at its submission.
 	mkdir "$PARENT/ordered"
 	cg_run "$PARENT/ordered" "$LIB_DIR/loop_io" order "$LOOP" $n >"$T/order" 2>&1 &
 	pid=$!
@@ -263,20 +265,20 @@ in_order() {
 	done
 	wait_for 60 in_flight $((n + 6 * 64))
 	moved=$(worker_stat "$L" /ordered parked)
-	want_ge "tags taken from it" "$moved" 2
+	want_ge "reclaimed tags" "$moved" 2
 	fsfreeze -u "$T/fs"
 	wait $pid || fail "$(<"$T/order")"
 	want "writes" "$(wc -l <"$T/order")" $n
 	wrong=$(awk '$1 < last { n++ } { last = $1 } END { print n + 0 }' "$T/order")
 	echo "$moved of them parked"
 	[ "$wrong" -le 1 ] ||
-		fail "$moved were parked, and they ended in this order: $(xargs <"$T/order")"
+		fail "$moved requests were detached; order of completion: $(xargs <"$T/order")"
 	neighbours_end
 	detach
 	tear_down
 }
 
-# Who waits for all I/O to end waits for what is parked, too. It's counted once.
+# Operations that wait for all I/O also wait for detached bios. Each of these is counted once.
 waited_for() {
 	local before i
 
@@ -304,7 +306,7 @@ waited_for() {
 	tear_down
 }
 
-# One alone is served as if nothing were parked.
+# A single cgroup at high depth is served as if no request were detached.
 alone() {
 	local workers=/sys/kernel/debug/loop_rs
 
@@ -316,7 +318,7 @@ alone() {
 		>"$T/fio" 2>&1 || fail "$(tail -n 5 "$T/fio")"
 	if [ -r "$workers/$L/workers" ]; then
 		[ "$(worker_stat "$L" /victim parked)" -gt 0 ] ||
-			fail "nothing was parked: $(<"$workers/$L/workers")"
+			fail "no request was detached: $(<"$workers/$L/workers")"
 	fi
 	detach
 	tear_down
@@ -328,11 +330,11 @@ need_driver
 
 check "one neighbour throttled, backing I/O direct" throttled 1 on
 check "six neighbours throttled, backing I/O direct" throttled 6 on
-check "the root stuck on a frozen file system" frozen
-check "many stuck, and one that is not" crowd
-check "tags taken from one that is stuck" in_order
-check "I/O without a tag is waited for, and counted once" waited_for
-check "one alone at depth, verified, backing I/O direct" alone on
-check "one alone at depth, verified, backing I/O buffered" alone off
+check "the root cgroup stuck in a frozen file system" frozen
+check "many stuck cgroups, and one that is not" crowd
+check "tags reclaimed from a stuck cgroup" in_order
+check "a freeze waits for I/O without a tag, which is counted once" waited_for
+check "a single cgroup at high depth, verified, backing I/O direct" alone on
+check "a single cgroup at high depth, verified, backing I/O buffered" alone off
 
 test_end

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The KUnit suites of the driver, on a kernel with KUnit: what is pure arithmetic or works on data
-# structures alone. Each case of a suite is a case here.
+# The KUnit suites of the driver, on a kernel with KUnit: arithmetic and data structures. Each suite
+# is a case here.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -11,13 +11,13 @@
 KUNIT=/sys/kernel/debug/kunit
 SUITES="kernel_ext_limits loop_rs_config loop_rs_device loop_rs_slots loop_rs_spread loop_rs_tags"
 
-# suite NAME: runs it; each of its cases passes, and there are some.
+# suite NAME: runs the suite; it has cases, and all of them pass.
 suite() {
 	local results
 
 	skip_on_c "it has none"
 	[ -d "$KUNIT" ] || skip "no KUnit in this kernel"
-	# They may have run when the driver was loaded, or wait to be asked to.
+	# Suites may have run when the driver was loaded, or wait for a request.
 	echo 1 >"$KUNIT/$1/run"
 	results=$(<"$KUNIT/$1/results")
 	echo "$results"
@@ -27,7 +27,7 @@ suite() {
 	want "cases that were skipped" "$(grep -c '^    ok .*# SKIP' <<<"$results")" 0
 }
 
-# None of the driver's is missing above.
+# No suite of the driver is missing above.
 all_suites() {
 	skip_on_c "it has none"
 	[ -d "$KUNIT" ] || skip "no KUnit in this kernel"

@@ -1,9 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Round trips through losetup: what is set is what is shown, by losetup, by
-# sysfs and by the data, with each of its options that needs no partition scan.
-#
+# losetup with each of its options that needs no partition scan: losetup, sysfs and the data show the
+# values that were set.
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
@@ -56,7 +55,7 @@ all_and_list() {
 	want "--detach of two" "$(losetup -d "$a" "$b"; losetup -a)" ""
 }
 
-# In all columns at once, against what the kernel says elsewhere.
+# All columns at once, compared with sysfs and other sources.
 columns() {
 	attach --offset 8192 --sizelimit $((2 * MIB)) --sector-size 1024 "$T/a"
 	want "columns" "$(show NAME,AUTOCLEAR,OFFSET,PARTSCAN,RO,SIZELIMIT,DIO,LOG-SEC)" \
@@ -78,7 +77,8 @@ offset_sizelimit() {
 	cmp -i 0:4096 -n $MIB "$LOOP" "$T/a"
 	detach
 
-	# A limit past the end of the file is no limit; an offset past it leaves nothing.
+	# A size limit beyond the end of the file has no effect; an offset beyond it leaves an empty
+	# device.
 	attach -o 4096 --sizelimit $((64 * MIB)) "$T/a"
 	want "size" "$(blockdev --getsize64 "$LOOP")" $((4 * MIB - 4096))
 	detach
@@ -105,7 +105,7 @@ sector_size() {
 	losetup --sector-size 4096 "$LOOP"
 	want "logical block size" "$(blockdev --getss "$LOOP")" 4096
 	detach
-	# Not kept for the next.
+	# Not kept for the next attachment.
 	attach "$T/a"
 	want "logical block size" "$(blockdev --getss "$LOOP")" 512
 	detach
@@ -195,7 +195,7 @@ reference() {
 	detach
 }
 
-# In each form of output, the values that sysfs has.
+# Each output format has the values of sysfs.
 listing() {
 	local a b json
 
@@ -211,11 +211,11 @@ listing() {
 		fail "$b: $json"
 	want "--raw" "$(losetup --raw -nO NAME,RO,PARTSCAN,DIO,LOG-SEC "$b")" \
 		"$b 1 1 0 512"
-	# Kept in the order that is asked for, without a heading or with one.
+	# In the requested order, with and without a heading.
 	want "--output" "$(losetup --list -O SIZELIMIT,OFFSET "$a" | xargs)" \
 		"SIZELIMIT OFFSET $MIB 4096"
 	want "--noheadings" "$(losetup -ln -O BACK-FILE "$b")" "$T/b"
-	# What lsblk makes of it.
+	# The view of lsblk.
 	want "lsblk" "$(lsblk -bdnro NAME,SIZE,RO,TYPE "$a" "$b" | xargs)" \
 		"${a#/dev/} $MIB 0 loop ${b#/dev/} $((2 * MIB)) 1 loop"
 	want "find by reference" "$(losetup -nO REF "$a" | xargs)" one
@@ -223,14 +223,14 @@ listing() {
 	detach "$b"
 }
 
-# Each of them is minded when all of them are there.
+# Each option has its effect when all of them are given.
 together() {
 	attach -r -P -o 8192 --sizelimit $MIB --sector-size 4096 --direct-io=on \
 		--loop-ref all "$T/a"
 	want "columns" "$(show NAME,AUTOCLEAR,OFFSET,PARTSCAN,RO,SIZELIMIT,DIO,LOG-SEC,REF)" \
 		"$LOOP 0 8192 1 1 $MIB 1 4096 all"
 	cmp -i 0:8192 -n $MIB "$LOOP" "$T/a"
-	# And nothing of it is kept.
+	# Nothing is kept after the detach.
 	detach
 	attach "$T/a"
 	want "columns" "$(show NAME,AUTOCLEAR,OFFSET,PARTSCAN,RO,SIZELIMIT,DIO,LOG-SEC)" \
@@ -239,7 +239,7 @@ together() {
 	detach
 }
 
-# The offset decides; what the file can't do isn't done, and said so.
+# Direct I/O depends on the offset; unsupported direct I/O is refused with an error.
 direct_io_offset() {
 	attach --direct-io=on --offset 4096 "$T/a"
 	want "DIO, aligned" "$(show DIO)" 1
@@ -254,7 +254,7 @@ direct_io_offset() {
 	detach
 }
 
-# -D doesn't fail for what is in use, which goes later.
+# -D succeeds for a device in use, which is detached at its last close.
 detach_busy() {
 	local fd
 
@@ -267,7 +267,7 @@ detach_busy() {
 	wait_for 5 nothing_bound
 }
 
-# What needs the device is refused on one that is not bound.
+# Operations that need a backing file are refused on an unbound device.
 unbound() {
 	want_error "No such device or address" losetup --set-capacity /dev/loop3
 	want_error "No such device or address" losetup --detach /dev/loop3
@@ -287,7 +287,7 @@ autoclear_mount() {
 	wait_for 5 nothing_bound
 }
 
-# The name of a deleted file, as other tools look for it.
+# The name of a deleted file, as other tools expect it.
 deleted_file() {
 	cp "$T/b" "$T/gone"
 	attach "$T/gone"
@@ -298,23 +298,24 @@ deleted_file() {
 	detach
 }
 
-# What was written through the page cache reaches the file, also when LOOP_CLR_FD comes first.
+# Data written through the page cache reaches the file, also if LOOP_CLR_FD comes before the last
+# close.
 clear_dirty() {
 	skip_on_c "it fails all I/O from LOOP_CLR_FD on"
 	attach "$T/a"
 	cp "$T/a" "$T/a.copy"
 	within 30 "$LIB_DIR/loop_io" clear-dirty "$LOOP"
 	wait_for 5 nothing_bound
-	head -c 4096 /dev/zero | tr '\0' x | cmp -n 4096 - "$T/a" || fail "what was written is lost"
+	head -c 4096 /dev/zero | tr '\0' x | cmp -n 4096 - "$T/a" || fail "written data is lost"
 	cmp -i 4096 "$T/a" "$T/a.copy"
 	mv "$T/a.copy" "$T/a"
 }
 
-# Attaching, resizing and detaching say nothing in the kernel log.
+# Attaching, resizing and detaching log nothing.
 silent() {
 	local said
 
-	skip_on_c "it tells the size"
+	skip_on_c "it logs the size"
 	log_mark
 	attach "$T/a"
 	losetup --set-capacity "$LOOP"
@@ -327,7 +328,7 @@ silent() {
 	dmesg | grep -q "$LIB_MARK" || fail "the mark is not in the log: this shows nothing"
 }
 
-# Rounds of it leave neither devices nor files behind.
+# Rounds of attach and detach leave no devices and no open files.
 round_trips() {
 	local i free
 
@@ -341,12 +342,12 @@ round_trips() {
 		want "round $i" "$LOOP" "$free"
 		detach
 	done
-	# One of the sixteen that was left open would keep the file system.
+	# A file that was left open would keep the file system busy.
 	wait_for 10 umount "$T/own"
 	wait_for 10 few_more_files || fail "$(open_files) open files, were $FILES_BEFORE"
 }
 
-# All of the machine: others open some as well.
+# Of the whole machine: other programs open some, too.
 open_files() {
 	cut -f1 /proc/sys/fs/file-nr
 }
@@ -361,7 +362,7 @@ pattern $((2 * MIB)) "$T/b" 2
 need_driver max_loop=4
 
 check "--find --show, --detach" find_show
-check "a named device, busy the second time" named_device
+check "a named device, which is busy the second time" named_device
 check "--all, --list, --json" all_and_list
 check "--output columns" columns
 check "--offset, --sizelimit" offset_sizelimit
@@ -375,11 +376,11 @@ check "--loop-ref" reference
 check "--json, --raw, --noheadings, lsblk" listing
 check "all options together" together
 check "--direct-io with an offset" direct_io_offset
-check "--detach-all of one in use" detach_busy
+check "--detach-all of a device in use" detach_busy
 check "unbound devices and missing files are refused" unbound
 check "mount -o loop clears the device at umount" autoclear_mount
 check "a deleted backing file" deleted_file
-check "LOOP_CLR_FD keeps what is dirty" clear_dirty
+check "LOOP_CLR_FD keeps dirty data" clear_dirty
 check "nothing in the kernel log" silent
 check "rounds of attach and detach" round_trips
 

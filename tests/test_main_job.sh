@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# A tree of files on ext4 on a loop device, through a detach and a second attach.
+# A tree of files on ext4 on a loop device, which is detached and attached again.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -18,7 +18,7 @@ on_disk() {
 test_begin 2
 need_driver
 
-check "the image on tmpfs" proof_files "$T" 8
-check "the image on a disk" on_disk
+check "the backing file on tmpfs" proof_files "$T" 8
+check "the backing file on a disk" on_disk
 
 test_end

@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Many devices, and many users of a few: no error but those that such a race has,
-# and nothing that stays behind.
+# Many devices, and many users of a few devices: no errors but those that such races explain, and
+# nothing is left over.
 #
-#   RACE_SECONDS  how long the processes race (default 3, or 5 on the debug kernel)
+#   RACE_SECONDS  duration of the races (default 3, or 5 on the debug kernel)
 #
 # tier: long
 #
@@ -15,8 +15,8 @@
 COUNT=1000
 MOD=/sys/module/$DRIVER
 
-# KiB of slab, per-CPU memory, kernel stacks and vmalloc, after what waits for
-# a grace period is gone.
+# KiB of slab, per-CPU memory, kernel stacks and vmalloc, after an RCU grace period has freed what
+# waits for one.
 kernel_memory() {
 	echo 3 >/proc/sys/vm/drop_caches
 	sleep 0.5
@@ -37,7 +37,7 @@ unused() {
 	driver_builtin || [ "$(<"$MOD/refcnt")" -eq 0 ]
 }
 
-# The driver lets go of the files, too: their file system can be unmounted.
+# The driver has closed the files: their file system can be unmounted.
 let_go() {
 	wait_for 10 nothing_bound
 	wait_for 10 unused
@@ -49,7 +49,7 @@ thousand() {
 
 	mount -t tmpfs none "$T/fs"
 	truncate -s $((COUNT * 512)) "$T/fs/file"
-	# What is allocated once and kept is there from then on.
+	# Memory that is allocated once and kept is allocated before the comparison.
 	"$LIB_DIR/loop_many" devices "$T/fs/file" $((COUNT / 10))
 	files=$(cut -f1 /proc/sys/fs/file-nr)
 	want "devices" "$(devices)" 1
@@ -60,13 +60,13 @@ thousand() {
 	want "devices" "$(devices)" 1
 	let_go
 	want_le "open files" "$(cut -f1 /proc/sys/fs/file-nr)" $((files + 64))
-	# A device takes far more. Slabs are less full after than before, and the debug
-	# kernel's redzones and lockdep keep some more.
+	# A device takes far more. Slabs are less full than before, and redzones and lockdep of the
+	# debug kernel keep some memory.
 	want_le "KiB of kernel memory more" $((after - before)) $(((SLOW > 1 ? 32 : 16) * COUNT))
 }
 
-# Made by opening its node, or by losetup for want of a free one; at unloading, all
-# of them go.
+# Devices created by opening a node, or by losetup because none was free; unloading removes all of
+# them.
 unload_with_many() {
 	local n
 
@@ -83,11 +83,11 @@ unload_with_many() {
 	driver_load max_loop=1
 }
 
-# What can happen to somebody who is not alone:
-#   open       ENXIO: it is being detached, or removed; ENOENT: it was removed
-#   configure  EBUSY: the other was faster
-#   detach     ENXIO: there was nothing to detach
-#   remove     EBUSY: it's in use; ENODEV: there is none
+# Errors that others can cause:
+#   open       ENXIO: being detached or removed; ENOENT: removed
+#   configure  EBUSY: another process was faster
+#   detach     ENXIO: not attached
+#   remove     EBUSY: in use; ENODEV: no such device
 ALLOWED='
 get-free ok
 open ok
@@ -121,7 +121,7 @@ race() {
 	let_go
 }
 
-# The same with the programs that people use.
+# The same with losetup.
 race_losetup() {
 	local d end=$((SECONDS + 2 * SLOW))
 
@@ -134,7 +134,7 @@ race_losetup() {
 	done &
 	: >"$T/attached"
 	while [ "$SECONDS" -lt "$end" ]; do
-		# Which tries again by itself when another was faster.
+		# losetup retries when another process was faster.
 		losetup -f --show "$T/fs/file" >>"$T/attached"
 	done
 	wait $!
@@ -146,7 +146,7 @@ race_losetup() {
 WORKERS=/sys/kernel/debug/loop_rs
 CGROUPS=$((SLOW > 1 ? 200 : 1000))
 PARENT=$CGROOT/loop_rs-many
-# Longer than it takes for all of them to do an I/O.
+# Longer than all cgroups need for one I/O each.
 TIMEOUT=$((20 * (SLOW > 1 ? 2 : 1)))
 
 none_dying() {
@@ -157,12 +157,12 @@ no_worker() {
 	! grep -q loop_rs-many "$WORKERS/$L/workers"
 }
 
-# As many cgroups have a worker each, at the same time; in time all of them are gone, and what
-# they had of the cgroups with them.
+# Each cgroup has a worker, all at the same time; later all workers are reaped, and the cgroups are
+# no longer referenced.
 cgroups() {
 	local i cgs
 
-	skip_on_c "it shows no workers"
+	skip_on_c "it has no statistics of workers"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
 	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
 	driver_unload
@@ -181,7 +181,7 @@ cgroups() {
 			dd if="$LOOP" of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null
 		done
 	)
-	# On a slow machine the first ones are gone by now.
+	# On a slow machine the first workers have been reaped by now.
 	want_ge "workers at once" "$(grep -c loop_rs-many "$WORKERS/$L/workers")" $((CGROUPS / 10))
 	want_ge "I/O of theirs" "$(grep -o 'done=[0-9]*' "/sys/block/$L/loop/stat" | cut -d= -f2)" \
 		"$CGROUPS"
@@ -203,7 +203,7 @@ need_driver
 check "$COUNT devices at once" thousand
 check "$CGROUPS cgroups on one device" cgroups
 driver_loaded || need_driver
-check "unloaded with many" unload_with_many
+check "unloading with many devices" unload_with_many
 check "racing to attach, detach and remove" race
 check "racing with losetup" race_losetup
 

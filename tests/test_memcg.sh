@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# What the driver allocates for a cgroup's I/O is charged to that cgroup.
+# Memory that the driver allocates for I/O of a cgroup is charged to that cgroup.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -40,7 +40,7 @@ mem_setup
 check "OOM-killed in the limited cgroup" limited
 check "OOM-killed in the limited cgroup, buffered" buffered
 check "OOM-killed in a child of it" child
-check "charged to the cgroup, not to root" mem_unlimited
+check "charged to the cgroup and not to the root" mem_unlimited
 
 mem_teardown
 umount "$MEM_DIR"

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Loading and unloading: refused while a device is in use, clean otherwise, again and
-# again while devices come and go; and side by side with another loop driver.
+# Loading and unloading: refused while a device is in use, complete otherwise, repeatedly while
+# devices come and go, and beside another loop driver.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -60,7 +60,7 @@ not_loaded() {
 	fi
 }
 
-# All that names the driver or one of its devices.
+# All traces of the driver and its devices in procfs, sysfs and debugfs.
 traces() {
 	local f
 
@@ -79,7 +79,8 @@ traces() {
 	grep -E 'loop_' /proc/slabinfo 2>/dev/null || true
 }
 
-# Used in each way that makes something: bound, mounted, cgroup, many devices.
+# Uses the driver in each way that creates objects: bound, mounted, with a cgroup, with many
+# devices.
 nothing_left() {
 	local i found cg=$CGROOT/loop_rs-module
 
@@ -106,8 +107,8 @@ nothing_left() {
 	driver_load
 }
 
-# in_flight_at_most N: writes that are stuck fill that many tags, and no more: the others wait, or
-# are served without one.
+# in_flight_at_most N: writes that are stuck fill that many tags and no more: the others wait, or
+# are served without a tag.
 in_flight_at_most() {
 	local pid n=0 i
 
@@ -147,7 +148,7 @@ parameters() {
 	want "max_loop" "$(<"$MOD/parameters/max_loop")" 3
 	want "hw_queue_depth" "$(<"$MOD/parameters/hw_queue_depth")" 32
 	want "devices" "$(cd /sys/block && echo loop*)" "loop0 loop1 loop2"
-	# Of the device, with what goes for all of them.
+	# Of the device, including the lines for all requests.
 	want_le "nr_requests" "$(</sys/block/loop0/queue/nr_requests)" 32
 	attach "$T/file"
 	fio --output=/dev/null --name=j --filename="$LOOP" --rw=randread --direct=1 \
@@ -159,7 +160,7 @@ parameters() {
 	not_loaded
 	driver_load max_loop=0
 	want "devices" "$(cd /sys/block && echo loop*)" "loop*"
-	# As many as are asked for.
+	# As many devices as max_loop says.
 	attach "$T/file"
 	detach
 	driver_unload
@@ -167,7 +168,7 @@ parameters() {
 	want "default" "$(<"$MOD/parameters/hw_queue_depth")" 128
 }
 
-# Attach, read, detach, as long as there is a driver.
+# Attaches, reads and detaches until the driver is unloaded.
 come_and_go() {
 	local d
 
@@ -180,8 +181,7 @@ come_and_go() {
 	done
 }
 
-# Devices come and go in the background all the while; unloading waits for a moment
-# when none is bound.
+# Devices come and go in the background; unloading waits for a moment when none is bound.
 many_times() {
 	local i pid start=$SECONDS refused=0
 
@@ -189,9 +189,9 @@ many_times() {
 	come_and_go >"$T/come" 2>&1 3>"$T/rounds" &
 	pid=$!
 	for ((i = 0; i < 50; i++)); do
-		# The fewer there are to begin with, the more are made on the way.
+		# The fewer devices there are at first, the more are added later.
 		driver_load max_loop=$((i % 3))
-		# In the middle of whatever goes on.
+		# At a random moment.
 		[ $((i % 3)) -ne 0 ] || sleep 0.05
 		until rmmod "$DRIVER" 2>"$T/rmmod"; do
 			refused=$((refused + 1))
@@ -205,13 +205,13 @@ many_times() {
 	done
 	: >"$T/stop"
 	wait $pid || true
-	[ -s "$T/rounds" ] || fail "no device was bound in between"
+	[ -s "$T/rounds" ] || fail "no device was attached in between"
 	echo "$(wc -l <"$T/rounds") devices, refused $refused times," \
 	     "$((SECONDS - start)) s"
 	driver_load
 }
 
-# loop.ko is there: our module says what to do.
+# While loop.ko is loaded, loading loop_rs fails and logs what to do.
 side_by_side() {
 	local out
 
@@ -226,8 +226,8 @@ side_by_side() {
 	dmesg | tail -n 20 | grep -i "loop_rs: .*loop" >"$T/said" || true
 	want "lines in dmesg" "$(wc -l <"$T/said")" 1
 	grep -qE "rmmod|unload|blacklist|modprobe -r" "$T/said" ||
-		fail "no word of what to do: $(<"$T/said")"
-	# The other one was not disturbed.
+		fail "the log does not say what to do: $(<"$T/said")"
+	# loop.ko is unaffected.
 	attach "$T/file"
 	cmp "$LOOP" "$T/file"
 	detach
@@ -237,7 +237,7 @@ side_by_side() {
 	detach
 }
 
-# A driver that is told nonsense doesn't stay half loaded.
+# After invalid parameters the driver is not half loaded.
 bad_parameters() {
 	driver_unload
 	want_error "Invalid" driver_load max_part=100000
@@ -248,7 +248,7 @@ bad_parameters() {
 	driver_load
 }
 
-# A case that failed may have left it unloaded.
+# A failed case may have left it unloaded.
 with_driver() {
 	driver_loaded || driver_load
 	"$@"
@@ -266,7 +266,7 @@ check "unloading is refused while a device is mounted" with_driver while_mounted
 check "nothing is left after unloading" with_driver nothing_left
 check "parameters" with_driver parameters
 check "bad parameters" with_driver bad_parameters
-check "50 times, while devices come and go" with_driver many_times
-check "beside loop.ko" with_driver side_by_side
+check "loading and unloading 50 times while devices come and go" with_driver many_times
+check "loading beside loop.ko" with_driver side_by_side
 
 test_end

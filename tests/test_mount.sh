@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# mount -o loop with its options, and the devices it makes, shares, refuses to
-# make, and lets go of.
+# mount -o loop with its options: the devices that it creates, shares, refuses to create, and
+# detaches.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -15,7 +15,7 @@ show() {
 	losetup --noheadings --raw --output "$1" --associated "$2"
 }
 
-# Two file systems in one file, at 1 and at 9 MiB, with noise around them.
+# Two file systems in one file, at 1 and at 9 MiB, with random bytes around them.
 window() {
 	pattern $((20 * MIB)) "$T/two" 3
 	cp "$T/two" "$T/noise"
@@ -29,7 +29,7 @@ window() {
 	cmp "$T/src1/data" "$T/m1/data"
 	cmp "$T/src2/data" "$T/m2/data"
 	cp "$T/src2/data" "$T/m1/more"
-	# All there is room for, and no byte beyond.
+	# Fills the file system, which has no byte beyond the limit.
 	dd if=/dev/zero of="$T/m1/full" bs=64k 2>/dev/null && fail "no end"
 	rm "$T/m2/data"
 	umount "$T/m1" "$T/m2"
@@ -55,7 +55,7 @@ read_only() {
 	umount "$T/m1"
 	wait_for 5 nothing_bound
 	[ "$(sha256sum <"$T/fs")" = "$before" ] || fail "the image has changed"
-	# Read-only because the file can't be written to.
+	# Read-only because the file is not writable.
 	mkdir -p "$T/robind"
 	mount --bind "$T" "$T/robind"
 	mount -o remount,ro,bind "$T/robind"
@@ -66,7 +66,7 @@ read_only() {
 	umount "$T/robind"
 }
 
-# The same image twice is the same device.
+# The same image mounted twice is one device.
 twice() {
 	mount -o loop "$T/fs" "$T/m1"
 	mount -o loop "$T/fs" "$T/m2"
@@ -79,7 +79,7 @@ twice() {
 	want "devices" "$(lib_bound | wc -w)" 1
 	umount "$T/m2"
 	wait_for 5 nothing_bound
-	# One that somebody else has attached is taken as it is, and left.
+	# A device that another program attached is used as it is, and stays attached.
 	attach "$T/fs"
 	mount -o loop "$T/fs" "$T/m1"
 	want "source" "$(findmnt -no SOURCE "$T/m1")" "$LOOP"
@@ -94,7 +94,7 @@ overlap() {
 	want "devices" "$(lib_bound | wc -w)" 1
 	umount "$T/m1"
 	wait_for 5 nothing_bound
-	# A read-only device isn't made one to write to by the next.
+	# A read-only device is not made writable by the next mount.
 	mount -o loop,ro "$T/fs" "$T/m1"
 	mount -o loop,rw "$T/fs" "$T/m2"
 	want "RO" "$(show RO "$T/fs" | xargs)" 1
@@ -110,7 +110,7 @@ named() {
 	want_error "" mount -o loop=/dev/loop2 "$T/other2" "$T/m2"
 	umount "$T/m1"
 	wait_for 5 nothing_bound
-	# Without being told that it is a file.
+	# Without the option "loop".
 	mount "$T/fs" "$T/m1"
 	want "AUTOCLEAR" "$(show AUTOCLEAR "$T/fs" | xargs)" 1
 	cmp "$T/src1/data" "$T/m1/data"
@@ -118,7 +118,7 @@ named() {
 	wait_for 5 nothing_bound
 }
 
-# Made by hand, it's there until it is told to go: by umount -d, or losetup.
+# A device attached by hand stays attached until umount -d or losetup.
 by_hand() {
 	attach "$T/fs"
 	mount "$LOOP" "$T/m1"
@@ -129,7 +129,7 @@ by_hand() {
 	wait_for 5 nothing_bound
 }
 
-# A mount that fails has no device left.
+# A failed mount leaves no device.
 failing() {
 	want_error "" mount -o loop -t ext4 "$T/other" "$T/m1"
 	wait_for 5 nothing_bound
@@ -139,7 +139,7 @@ failing() {
 	wait_for 5 nothing_bound
 }
 
-# Somebody still has it open after the last umount.
+# Another program has the device open at the last umount.
 busy() {
 	local fd
 
@@ -153,7 +153,7 @@ busy() {
 	wait_for 5 nothing_bound
 }
 
-# A lazily unmounted one goes with the last file that is open on it.
+# After a lazy umount the device stays until its last open file is closed.
 lazy() {
 	local fd
 
@@ -177,12 +177,12 @@ pattern $MIB "$T/other" 4
 need_driver max_loop=3
 
 check "offset=, sizelimit=: two file systems in one file" window
-check "ro, and a file that can't be written to" read_only
+check "ro, and a file that is not writable" read_only
 check "the same image twice is one device" twice
 check "overlapping ranges are refused" overlap
-check "loop=, and no loop option at all" named
+check "loop=, and no loop option" named
 check "umount -d" by_hand
-check "a mount that fails leaves nothing" failing
+check "a failed mount leaves no device" failing
 check "the device is open when it is unmounted" busy
 check "a lazy umount" lazy
 

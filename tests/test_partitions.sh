@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Partitions: made by each of the usual programs, found by the kernel or told
-# to it, with the right size in the right place, and gone after a detach.
+# Partitions: created by the usual programs, found by the kernel's scan or added by ioctl, with the
+# right size at the right place, and removed by a detach.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -11,15 +11,15 @@
 MIB=1048576
 IMG=
 
-# image MIB: a fresh one.
+# image MIB: creates a new image.
 image() {
 	IMG=$T/img
 	rm -f "$IMG"
 	truncate -s "${1}M" "$IMG"
 }
 
-# gpt, mbr FILE-OR-DEVICE: two partitions of 4 and 8 MiB. The one of MBR has
-# logical partitions, too.
+# gpt, mbr FILE-OR-DEVICE: two partitions of 4 and 8 MiB; the second one of MBR has logical
+# partitions.
 gpt() {
 	sfdisk -q --no-tell-kernel "$1" <<-END
 		label: gpt
@@ -38,7 +38,7 @@ mbr() {
 	END
 }
 
-# Number, first sector and sectors of each partition, as the kernel has them.
+# Number, first sector and sectors of each partition, from sysfs.
 parts() {
 	local d=$1 p
 
@@ -60,7 +60,7 @@ nodes() {
 GPT="1:2048+8192 2:10240+16384"
 MBR="1:2048+8192 2:10240+2 5:12288+4096 6:18432+6144"
 
-# Bytes written to a partition are at its place in the image, and nowhere else.
+# Bytes written to a partition are at its place in the image and nowhere else.
 in_place() {
 	local n=$1 start=$2 size=$3
 
@@ -84,13 +84,13 @@ scan_gpt() {
 	want "nodes" "$(nodes "$L")" "p1 p2"
 	in_place 1 $MIB $((4 * MIB))
 	in_place 2 $((5 * MIB)) $((8 * MIB))
-	# Past its end is not the next one's first sector.
+	# A read beyond its end does not return the first sector of the next partition.
 	want_error "No space" dd if=/dev/zero of="${LOOP}p1" bs=512 seek=8192 \
 		count=1 conv=notrunc oflag=direct
 	detach
 	want "partitions after detaching" "$(parts "$L")" ""
 	want "nodes after detaching" "$(nodes "$L")" ""
-	# Nor are they there for the next user, who didn't ask.
+	# The next attachment without a partition scan has no partitions either.
 	attach "$IMG"
 	want "partitions without --partscan" "$(parts "$L")" ""
 	detach
@@ -108,8 +108,7 @@ scan_mbr() {
 	want "nodes after detaching" "$(nodes "$L")" ""
 }
 
-# A table of 4096-byte sectors, one that starts in the middle of a file, and
-# one that is read-only.
+# A table with 4096-byte sectors, one that starts in the middle of a file, and a read-only one.
 scan_variants() {
 	local n
 
@@ -141,7 +140,7 @@ scan_variants() {
 	detach
 }
 
-# Without a scan nothing is looked for, whatever asks for it.
+# Without LO_FLAGS_PARTSCAN nothing scans the device.
 no_scan() {
 	image 16
 	gpt "$IMG"
@@ -153,7 +152,7 @@ no_scan() {
 	detach
 }
 
-# The kernel is told what is there by whoever changed it.
+# A program that changes the table tells the kernel.
 programs() {
 	image 16
 	attach -P "$IMG"
@@ -169,7 +168,7 @@ programs() {
 	sfdisk -q --delete "$LOOP" 1
 	want "sfdisk --delete" "$(parts "$L")" "2:10240+16384"
 
-	# This one sleeps for a second each time.
+	# sgdisk sleeps for a second each time.
 	sgdisk -n 1:2048:+2M -n 3:6144:+1M -d 2 "$LOOP" >/dev/null
 	want "sgdisk" "$(parts "$L")" "1:2048+4096 3:6144+2048"
 
@@ -183,19 +182,19 @@ programs() {
 	want "nodes after detaching" "$(nodes "$L")" ""
 }
 
-# Changed in the file, and read again.
+# The table is changed in the file and read again.
 reread() {
 	image 16
 	gpt "$IMG"
 	attach -P "$IMG"
 	want "partitions" "$(parts "$L")" "$GPT"
 	sfdisk -q --no-tell-kernel --delete "$IMG" 1
-	# What the device's own page cache has is as old as the scan.
+	# The page cache of the device is as old as the last scan.
 	blockdev --flushbufs "$LOOP"
 	blockdev --rereadpt "$LOOP"
 	want "partitions, reread" "$(parts "$L")" "2:10240+16384"
 	want "nodes" "$(nodes "$L")" "p2"
-	# Not under a user's feet.
+	# Refused while a partition is in use.
 	mkfs.ext4 -qF "${LOOP}p2"
 	mkdir -p "$T/mnt"
 	mount "${LOOP}p2" "$T/mnt"
@@ -206,8 +205,7 @@ reread() {
 	detach
 }
 
-# What partx tells the kernel needs no scan, and doesn't outlive the device's
-# backing file either.
+# Partitions that partx adds need no scan, and are removed by a detach, too.
 told() {
 	image 16
 	gpt "$IMG"
@@ -235,7 +233,7 @@ told() {
 	detach
 }
 
-# A mounted partition keeps the device, and the last umount lets it go.
+# A mounted partition keeps the device attached; the last umount detaches it.
 mounted() {
 	mkdir -p "$T/mnt"
 	image 16
@@ -260,7 +258,7 @@ mounted() {
 	detach
 }
 
-# A partition is a device to put another loop device on, with partitions.
+# A loop device with partitions over a partition.
 nested() {
 	local outer
 
@@ -282,7 +280,7 @@ nested() {
 	cmp -i 0:$((6 * MIB)) -n $((8 * MIB)) "$T/data" "$IMG"
 }
 
-# They follow the device when it grows, once somebody looks.
+# Partitions follow the growth of the device after a rescan.
 grown() {
 	image 16
 	gpt "$IMG"
@@ -304,8 +302,8 @@ minor_of() {
 	echo "$d"
 }
 
-# With max_part, partitions are in the device's own minor numbers, and are
-# looked for without being asked.
+# With max_part, partitions have minor numbers of the loop major, and the device is scanned without
+# LO_FLAGS_PARTSCAN.
 max_part() {
 	local m
 
@@ -326,14 +324,14 @@ max_part() {
 	in_place 2 $((5 * MIB)) $((8 * MIB))
 	detach /dev/loop1
 	want "nodes after detaching" "$(nodes loop1)" ""
-	# One that is empty and then partitioned is looked at, too.
+	# An empty device that is partitioned later is scanned, too.
 	image 16
 	losetup /dev/loop0 "$IMG"
 	mbr /dev/loop0
 	blockdev --rereadpt /dev/loop0
 	want "partitions" "$(parts loop0)" "$MBR"
 	detach /dev/loop0
-	# Rounded up to all that fits in its bits.
+	# Rounded up to the next power of two, minus one.
 	driver_unload
 	driver_load max_loop=2 max_part=4
 	want "max_part" "$(<"/sys/module/$DRIVER/parameters/max_part")" 7
@@ -353,13 +351,13 @@ need_driver
 check "GPT, found at the attach" scan_gpt
 check "MBR with logical partitions" scan_mbr
 check "4096-byte sectors, an offset, read-only" scan_variants
-check "no scan without being asked" no_scan
+check "no scan without LO_FLAGS_PARTSCAN" no_scan
 check "sfdisk, sgdisk and parted on the device" programs
 check "read again after a change, refused while in use" reread
-check "partitions added by partx are gone after a detach" told
+check "partitions added by partx are removed by a detach" told
 check "a mounted partition" mounted
 check "a loop device with partitions on a partition" nested
-check "growing" grown
+check "a growing device" grown
 check "max_part" max_part
 
 test_end

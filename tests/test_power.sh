@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# What stops I/O for a while: the backing file system frozen, the file system on
-# the device frozen, all of the machine's tasks frozen for a suspend. I/O that is under
-# way waits, goes on after, and all of it is there.
+# Events that stop I/O for a while: a freeze of the backing file system, a freeze of the file system
+# on the device, a freeze of all tasks as for a suspend. I/O in flight waits and completes
+# afterwards, and all data is there.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -11,7 +11,7 @@
 
 MIB=1048576
 
-# Write and verify in the background, for a number of rounds through all of it.
+# Writes and verifies in the background until $ROUNDS have passed.
 start_io() {
 	fio --output="$T/fio" --name=j --filename="$1" --rw=randwrite --bs=4k \
 		--ioengine=libaio --iodepth=16 --direct=1 --size=4M --loops=100 \
@@ -25,7 +25,7 @@ end_io() {
 	grep -q 'err= 0' "$T/fio"
 }
 
-# Requests under way in the device, and done by it.
+# Requests in flight on the device, and requests completed by it.
 inflight() {
 	awk '{ print $1 + $2 }' "/sys/block/$L/inflight"
 }
@@ -38,7 +38,7 @@ writing() {
 	[ "$(writes)" -gt "$BEFORE" ]
 }
 
-# Twice the same, 0.3 s apart.
+# Whether the values are equal 0.3 s later.
 stopped() {
 	local n
 
@@ -47,7 +47,7 @@ stopped() {
 	[ "$(writes)" = "$n" ] && [ "$(inflight)" -gt 0 ]
 }
 
-# freezes TYPE SIZE [LOSETUP-OPTIONS...]: the file system below.
+# freezes TYPE SIZE [LOSETUP-OPTIONS...]: the file system of the backing file.
 freezes() {
 	local fs=$1 size=$2
 
@@ -71,7 +71,7 @@ freezes() {
 	umount "$T/fs"
 }
 
-# The one on top: its freeze is a flush, and nothing moves until the thaw.
+# The file system on the device: its freeze flushes, and no I/O completes until the thaw.
 freezes_above() {
 	local pid sum
 
@@ -85,11 +85,11 @@ freezes_above() {
 	sum=$(sha256sum <"$T/img")
 	cp "$T/data" "$T/mnt/two" &
 	pid=$!
-	# A copy made now is one without a need to recover.
+	# A copy made now needs no recovery.
 	cp "$T/img" "$T/copy"
 	e2fsck -fn "$T/copy"
 	[ "$(sha256sum <"$T/img")" = "$sum" ] || fail "the image has changed"
-	[ -d "/proc/$pid" ] || fail "nothing waited for the thaw"
+	[ -d "/proc/$pid" ] || fail "no task waited for the thaw"
 	fsfreeze -u "$T/mnt"
 	wait $pid
 	cmp "$T/data" "$T/mnt/one"
@@ -105,9 +105,8 @@ freezes_above() {
 	rm "$T/img" "$T/copy"
 }
 
-# Tasks, kernel threads and workqueues that can be frozen are, and thawed again:
-# as far as the kernel's own test goes without touching the hardware, since some
-# of a virtual machine's doesn't come back.
+# Freezes and thaws all freezable tasks, kernel threads and workqueues, as pm_test does without
+# touching the hardware: some of a virtual machine's does not resume.
 PM_DELAY=/sys/module/suspend/parameters/pm_test_delay
 
 pm_normal() {
@@ -148,7 +147,7 @@ suspends() {
 
 test_begin 6
 DELAY=
-# Of a second and more each.
+# Each takes a second or more.
 ROUNDS=2
 mkdir "$T/mnt"
 pattern $MIB "$T/data" 1
@@ -158,7 +157,7 @@ check "the backing ext4 is frozen" freezes ext4 64M
 check "the backing ext4 is frozen, direct" freezes ext4 64M --direct-io=on
 check "the backing xfs is frozen" freezes xfs 320M
 check "the file system on it is frozen" freezes_above
-check "tasks are frozen as for a suspend" suspends tmpfs
-check "tasks are frozen as for a suspend, direct" suspends ext4 --direct-io=on
+check "all tasks are frozen as for a suspend" suspends tmpfs
+check "all tasks are frozen as for a suspend, direct" suspends ext4 --direct-io=on
 
 test_end

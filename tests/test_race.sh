@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# A device is changed under I/O, and used while it comes and goes: what is read is right, each
-# call fails as it can, and nothing stays behind. Attaching, detaching and removing many at
-# once is in test_many.sh; calls of all kinds in test_fuzz.sh.
+# A device is changed under I/O, and used while it is attached and removed: reads return the right
+# data, each call fails only with expected errors, and nothing is left over. test_many.sh attaches,
+# detaches and removes many devices at once; test_fuzz.sh does calls of all kinds.
 #
-#   RACE_SECONDS  how long each race takes (default 1, or 10 on the debug kernel)
+#   RACE_SECONDS  duration of each race (default 1, or 10 on the debug kernel)
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -15,7 +15,7 @@ LENGTH=${RACE_SECONDS:-$((SLOW > 1 ? 10 : 1))}
 RACE=$LIB_DIR/loop_race
 MOD=/sys/module/$DRIVER
 
-# Waiting for RCU is most of what a device takes to come and go.
+# Adding and removing a device is mostly waiting for RCU.
 EXPEDITED=/sys/kernel/rcu_expedited
 
 unused() {
@@ -26,7 +26,7 @@ set_up() {
 	scratch_fs "${1:-tmpfs}" "$T/fs" "${SCRATCH_DEV:-none}" 256M
 }
 
-# The driver lets go of the files.
+# The driver has closed the files.
 let_go() {
 	[ -z "$(lib_bound)" ] || losetup -D
 	wait_for 10 nothing_bound
@@ -34,20 +34,20 @@ let_go() {
 	wait_for 10 umount "$T/fs"
 }
 
-# raced ARGUMENTS...: it found nothing wrong.
+# raced ARGUMENTS...: runs the race, which must find no error.
 raced() {
 	RACED=("$@")
 	"$RACE" "$@" >"$T/out" || { cat "$T/out"; fail "loop_race $*"; }
 	cat "$T/out"
 }
 
-# done_often OPERATION: how often it was.
+# done_often OPERATION: prints how often it succeeded.
 done_often() {
 	awk -v op="$1" '$1 == op && $2 == "ok" { n += $3 } END { print n + 0 }' "$T/out"
 }
 
-# at_least N OPERATION...: each was done that often, or the race was none.  On a busy machine it
-# goes on for some more rounds.
+# at_least N OPERATION...: each succeeded N times, otherwise there was no race. On a busy machine
+# the race gets some more rounds.
 at_least() {
 	local n=$1 op round
 
@@ -118,7 +118,7 @@ cgroups() {
 	if [ "$DRIVER" = loop ]; then
 		driver_load max_loop=1
 	else
-		# Workers are reaped while others come.
+		# Workers are reaped while others are created.
 		driver_load max_loop=1 idle_worker_timeout_ms=20
 	fi
 	"$RACE" fill "$T/fs/file" 1 1
@@ -132,7 +132,7 @@ cgroups() {
 	let_go
 }
 
-# A CPU comes and goes, and with it what was to run on it.
+# A CPU goes offline and online under I/O.
 hotplug() {
 	local cpu pid n=0
 	local online=/sys/devices/system/cpu/cpu$(($(nproc --all) - 1))/online
@@ -159,7 +159,7 @@ hotplug() {
 	let_go
 }
 
-# until_stopped COMMAND...: again and again; how often it succeeded is in rounds.
+# until_stopped COMMAND...: repeats it; the number of successes is in rounds.
 until_stopped() {
 	while [ ! -e "$T/stop" ]; do
 		if "$@" >/dev/null 2>&1; then
@@ -181,7 +181,7 @@ mount_and_go() {
 	mount -o loop,ro "$T/fs/img" "$T/mnt" && umount "$T/mnt"
 }
 
-# Whether or not there is something to be told.
+# Reads sysfs and debugfs files, which may be missing.
 ask() {
 	cat /sys/block/loop*/loop/{backing_file,stat} /sys/block/loop*/stat \
 		/sys/kernel/debug/loop_rs/*/workers || true
@@ -189,7 +189,7 @@ ask() {
 	losetup -l
 }
 
-# The module goes while its devices are attached, mounted, read and asked for.
+# The module is unloaded while its devices are attached, mounted, read and queried.
 unload() {
 	local n=0 refused=0 pids=() pid c
 
@@ -226,7 +226,7 @@ unload() {
 	let_go
 }
 
-# A case that failed may have left devices.
+# A failed case may have left devices.
 fresh() {
 	! driver_loaded || driver_unload
 	driver_load max_loop=1
@@ -244,11 +244,11 @@ check "LOOP_CHANGE_FD under reads, backing I/O direct" fresh change_fd $DISK on
 check "LOOP_CHANGE_FD under reads, backing I/O buffered" fresh change_fd tmpfs off
 check "offset, block size and direct I/O under I/O" fresh status $DISK
 check "offset, block size and direct I/O under I/O, in memory" fresh status tmpfs
-check "autoclear against open" fresh autoclear
-check "partitions against detaching" fresh partitions
-check "cgroups that are removed under their I/O" fresh cgroups $DISK
-check "a CPU that comes and goes under I/O" fresh hotplug tmpfs
-check "unloading against all" fresh unload
+check "autoclear under opens" fresh autoclear
+check "partition scans and detaches" fresh partitions
+check "cgroups removed under their I/O" fresh cgroups $DISK
+check "CPU hotplug under I/O" fresh hotplug tmpfs
+check "unloading under all operations" fresh unload
 
 [ ! -w $EXPEDITED ] || echo 0 >$EXPEDITED
 test_end

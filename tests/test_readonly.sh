@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# What is read-only refuses to be written, and is not.
+# Read-only devices and files refuse writes and stay unchanged.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -13,7 +13,7 @@ unchanged() {
 	cmp "$T/copy" "$1" || fail "the backing file has changed"
 }
 
-# Each way to write, on $LOOP.
+# Each way to write to $LOOP.
 refuses() {
 	want_error "not permitted" dd if=/dev/zero of="$LOOP" bs=4k count=1 conv=notrunc
 	want_error "not permitted" dd if=/dev/zero of="$LOOP" bs=4k count=1 conv=notrunc oflag=direct
@@ -32,7 +32,7 @@ by_flag() {
 	unchanged "$T/file"
 }
 
-# losetup falls back to reading when the file can't be opened for writing.
+# losetup falls back to read-only if the file can't be opened for writing.
 by_file_system() {
 	mkdir "$T/ro"
 	mount --bind "$T" "$T/ro"
@@ -46,7 +46,7 @@ by_file_system() {
 	unchanged "$T/file"
 }
 
-# What was attached read-only can't be made writable.
+# A device that was attached read-only can't be made writable.
 setrw() {
 	attach --read-only "$T/file"
 	blockdev --setrw "$LOOP" || true
@@ -56,7 +56,7 @@ setrw() {
 	unchanged "$T/file"
 }
 
-# What was attached writable can be made read-only, and writable again.
+# A device that was attached writable can be made read-only and writable again.
 setro() {
 	attach "$T/file"
 	blockdev --setro "$LOOP"
@@ -70,7 +70,7 @@ setro() {
 	unchanged "$T/file"
 }
 
-# A file system that was left dirty can't be mended on it.
+# A dirty file system can't be recovered on a read-only device.
 mounted() {
 	cp "$T/copy" "$T/img"
 	mkfs.ext4 -qF "$T/img"
@@ -86,7 +86,7 @@ mounted() {
 	cmp "$T/img" "$T/img.copy"
 }
 
-# No write cache where nothing can be written.
+# A read-only device has no write cache.
 no_write_cache() {
 	attach --read-only "$T/file"
 	want "write cache" "$(<"/sys/block/$L/queue/write_cache")" \
@@ -108,6 +108,6 @@ check "a file on a read-only file system" by_file_system
 check "blockdev --setrw does not lift it" setrw
 check "blockdev --setro and back" setro
 check "a file system mounted from it" mounted
-check "the write cache" no_write_cache
+check "a read-only device has no write cache" no_write_cache
 
 test_end

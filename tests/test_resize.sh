@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# A device that grows and shrinks with its file, also under a mounted file
-# system, and one as large as a file can be.
+# A device that grows and shrinks with its file, also under a mounted file system, and a device of
+# the greatest file size.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -16,7 +16,7 @@ size_is() {
 	want "$1, sysfs" "$(<"/sys/block/$L/size")" $(($2 / 512))
 }
 
-# grow TYPE FROM TO NEED: in MiB; mounted, with files written before and after.
+# grow TYPE FROM TO NEED: sizes in MiB; mounted, with files written before and after.
 grow() {
 	local fs=$1 from=$2 to=$3 need=$4
 
@@ -46,7 +46,7 @@ grow() {
 		;;
 	xfs)	xfs_growfs "$T/mnt" ;;
 	esac
-	# More than there was room for.
+	# More than the old size had room for.
 	fallocate -l "${need}M" "$T/mnt/fill"
 	cp "$T/data" "$T/mnt/after"
 	umount "$T/mnt"
@@ -68,7 +68,7 @@ written() {
 	[ "$(disk_stat "$L" 5)" -ge "$1" ]
 }
 
-# While it's written to all the time: nothing of it fails, all of it is there.
+# Under constant writes: none of them fails, and all data is there.
 under_io() {
 	local i pid
 
@@ -86,18 +86,17 @@ under_io() {
 		losetup -c "$LOOP"
 		size_is "step $i" $((i * MIB))
 	done
-	# It goes on after the last step, until it is told to end.
+	# fio continues after the last step until it gets a signal.
 	wait_for 10 written $(($(disk_stat "$L" 5) + 100))
 	kill -INT $pid
 	wait $pid || true
-	# Of its exit status it makes that it was told to end.
+	# fio's exit status is that of the signal.
 	grep -q "err= 0" "$T/fio" && ! grep -q "verify: bad" "$T/fio" || { cat "$T/fio"; fail "fio"; }
 	detach
 	rm "$T/img"
 }
 
-# What is beyond the new end is gone, the rest is not; and what it grows by
-# again is zeroes.
+# Data beyond the new end is gone, other data is kept; after growing again that range is zeroes.
 shrink() {
 	local fd
 
@@ -120,7 +119,7 @@ shrink() {
 	blockdev --flushbufs "$LOOP"
 	cmp "$LOOP" "$T/model"
 	exec {fd}<&-
-	# To nothing, and back.
+	# To zero and back.
 	truncate -s 0 "$T/img"
 	losetup -c "$LOOP"
 	size_is "nothing" 0
@@ -130,7 +129,7 @@ shrink() {
 	detach
 }
 
-# An offset and a limit go on being minded; a part of a sector is none.
+# Offset and size limit stay in effect; a partial sector does not count.
 window() {
 	rm -f "$T/img"
 	truncate -s 4M "$T/img"
@@ -148,7 +147,7 @@ window() {
 	detach
 }
 
-# Of a block device, too.
+# Also over a block device.
 of_device() {
 	local lower
 
@@ -167,7 +166,7 @@ of_device() {
 	detach "$lower"
 }
 
-# at OFFSET: written through the device, read in the file, and again.
+# at OFFSET: written through the device, read from the file, and the reverse.
 at() {
 	dd if="$T/block" of="$LOOP" bs=4k oflag=direct,seek_bytes seek="$1" \
 		conv=notrunc 2>/dev/null
@@ -203,7 +202,7 @@ large() {
 	size_is "size" "$size"
 	detach
 	want "size of the file" "$(stat -c %s "$FILE")" "$size"
-	# One window at its end.
+	# A window at the end of the file.
 	attach -o $((size - 8192)) "$FILE"
 	size_is "window" 8192
 	at_window
@@ -224,7 +223,7 @@ need_driver
 
 check "ext4 grows while it is mounted" grow ext4 16 32 18
 check "xfs grows while it is mounted" grow xfs 300 340 250
-check "growing under I/O" under_io
+check "growing under writes" under_io
 check "shrinking, and growing again" shrink
 check "offset and sizelimit" window
 check "over another loop device" of_device

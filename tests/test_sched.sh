@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Each I/O scheduler on the loop device: data, verified, of two cgroups and of the root at once,
-# more in flight than there are tags; each cgroup's I/O is its own.
+# Each I/O scheduler on the loop device: verified data of two cgroups and the root at once, with
+# more I/Os in flight than there are tags; each cgroup is charged for its I/O.
 #
 # tier: long
 #
@@ -47,7 +47,7 @@ scheduler() {
 		job "$PARENT/a" 0
 		job "$PARENT/b" 1
 		job "$CGROOT" 2
-		# To another and back, under I/O.
+		# Switches to another scheduler and back under I/O.
 		sleep 0.3
 		echo none >"$queue"
 		echo "$1" >"$queue"

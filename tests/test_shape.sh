@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Requests of odd shape (see loop_io.c): many segments at odd places of their
-# pages, several bios in a request, requests that were split. What the block layer
-# made of them is checked too, or nothing would have been tested.
+# Requests of unusual shape (see loop_io.c): many segments at odd page offsets, several bios in a
+# request, split requests. The requests that the block layer made are checked, too: otherwise the
+# test would show nothing.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -56,7 +56,7 @@ check "tmpfs, buffered, requests of at most 12 KiB" on_tmpfs buffered 0 12
 check "tmpfs, direct" on_tmpfs direct 4096
 check "ext4, direct" on_disk ext4 direct 0
 check "ext4, direct, requests of at most 12 KiB" on_disk ext4 direct 8192 12
-# What is smaller than a block of its own it does one by one.
+# xfs does I/O smaller than its block size synchronously.
 MKFS_OPTIONS="-b size=1024"
 ROUNDS=5
 check "xfs, direct" on_disk xfs direct 0

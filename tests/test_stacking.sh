@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Loop devices below device-mapper, LUKS, md and LVM, below other loop devices,
-# and above block devices: the data is right through all of it, and again after
-# it was taken apart and put together.
+# Loop devices below device-mapper, LUKS, md and LVM, below other loop devices, and over block
+# devices: the data is right through all layers, also after the stack was taken down and set up
+# again.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -12,7 +12,7 @@
 MIB=1048576
 MD=/dev/md9
 VG=loop_rs_vg
-# There may be no udev to wait for, or to make nodes.
+# There may be no udev to wait for or to create nodes.
 export DM_DISABLE_UDEV=1 MDADM_NO_UDEV=1
 LVM_CONFIG='
 	devices { dir="/dev" scan=["/dev"] use_devicesfile=0
@@ -23,7 +23,7 @@ lvm_run() {
 	LVM_SUPPRESS_FD_WARNINGS=1 lvm "$@" --config "$LVM_CONFIG"
 }
 
-# images SIZE NAME...: empty ones.
+# images SIZE NAME...: creates empty images.
 images() {
 	local size=$1 n
 
@@ -34,7 +34,7 @@ images() {
 	done
 }
 
-# Whatever a case that failed has left; nothing after one that passed.
+# Cleans up after a failed case; does nothing after a case that passed.
 undo() {
 	set +e
 	umount "$T/mnt"
@@ -43,8 +43,8 @@ undo() {
 	lvm_run vgchange -an $VG
 } >/dev/null 2>&1
 
-# put FILE DEVICE OFFSET, same FILE DEVICE OFFSET: all of FILE there; past the
-# page cache of the device.
+# put FILE DEVICE OFFSET, same FILE DEVICE OFFSET: writes or compares all of FILE at the offset,
+# with direct I/O.
 put() {
 	dd if="$1" of="$2" bs=1M seek="$3" oflag=seek_bytes,direct conv=notrunc \
 		2>/dev/null
@@ -63,7 +63,7 @@ linear() {
 	a=$LOOP
 	attach --direct-io=on "$T/b"
 	b=$LOOP
-	# The halves swapped, a part of each left out.
+	# The halves swapped, with a part of each left out.
 	dmsetup --noudevsync create loop_rs-linear <<-END
 		0 8192 linear $b 4096
 		8192 8192 linear $a 8192
@@ -106,7 +106,7 @@ luks() {
 	detach
 }
 
-# A leg fails, misses what is written meanwhile, and comes back.
+# A leg fails, misses writes and is added again.
 raid1() {
 	local a b
 
@@ -124,7 +124,7 @@ raid1() {
 	mdadm $MD --remove "$b"
 	put "$T/data2" $MD $((6 * MIB))
 	mdadm $MD --re-add "$b"
-	# It says 1 when there was nothing to wait for any more.
+	# It returns 1 if there was nothing to wait for.
 	mdadm --wait $MD || :
 	want "legs" "$(cat /sys/block/md9/md/degraded)" 0
 	mdadm $MD --fail "$a"
@@ -134,7 +134,7 @@ raid1() {
 	mdadm --stop $MD
 	detach "$a"
 	detach "$b"
-	# The leg that was away, alone.
+	# The leg that was added again, alone.
 	attach "$T/b"
 	mdadm --assemble --run $MD "$LOOP"
 	same "$T/data" $MD 0
@@ -158,7 +158,7 @@ lvm_volumes() {
 	mkfs.ext4 -qF /dev/$VG/lv
 	mount /dev/$VG/lv "$T/mnt"
 	cp "$T/data" "$T/mnt/data"
-	# Online, into the second of them.
+	# Extended online onto the second device.
 	lvm_run lvextend -q -l 26 $VG/lv
 	resize2fs /dev/$VG/lv
 	cp "$T/data2" "$T/mnt/data2"
@@ -167,7 +167,7 @@ lvm_volumes() {
 	for n in "${d[@]}"; do
 		detach "$n"
 	done
-	# In another order, and found by what is on them.
+	# Attached in another order, and found by their contents.
 	for n in b a; do
 		attach "$T/$n"
 	done
@@ -182,8 +182,8 @@ lvm_volumes() {
 	wait_for 5 nothing_bound
 }
 
-# A device on a device on a device: a window of a window of a window, buffered
-# and direct by turns.
+# A device over a device over a device: a window of a window of a window, alternating buffered and
+# direct.
 three() {
 	local l1 l2 l3 before
 
@@ -201,7 +201,7 @@ three() {
 	blockdev --flushbufs "$l2"
 	blockdev --flushbufs "$l1"
 	cmp -i 0:$((4 * MIB)) -n $((4 * MIB)) "$T/data" "$T/a"
-	# A hole goes all the way down.
+	# A discard punches a hole in the lowest file.
 	before=$(blocks_of "$T/a")
 	blkdiscard -o $((3 * MIB)) -l $((2 * MIB)) "$l3"
 	want "blocks freed" $((before - $(blocks_of "$T/a"))) $((2 * MIB / 512))
@@ -212,7 +212,7 @@ three() {
 	detach "$l1"
 }
 
-# The lowest is told to go first: it goes last.
+# The lowest device is detached first, and is released last.
 from_below() {
 	local l1 l2 l3
 
@@ -238,7 +238,7 @@ from_below() {
 	e2fsck -fn "$T/a"
 }
 
-# fsync on top of three reaches the disk below all of them.
+# fsync on top of three devices reaches the disk below.
 flush_below() {
 	local l1 l2 before
 
@@ -255,7 +255,7 @@ flush_below() {
 	dd if="$T/data" of="$LOOP" bs=1M conv=notrunc,fsync 2>/dev/null
 	want_ge "flushes" \
 		$(($(disk_stat "${SCRATCH_DEV#/dev/}" 16) - before)) 1
-	# All of it is on the disk, not just somewhere.
+	# All data is on the disk.
 	echo 3 >/proc/sys/vm/drop_caches
 	cmp -n $((4 * MIB)) "$T/data" <(dd if="$T/fs/file" bs=1M count=4 \
 		iflag=direct 2>/dev/null)
@@ -274,14 +274,14 @@ recursion() {
 	want "bound" "$(lib_bound)" ""
 	attach "$T/a"
 	l1=$LOOP
-	# On one that has no file itself.
+	# Over a device without a backing file.
 	free=$(losetup -f)
 	losetup "/dev/loop5" "$T/a"
 	detach /dev/loop5
 	want_error "Invalid argument" losetup "$free" /dev/loop5
 	want "bound" "$(lib_bound)" "${l1#/dev/}"
 	detach "$l1"
-	# Eight of them are no recursion.
+	# Eight levels are no recursion.
 	LOOP=$T/a
 	for free in 1 2 3 4 5 6 7 8; do
 		attach "$LOOP"
@@ -292,7 +292,7 @@ recursion() {
 	cmp -i 0:$MIB -n $((4 * MIB)) "$T/data" "$T/a"
 }
 
-# The size, limits and contents of a block device.
+# Size, limits and contents of a block device.
 on_bdev() {
 	local dev=$1 size
 
@@ -351,10 +351,10 @@ check "LUKS" luks
 check "md raid1, a leg failed and added again" raid1
 check "LVM over two, extended online" lvm_volumes
 check "loop over loop over loop" three
-check "detached from below" from_below
-check "a flush through three of them" flush_below
-check "recursion is refused, depth is not" recursion
-check "over a ram disk" bdev_ram
-check "over a disk" bdev_scratch
+check "detaching the lowest device first" from_below
+check "a flush through three devices" flush_below
+check "recursion is refused, eight levels are not" recursion
+check "loop over a RAM disk" bdev_ram
+check "loop over a disk" bdev_scratch
 
 test_end

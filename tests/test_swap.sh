@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Swap on a loop device: a cgroup that has less memory than it uses gets its pages
-# back as they were, and nothing waits for memory that swapping is to free.
+# Swap on a loop device: a cgroup with less memory than it uses gets its pages back unchanged, and
+# no I/O waits for memory that only swapping can free.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -42,19 +42,19 @@ swaps() {
 	want_ge "KiB of swap in use" "$(swap_used "$LOOP")" $((10 * 1024))
 	want_ge "sectors written" "$(disk_stat "$L" 7)" $((10 * 2048))
 	: >"$T/go"
-	wait $pid || { cat "$T/out"; fail "the memory is not what it was"; }
+	wait $pid || { cat "$T/out"; fail "the memory has changed"; }
 	want "oom_kill" "$(cg_stat "$CG" memory.events oom_kill)" 0
 	want_ge "sectors read" "$(disk_stat "$L" 3)" $((10 * 2048))
 	rm "$T/ready" "$T/go"
 
-	# Read back by swapoff, into a cgroup that may have it now.
+	# swapoff reads the pages back into a cgroup that has room for them now.
 	cg_run "$CG" "$LIB_DIR/loop_io" memory 20 "$T/ready" "$T/go" >"$T/out" 2>&1 &
 	pid=$!
 	wait_for 60 test -e "$T/ready"
 	echo max >"$CG/memory.max"
 	swapoff "$LOOP"
 	: >"$T/go"
-	wait $pid || { cat "$T/out"; fail "the memory is not what it was"; }
+	wait $pid || { cat "$T/out"; fail "the memory has changed"; }
 	rm "$T/ready" "$T/go"
 	want "swaps" "$(swap_used "$LOOP")" ""
 	cg_remove "$CG"
@@ -67,7 +67,7 @@ test_begin 2
 LIB_CGROUPS+=("$CG")
 need_driver
 
-check "over ext4" swaps ext4
-check "over ext4, backing I/O direct" swaps ext4 --direct-io=on
+check "swap over ext4" swaps ext4
+check "swap over ext4, backing I/O direct" swaps ext4 --direct-io=on
 
 test_end

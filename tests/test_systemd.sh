@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# What a running system does with loop devices by itself: udev, udisks, systemd, and
-# modules that are loaded on demand.
+# The use of loop devices by a running system: udev, udisks, systemd and modules that are loaded on
+# demand.
 #
 # vm: --systemd
 #
@@ -13,11 +13,11 @@
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
 MIB=1048576
-# Discoverable by their type: the root file system of this machine's architecture.
+# A partition type that systemd discovers: the root file system of this architecture.
 ROOT_TYPE=4f68bce3-e8cd-4db1-96e7-fbcaf984b709
 UUID=8b1aa2a3-5e0c-4a39-9d6b-6c6f6f705f72
 
-# Where a link of udev's leads, or nothing.
+# The target of a udev link, or nothing.
 link_to() {
 	[ ! -L "$1" ] || readlink -f "$1"
 }
@@ -26,7 +26,7 @@ gone() {
 	[ ! -e "$1" ] && [ ! -L "$1" ]
 }
 
-# With udev's view of it up to date.
+# After udev has processed all events.
 detach_settled() {
 	detach
 	udevadm settle
@@ -40,7 +40,7 @@ is_loaded() {
 	driver_loaded || fail "$DRIVER was not loaded on demand"
 }
 
-# By its inode and by its name, in whole and by partition; by what is in it.
+# Links by inode and by name, for the whole device and for partitions, and by contents.
 udev_links() {
 	local dir=/dev/disk inode l
 
@@ -63,7 +63,7 @@ udev_links() {
 	done
 }
 
-# A device that is attached is ready for systemd, one that is not is not.
+# An attached device is ready for systemd, a detached one is not.
 udev_ready() {
 	attach "$T/ext4"
 	udevadm settle
@@ -79,15 +79,15 @@ udev_ready() {
 
 UDEVD=(systemd-udevd-control.socket systemd-udevd-kernel.socket systemd-udevd.service)
 
-# events FUNCTION: the kernel's events of loop devices while it runs, as "ACTION NAME",
-# and what has changed.
+# events FUNCTION: the kernel's uevents of loop devices while it runs, as "ACTION NAME", with the
+# changed properties.
 events() {
-	# It holds nothing that the case waits for, should that fail.
+	# The listener holds nothing that the case waits for if it fails.
 	stdbuf -oL udevadm monitor --kernel --property --subsystem-match=block >"$T/monitor" 2>&1 &
 	MONITOR=$!
 	wait_for 30 grep -q "kernel uevent" "$T/monitor"
 	"$1"
-	# One of our own tells that those before it have been heard.
+	# An event of our own shows that all events before it have been received.
 	echo "change 6c6f6f70-5f72-7300-0000-000000000000" >/sys/block/loop0/uevent
 	wait_for 30 grep -q '^SYNTH_UUID=' "$T/monitor"
 	kill $MONITOR
@@ -118,7 +118,7 @@ clear() {
 	losetup --detach /dev/loop0
 }
 
-# Without udevd, which makes events of its own.
+# Without udevd, which triggers events of its own.
 kernel_events() {
 	udevadm settle
 	trap 'kill $MONITOR 2>/dev/null || :; systemctl start "${UDEVD[@]}"' EXIT
@@ -133,8 +133,8 @@ kernel_events() {
 	     "change loop0,change loop0 DISK_MEDIA_CHANGE,remove loop0p1,remove loop0p2,change loop0"
 }
 
-# The modules that the cases below need, and the driver among them as if it had been
-# installed; the other one blacklisted. All of those of the kernel would take depmod a while.
+# Installs the modules that the cases need, and the driver as by a distribution, with the other
+# driver blacklisted. depmod for all of the kernel's modules would take a while.
 install_modules() {
 	local dir release file name
 
@@ -158,11 +158,11 @@ install_modules() {
 	mount --bind "$T/modprobe.conf" /etc/modprobe.d/loop_rs.conf
 }
 
-# What systemd does at boot for modules that are not loaded, and losetup then.
+# What systemd does at boot for modules that are not loaded, followed by losetup.
 autoload_control() {
 	driver_unload
 	rm -f /dev/loop-control
-	# Its own units are for the boot.
+	# The units of systemd only run at boot.
 	kmod static-nodes --format=tmpfiles --output="$T/nodes.conf"
 	grep -q ' /dev/loop-control .* 10:237$' "$T/nodes.conf"
 	systemd-tmpfiles --create --boot --prefix=/dev/loop-control "$T/nodes.conf"
@@ -170,7 +170,7 @@ autoload_control() {
 	not_loaded
 	losetup --find
 	is_loaded
-	# By udev's rule.
+	# By a udev rule.
 	udevadm settle
 	want "owner" "$(stat -c %G:%a /dev/loop-control)" disk:660
 }
@@ -181,7 +181,7 @@ not_loaded() {
 	fi
 }
 
-# An old node of a device is enough.
+# An old device node is enough.
 autoload_major() {
 	driver_unload
 	mknod /dev/loop_rs-node b 7 0
@@ -191,7 +191,7 @@ autoload_major() {
 	rm /dev/loop_rs-node
 }
 
-# What a user does first of all.
+# The first thing that a user does.
 autoload_mount() {
 	driver_unload
 	modprobe "$DRIVER"
@@ -223,7 +223,7 @@ udisks() {
 	where=${where%.}
 	want "content" "$(<"$where/file")" content
 	want "mounted twice" "$(udisksctl mount -b "$LOOP" 2>&1 | grep -o AlreadyMounted)" AlreadyMounted
-	# One that is mounted goes when it no longer is.
+	# A mounted device is detached at its umount.
 	udisksctl loop-delete -b "$LOOP"
 	want "AUTOCLEAR" "$(losetup -nO AUTOCLEAR "$LOOP" | xargs)" 1
 	udisksctl unmount -b "$LOOP"
@@ -239,7 +239,7 @@ udisks_options() {
 	want "udisks" "$(busctl get-property $o "$path" $o.Block Size ReadOnly | paste -sd' ')" \
 	     "t $MIB b true"
 	busctl call $o "$path" $o.Loop SetAutoclear 'ba{sv}' true 0
-	# It goes at once, as nothing has it open.
+	# Detached at once, since nothing has it open.
 	wait_for 30 nothing_bound
 
 	udisks_setup -f "$T/plain"
@@ -264,7 +264,7 @@ dissect() {
 	wait_for 30 nothing_bound
 }
 
-# A service with a file as its root.
+# A service with an image file as its root.
 root_image() {
 	want "content" "$(systemd-run -q --pipe --wait -p RootImage="$T/gpt" -p MountAPIVFS=yes \
 		/bin/cat /etc/content)" root
@@ -312,7 +312,7 @@ make_images() {
 	truncate -s 4M "$T/ext4"
 	mkfs.ext4 -qF -O ^has_journal -d "$T/files" "$T/ext4"
 
-	# A root with no more than cat in it.
+	# A root directory with cat only.
 	mkdir -p "$dir"/{etc,dev,proc,run,sys,tmp,usr/bin,usr/lib,usr/lib64,var}
 	ln -s usr/bin usr/lib usr/lib64 "$dir/"
 	echo root >"$dir/etc/content"
@@ -329,7 +329,7 @@ make_images() {
 	mkfs.ext4 -qF -O ^has_journal -L loop_rs-root -d "$dir" -E offset=$MIB "$T/gpt" 8M
 }
 
-# A case that failed may have left it unloaded.
+# A failed case may have left it unloaded.
 with_driver() {
 	driver_loaded || driver_load max_loop=1
 	"$@"
@@ -342,11 +342,11 @@ check "installing the module" install_modules
 check "making the images" make_images
 need_driver
 
-check "udev's links" udev_links
-check "ready for systemd when attached" udev_ready
-check "the kernel's events" kernel_events
-check "loop-control's node without a module, and loading it" with_driver autoload_control
-check "loading it by major number" with_driver autoload_major
+check "links by udev" udev_links
+check "an attached device is ready for systemd" udev_ready
+check "uevents of the kernel" kernel_events
+check "opening loop-control loads the module" with_driver autoload_control
+check "opening a node of major 7 loads the module" with_driver autoload_major
 check "modprobe, mount -o loop" with_driver autoload_mount
 check "udisksctl" with_driver udisks
 check "udisksctl: options, autoclear" with_driver udisks_options

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The backing file is cut off under the device: what is there is read, what is not is
-# an I/O error, and nothing hangs.
+# The backing file is truncated under the device: data before the new end is read, reads beyond it
+# fail with an I/O error, and nothing hangs.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -28,20 +28,20 @@ cut_off() {
 	attach "$@" "$file"
 	truncate -s $((4 * MIB)) "$file"
 
-	# In front of the end.
+	# Before the end.
 	rd 64k 0 64
 	cmp -n $((4 * MIB)) "$T/out" "$T/pattern"
-	# The last block, and the first that is gone.
+	# The last block, and the first block beyond the end.
 	rd 4k 1023 1
 	cmp -n 4096 -i 0:$((1023 * 4096)) "$T/out" "$T/pattern"
 	want_error "Input/output error" rd 4k 1024 1
 	want_error "Input/output error" rd 1M 6 1
-	# Across it: an error, the part that is there notwithstanding.
+	# Across the end: an error, although a part of the data is there.
 	want_error "Input/output error" rd $((3 * MIB)) 1 1
-	# Through the page cache: the blocks in front of the end are read.
+	# Through the page cache: the blocks before the end are read.
 	blockdev --flushbufs "$LOOP"
 	timeout $LIMIT dd if="$LOOP" of="$T/out" bs=4k 2>"$T/dd" &&
-		fail "reading to the end worked"
+		fail "reading to the end succeeded"
 	grep -q "Input/output error" "$T/dd"
 	want "bytes read in front of the end" "$(stat -c %s "$T/out")" $((4 * MIB))
 	cmp -n $((4 * MIB)) "$T/out" "$T/pattern"
@@ -49,10 +49,10 @@ cut_off() {
 	umount "$T/fs"
 }
 
-# The end inside of a sector: what can't be read whole is an error, as is what is
-# behind it; the sector in front of it is good.
+# The end inside of a sector: reads of that sector and of later sectors fail; the sector before it
+# is read.
 inside_sector() {
-	skip_on_c "it fills the sector with the part of it that is there, repeated"
+	skip_on_c "it fills the sector with repetitions of the partial data"
 	cp "$T/pattern" "$T/file"
 	attach "$T/file"
 	truncate -s $((4 * MIB + 700)) "$T/file"
@@ -64,7 +64,7 @@ inside_sector() {
 	detach
 }
 
-# Writing makes the file longer again, with a hole up to there.
+# A write makes the file longer again, with a hole before the written data.
 write_behind() {
 	cp "$T/pattern" "$T/file"
 	attach "$T/file"
@@ -79,7 +79,7 @@ write_behind() {
 	detach
 }
 
-# All of it, while it is being read.
+# Truncated to zero while it is being read.
 under_load() {
 	local pid
 
@@ -101,7 +101,7 @@ under_load() {
 	detach
 }
 
-# What can't be read is zeroes, and not what was in memory before.
+# The buffer of a failed read has zeroes, and not earlier contents of memory.
 zeroed() {
 	cp "$T/pattern" "$T/file"
 	attach "$@" "$T/file"
@@ -110,8 +110,7 @@ zeroed() {
 	detach
 }
 
-# Many at a time that come out short, for most of which there is no tag: what is left of each
-# is asked for again, and fails.
+# Many short reads in flight, most of them without a tag: each is continued, and fails.
 short() {
 	driver_unload
 	driver_load max_loop=1 hw_queue_depth=16
@@ -143,11 +142,11 @@ check "tmpfs, backing I/O direct" cut_off tmpfs --direct-io=on
 check "ext4" cut_off ext4
 check "ext4, backing I/O direct" cut_off ext4 --direct-io=on
 check "an end inside of a sector" inside_sector
-check "writing behind the end" write_behind
-check "while it is being read" under_load
-check "no data where none could be read" zeroed
-check "no data where none could be read, backing I/O direct" zeroed --direct-io=on
-check "many that come out short" short
-check "many that come out short, backing I/O direct" short --direct-io=on
+check "a write beyond the end" write_behind
+check "truncated while it is being read" under_load
+check "no stale data after a failed read" zeroed
+check "no stale data after a failed read, backing I/O direct" zeroed --direct-io=on
+check "many short reads" short
+check "many short reads, backing I/O direct" short --direct-io=on
 
 test_end

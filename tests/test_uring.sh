@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# io_uring on a loop device: data, verified, past the page cache and through it; and polled
-# I/O, which a loop device does not have: it is refused, and the device works afterwards.
+# io_uring on a loop device: verified data with direct and buffered I/O. Polled I/O is refused,
+# since a loop device has none, and the device works afterwards.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -36,7 +36,7 @@ data() {
 	attach --direct-io="$1" "$T/fs/file"
 	verified 1
 	verified 0 --end_fsync=1
-	# Buffers and files that are registered, and a thread of the kernel's that submits.
+	# Registered buffers and files, and a kernel thread that submits (SQPOLL).
 	verified 1 --fixedbufs --registerfiles --sqthread_poll --size=256k
 	want_ge "writes" "$(disk_stat "$L" 5)" 40
 	blockdev --flushbufs "$LOOP"
@@ -46,7 +46,7 @@ data() {
 	umount "$T/fs"
 }
 
-# Refused, and neither hung nor served by chance.
+# Refused: it neither hangs nor succeeds.
 polled() {
 	local dio out
 

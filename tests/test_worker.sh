@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The worker of a cgroup: it comes with the first I/O, holds its cgroup's io css
-# while it's idle, and is reaped in time, so that a removed cgroup goes away.
+# The worker of a cgroup is created by the first I/O, holds the io css of the cgroup while it is
+# idle, and is reaped after a while, so that a removed cgroup is freed.
 #
-# What is looked at is cgroup.stat of the parent, which counts io css that were taken
-# offline and are still referenced. The I/O itself leaves no reference: it's direct, on a
-# block device with direct I/O.
+# The test reads cgroup.stat of the parent, which counts io css that are offline and still
+# referenced. The I/O itself leaves no reference: it is direct, on a block device, with direct
+# backing I/O.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -19,7 +19,7 @@ dying() {
 	cg_stat "$PARENT" cgroup.stat nr_dying_subsys_io
 }
 
-# The timer of the reaper is deferrable: an idle CPU needn't fire it. Keep each awake.
+# The reaper's timer is deferrable and need not fire on an idle CPU: keep each CPU awake.
 no_dying() {
 	local cpu
 
@@ -56,8 +56,8 @@ tear_down() {
 	cg_remove "$PARENT"
 }
 
-# With the 60 s that are the default: it is there, and still there, after the
-# removal; it goes with the device at the latest.
+# With the default of 60 s an idle worker still exists some time after the removal of its cgroup;
+# detaching the device frees it.
 appears() {
 	set_up
 	cgroup_io a
@@ -72,7 +72,7 @@ appears() {
 	cg_remove "$PARENT"
 }
 
-# A cgroup that did no I/O has no worker: otherwise the case before shows nothing.
+# A cgroup without I/O has no worker: otherwise the case before would show nothing.
 only_with_io() {
 	set_up
 	mkdir "$PARENT/a"
@@ -106,7 +106,7 @@ load_with_timeout() {
 		"$(<"/sys/module/$DRIVER/parameters/idle_worker_timeout_ms")" "$1"
 }
 
-# In time, not before it, with the device still attached.
+# Reaped after the timeout, not before it, while the device is attached.
 reaped() {
 	load_with_timeout 3000
 	set_up
@@ -119,7 +119,7 @@ reaped() {
 	tear_down
 }
 
-# A worker that is used again meanwhile starts afresh.
+# The timeout of a worker that is used again starts anew.
 reused() {
 	local i
 
@@ -135,7 +135,7 @@ reused() {
 	sleep 0.5
 	want "io css" "$(dying)" $((BEFORE + 1))
 	wait_for 10 no_dying || fail "still $(dying), was $BEFORE"
-	# And a new one is made for a new cgroup.
+	# A new cgroup gets a new worker.
 	cgroup_io a
 	rmdir "$PARENT/a"
 	sleep 0.5
@@ -148,7 +148,7 @@ in_flight() {
 	[ "$(disk_stat "$L" 9)" -eq "$1" ]
 }
 
-# Removed while its I/O is under way: the I/O completes.
+# A cgroup is removed while its I/O is in flight: the I/O completes.
 removed_under_io() {
 	local disk i n=8 p pids=() tasks
 
@@ -157,7 +157,7 @@ removed_under_io() {
 	disk=$(<"/sys/class/block/${SCRATCH_DEV#/dev/}/dev")
 	mkdir "$PARENT/a" "$PARENT/b"
 	cg_limit_io "$PARENT/a" "$disk" wbps=4096
-	# If it fails, nothing is left stuck.
+	# If the case fails, nothing stays blocked.
 	# shellcheck disable=SC2064 # it's known now only
 	trap "{ echo $disk wbps=max >$PARENT/a/io.max; echo 1 >$PARENT/a/cgroup.kill
 		echo 1 >$PARENT/b/cgroup.kill; } 2>/dev/null || true" EXIT
@@ -167,8 +167,8 @@ removed_under_io() {
 		pids+=($!)
 	done
 	wait_for 10 in_flight $n
-	# The processes go to another cgroup and do nothing more for now: what they have asked for
-	# stays behind.
+	# The processes move to another cgroup and submit nothing for now; their I/O stays in the
+	# old cgroup.
 	mapfile -t tasks <"$PARENT/a/cgroup.procs"
 	want "processes in the cgroup" "${#tasks[@]}" $n
 	for p in "${tasks[@]}"; do
@@ -177,7 +177,7 @@ removed_under_io() {
 	done
 	want "in flight when the cgroup is removed" "$(disk_stat "$L" 9)" $n
 	rmdir "$PARENT/a"
-	# They are held to the limit no more.
+	# The limit no longer applies to them.
 	wait_for 20 in_flight 0 || fail "$(disk_stat "$L" 9) of $n in flight"
 	kill -CONT "${tasks[@]}"
 	for p in "${pids[@]}"; do
@@ -188,9 +188,9 @@ removed_under_io() {
 	tear_down
 }
 
-# As the driver tells it.
+# The statistics in debugfs.
 listed() {
-	skip_on_c "it doesn't tell"
+	skip_on_c "it does not report this"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
 	load_with_timeout $((1500 * SLOW))
 	set_up
@@ -208,7 +208,7 @@ listed() {
 		"$(sed 's/.* wbytes=\([0-9]*\) .*/\1/' "/sys/block/$L/loop/stat")" $((8 * 65536))
 	wait_for 10 not_listed || fail "$(<"$WORKERS/$L/workers")"
 	cg_remove "$PARENT/a"
-	# The device's own go on counting, whatever it is attached to.
+	# The device's own statistics continue across attachments.
 	detach
 	attach --sizelimit 64M "$SCRATCH_DEV"
 	want_ge "device's written bytes, attached again" \
@@ -217,7 +217,7 @@ listed() {
 }
 
 here_set_up() {
-	skip_on_c "it has a worker do everything"
+	skip_on_c "workers do all I/O"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
 	need_scratch
 	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
@@ -226,8 +226,8 @@ here_set_up() {
 	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
 }
 
-# What takes no waiting is done by the task that submits it: its worker takes next to
-# nothing. Its cgroup is charged for it all the same.
+# Requests that do not block are issued inline by the submitter: the worker gets almost none. The
+# I/O is still charged to the cgroup.
 served_here() {
 	local back dio done here n=0 disk=/sys/class/block/${SCRATCH_DEV#/dev/}/dev
 
@@ -239,7 +239,7 @@ served_here() {
 		n=$((n + 1))
 		[ $n -lt 3 ] || umount "$T/fs"
 		attach --direct-io="$dio" --sizelimit 1M "$back"
-		# It stays in the page cache while the device has it open.
+		# The file stays in the page cache while the device has it open.
 		dd if="$back" of="$T/in" bs=64k count=16 2>/dev/null
 		mkdir "$PARENT/here$n"
 		cg_run "$PARENT/here$n" dd if="$LOOP" of="$T/out" bs=4k iflag=direct 2>/dev/null
@@ -247,7 +247,7 @@ served_here() {
 		done=$(worker_stat "$L" "/here$n" "done")
 		here=$(worker_stat "$L" "/here$n" here)
 		want "requests, $back, direct I/O $dio" "$done" 256
-		want_ge "requests served where they were submitted, $back, direct I/O $dio" "$here" 224
+		want_ge "requests issued inline, $back, direct I/O $dio" "$here" 224
 		[ "$dio" = off ] ||
 			grep -qE "^$(<"$disk") rbytes=$((1 << 20)) " "$PARENT/here$n/io.stat" ||
 			fail "io.stat of the cgroup: $(<"$PARENT/here$n/io.stat")"
@@ -261,26 +261,26 @@ served_here() {
 	cg_remove "$PARENT"
 }
 
-# So is a write to the page cache where the file system knows how, or of a block device; what it
-# dirties is charged to the writer.
+# Writes to the page cache are also issued inline on a block device, or on a file system that
+# supports IOCB_NOWAIT; dirty pages are charged to the writer.
 written_here() {
 	command -v mkfs.xfs >/dev/null || skip "no mkfs.xfs"
 	here_set_up
 	pattern $((1 << 20)) "$T/in" 4
 	scratch_fs xfs "$T/xfs"
 	pattern $((1 << 20)) "$T/xfs/file" 3
-	# Or the file's times would have to be written now and then, all the more on a slow machine, and
-	# that waits.
+	# Otherwise the times of the file would have to be written now and then, more often on a
+	# slow machine, and that blocks.
 	mount -o remount,lazytime "$T/xfs"
 	written xfs "$T/xfs/file" 448
 	umount "$T/xfs"
-	# Those that come after many that had to wait are not tried at first.
+	# After many writes that would block, inline issue is not tried for a while.
 	written disk "$SCRATCH_DEV" 160
 	cg_remove "$PARENT"
 }
 
-# written NAME FILE LEAST: at least as many of 512 writes to a device on it, half of them to what is
-# not cached yet, are served where they are submitted, as the cgroup of that name.
+# written NAME FILE LEAST: of 512 writes to a device over FILE, half of them to blocks that are not
+# cached, at least LEAST are issued inline, in the cgroup NAME.
 written() {
 	local done here charged
 
@@ -298,13 +298,14 @@ written() {
 	cmp -n $((1 << 20)) "$2" "$T/in"
 	echo "$1: $here of $done served where they were submitted, $charged bytes charged"
 	want_ge "requests, $2" "$done" 512
-	want_ge "requests served where they were submitted, $2" "$here" "$3"
-	# What each CPU has of the statistics is added when it is enough: 64 pages.
+	want_ge "requests issued inline, $2" "$here" "$3"
+	# A CPU adds its statistics to the shared ones in batches of 64 pages.
 	want_ge "bytes of page cache that the writer is charged for, $2" "$charged" $((1 << 19))
-	# The limit is one of files: nobody is to be killed for where in the backing file it is.
+	# RLIMIT_FSIZE applies to files only: the offset in the backing file must not kill the
+	# writer.
 	bash -c 'ulimit -f 64 && exec dd if="$0" of="$1" bs=4k oflag=direct conv=notrunc' \
 		"$T/in" "$LOOP" 2>/dev/null || fail "dd with a limit of the size of files: $?"
-	# Of a block that is written in part the rest has to be read.
+	# A partial write of a block has to read the rest of it.
 	sync "$2"
 	echo 1 >/proc/sys/vm/drop_caches
 	pattern $((61 * 512)) "$T/part" 5
@@ -315,20 +316,20 @@ written() {
 	cg_remove "$PARENT/$1"
 }
 
-# Who asks for much at once has the worker tried, and helping while that is faster; who asks for one
-# thing after the other does not.
+# A submitter at high queue depth gets help from the worker while that is faster; a submitter of
+# single requests does not.
 helped() {
 	local done here dio least=8
 
-	skip_on_c "it has a worker do everything"
+	skip_on_c "workers do all I/O"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
 	[ "$(nproc)" -gt 1 ] || skip "one CPU"
 	need_scratch
 	scratch_fs ext4 "$T/fs"
 	pattern $((1 << 20)) "$T/fs/file" 3
 	sync -f "$T/fs/file"
-	# There a worker that is woken runs in place of the submitter, and is done when the next
-	# request comes: it is tried, and found to be no help.
+	# On one CPU a woken worker preempts the submitter and is done by the next request: the
+	# trial shows no gain.
 	[[ " $(uname -v) " != *" PREEMPT "* ]] || least=1
 	for dio in off on; do
 		load_with_timeout 60000
@@ -337,7 +338,7 @@ helped() {
 		"$LIB_DIR/loop_io" deep "$LOOP" $((1 << 20)) 3 1 2000
 		done=$(worker_stat "$L" / "done")
 		here=$(worker_stat "$L" / here)
-		want_ge "requests served where they were submitted, one at a time, direct I/O $dio" \
+		want_ge "requests issued inline, one at a time, direct I/O $dio" \
 			"$here" $((done - done / 16))
 		"$LIB_DIR/loop_io" deep "$LOOP" $((1 << 20)) 3 32 20000
 		here=$(($(worker_stat "$L" / "done") - done - ($(worker_stat "$L" / here) - here)))
@@ -349,12 +350,12 @@ helped() {
 	umount "$T/fs"
 }
 
-# What the page cache has is read, also while the worker of the same cgroup is stuck: in a write to a
-# file system that is frozen.
+# Reads of cached pages are served while the worker of the same cgroup is stuck in a write to a
+# frozen file system.
 passes_by() {
 	local pid rc=0
 
-	skip_on_c "it has a worker do everything"
+	skip_on_c "workers do all I/O"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
 	need_scratch
 	scratch_fs ext4 "$T/fs"
@@ -368,7 +369,7 @@ passes_by() {
 	pid=$!
 	wait_for 10 stuck || rc=1
 	within 10 dd if="$LOOP" of="$T/in" bs=4k iflag=direct || rc=2
-	# Nor does a change that moves nothing wait for all I/O.
+	# LOOP_SET_STATUS that does not move the range does not wait for all I/O either.
 	within 10 "$LIB_DIR/loop_io" set-name "$LOOP" renamed || rc=4
 	stuck || rc=3
 	fsfreeze -u "$T/fs"
@@ -376,16 +377,16 @@ passes_by() {
 	want "step that failed" $rc 0
 	want "name" "$(losetup -nO REF "$LOOP" | xargs)" renamed
 	cmp "$T/in" "$T/out"
-	want_ge "reads served where they were submitted" "$(worker_stat "$L" / here)" 200
+	want_ge "reads issued inline" "$(worker_stat "$L" / here)" 200
 	detach
 	umount "$T/fs"
 }
 
-# A read of which the page cache has a part: the worker reads the rest.
+# A read that the page cache has a part of: the worker reads the rest.
 in_part() {
 	local before bdi done here
 
-	skip_on_c "it has a worker do everything"
+	skip_on_c "workers do all I/O"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
 	need_scratch
 	scratch_fs xfs "$T/fs"
@@ -401,18 +402,18 @@ in_part() {
 	attach "$T/fs/file"
 	blockdev --flushbufs "$LOOP"
 	echo 1 >/proc/sys/vm/drop_caches
-	# Each other page, so that a read of two is begun where it is submitted.
+	# Every other page is cached, so that the inline part of a read of two pages is short.
 	fio --output=/dev/null --name=j --filename="$T/fs/file" --rw=read:4k --bs=4k \
 		--ioengine=psync --size=1M --io_size=512k --invalidate=0 --readonly
 	before=$(disk_stat "${SCRATCH_DEV#/dev/}" 3)
 	dd if="$LOOP" of="$T/out" bs=8k iflag=direct 2>/dev/null
 	cmp "$T/out" "$T/model"
-	# A part of each was cached, and not read again.
+	# The cached part of each read was not read again.
 	want "KiB read by the worker" $((($(disk_stat "${SCRATCH_DEV#/dev/}" 3) - before) / 2)) 512
 	done=$(worker_stat "$L" / "done")
 	here=$(worker_stat "$L" / here)
 	echo "$here of $done served where they were submitted"
-	want_le "requests served where they were submitted" "$here" $((done - 128))
+	want_le "requests issued inline" "$here" $((done - 128))
 	detach
 	umount "$T/fs"
 }
@@ -429,19 +430,19 @@ test_begin 12
 LIB_CGROUPS+=("$PARENT")
 need_driver
 
-check "no worker without I/O" only_with_io
-check "an idle worker keeps a removed cgroup" appears
+check "a cgroup without I/O has no worker" only_with_io
+check "an idle worker holds a removed cgroup" appears
 driver_loaded || need_driver
 check "a worker for each cgroup" several
 driver_loaded || need_driver
-check "an idle worker is reaped in time" reaped
-check "a worker that is used stays" reused
-check "a cgroup removed while it does I/O" removed_under_io
-check "workers in debugfs" listed
-check "what takes no waiting is done where it is submitted" served_here
-check "a write that takes no waiting is done where it is submitted" written_here
-check "the worker helps who asks for much" helped
-check "what is at hand passes by what is stuck" passes_by
-check "a read that the page cache has a part of" in_part
+check "an idle worker is reaped after the timeout" reaped
+check "a worker that is used is not reaped" reused
+check "a cgroup removed under its I/O" removed_under_io
+check "statistics of workers in debugfs" listed
+check "requests that do not block are issued inline" served_here
+check "writes that do not block are issued inline" written_here
+check "the worker shares the requests of a deep queue" helped
+check "cached reads are served while the worker is stuck" passes_by
+check "a partly cached read" in_part
 
 test_end
