@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * I/O at a fixed depth, of one task or of many, on one file or block device.
+ * I/O at a fixed depth, by one task or many, on one file or block device.
  *
- * What fio does, for tests/bench: it takes milliseconds rather than most of a second
- * to start on an emulated CPU, and measures what the whole machine did while the
- * I/O was under way and not before or after, to the instruction where the
- * clock counts these.
+ * A replacement of fio for tests/bench: it starts in milliseconds on an emulated CPU, where fio
+ * takes most of a second, and measures the whole machine exactly while the I/O is in flight, to the
+ * instruction if the clock counts instructions.
  *
- * Depth 1 is pread() and pwrite(), more is Linux AIO; with -u, io_uring at any depth. Each task is a process; with
- * cgroups given, it is born in its own, the first in the first one and so on, round
- * and round, and has done one I/O before the clock starts. Prints NAME VALUE.
+ * Depth 1 is pread() and pwrite(), more is Linux AIO; with -u, io_uring at any depth. Each task is
+ * a process. With cgroups given, tasks are created in them in turn, and do one I/O before the clock
+ * starts. Prints NAME VALUE.
  */
 
 #define _GNU_SOURCE
@@ -49,13 +48,13 @@ static const char usage[] =
 "  -T        discards\n"
 "  -t MS     for so long (1000)\n"
 "  -n N      so many of each task, however long it takes\n"
-"  -m N      mark what is measured, for scripts/profile-plugin.c\n";
+"  -m N      mark the measured phase, for scripts/profile-plugin.c\n";
 
 enum { SAMPLES = 1 << 20, BATCH_MAX = 128 };
 
 struct shared {
 	volatile int stop;
-	/* errno of what failed in a task, and where */
+	/* errno of a failed call in a task, and its name */
 	volatile int error;
 	char where[64];
 	struct per_task {
@@ -91,7 +90,7 @@ static void nap(uint64_t ns)
 		;
 }
 
-/* Where the plugin sees by the address what is going on: instructions that return. */
+/* The plugin recognizes a phase by the address of these instructions, which return. */
 static void make_marks(void)
 {
 	unsigned char *p = mmap((void *)MARKS, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
@@ -109,9 +108,8 @@ static void mark(unsigned long n)
 }
 
 /*
- * What all CPUs did up to now: for how many nanoseconds they ran tasks other than
- * the idle ones, and how often they went from one to another. A task's time
- * is counted when it leaves the CPU, hence the nap.
+ * The work of all CPUs up to now: nanoseconds that they ran tasks other than the idle tasks, and
+ * context switches. The time of a task is counted when it leaves the CPU, hence the sleep.
  */
 struct machine {
 	uint64_t busy, switches;
@@ -182,7 +180,7 @@ static int next_is_write(void)
 {
 	static unsigned int n;
 
-	/* 70/30 is seven of ten, in an order of its own */
+	/* 70/30: seven of ten I/Os are reads, in a fixed order */
 	return write_percent == 100 || (write_percent && n++ * 37 % 100 < (unsigned int)write_percent);
 }
 
@@ -391,7 +389,7 @@ static void task(int i, int go, int ready, int finished, int over)
 		fail("open", errno);
 	blocks = all;
 	if (sequential) {
-		/* Each has a part of its own. */
+		/* Each task has a part of the file. */
 		blocks = all / tasks ? all / tasks : 1;
 		first_block = blocks * i;
 	}
@@ -408,7 +406,7 @@ static void task(int i, int go, int ready, int finished, int over)
 	one_sync(fd, buf);
 	if (write(ready, "", 1) != 1)
 		fail("write to a pipe", errno);
-	/* until nobody has the other end open any more */
+	/* until no process has the other end open */
 	if (read(go, &c, 1) != 0)
 		fail("read from a pipe", errno);
 	if (uring)
@@ -419,13 +417,13 @@ static void task(int i, int go, int ready, int finished, int over)
 		task_aio(i, fd, buf);
 	if (write(finished, "", 1) != 1)
 		fail("write to a pipe", errno);
-	/* What it takes to go is nobody's I/O. */
+	/* The exit of a task is not part of its I/O. */
 	if (read(over, &c, 1) != 0)
 		_exit(1);
 	_exit(0);
 }
 
-/* --- all of them --- */
+/* --- all tasks --- */
 
 static int ascending(const void *a, const void *b)
 {
@@ -543,7 +541,7 @@ int main(int argc, char **argv)
 	close(finished[1]);
 	wait_for_all(ready[0]);
 
-	/* What measuring takes by itself. */
+	/* The cost of measuring itself. */
 	for (i = 0; i < 3; i++) {
 		before = machine();
 		after = machine();
@@ -564,7 +562,7 @@ int main(int argc, char **argv)
 			sum += shared->task[i].done;
 		ns = now() - start;
 		wait_for_all(finished[0]);
-		/* What is in flight by then is in the machine's figures. */
+		/* The figures of the machine include I/Os in flight at that time. */
 		after = machine();
 	} else {
 		wait_for_all(finished[0]);

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The neighbours of tests/isolation: processes, each in a cgroup, that keep a
- * device busy until they are told to stop.
+ * The neighbours of tests/isolation: processes, each in a cgroup, that keep a device busy until
+ * they get SIGTERM.
  *
  *   isolation_io COUNTS DEVICE read|write|paged|fsync OFFSET SIZE DEPTH CGROUP...
  *
- * One process for each CGROUP (a directory), with a range of SIZE bytes of its own,
- * the first at OFFSET: "read" and "write" keep DEPTH direct 4 KiB requests in flight
- * at random places, "paged" writes through the device's page cache, "fsync" has DEPTH
- * tasks that write a block each and fsync. How many were done is counted in the file
- * COUNTS, 8 bytes for each process.
+ * One process for each CGROUP (a directory), with a range of SIZE bytes of its own, the first at
+ * OFFSET. "read" and "write" keep DEPTH direct 4 KiB requests in flight at random offsets, "paged"
+ * writes through the page cache of the device, "fsync" has DEPTH tasks that each write a block and
+ * call fsync. The file COUNTS gets the number of completed I/Os, 8 bytes for each process.
  *
- * On SIGTERM the processes are killed and waited for; who is stuck in the kernel
- * is waited for as long as it takes. Exits with 1 if one of them failed.
+ * On SIGTERM the processes are killed and waited for, without a time limit if they hang in the
+ * kernel. Exits with 1 if one of them failed.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -206,12 +205,12 @@ int main(int argc, char **argv)
 	if (!pids)
 		die("no memory");
 
-	/* Waited for below: one that comes early is not lost. */
+	/* Blocked and waited for below: an early signal is not lost. */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	/* Waits for the tasks of "fsync", too, when their parent is gone. */
+	/* Also waits for the tasks of "fsync" after the exit of their parent. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	for (i = 0; i < n; i++) {
 		pids[i] = fork();
@@ -235,7 +234,7 @@ int main(int argc, char **argv)
 			       offset + i * size, size, depth, &counts[i]);
 	}
 
-	/* None of them ends by itself, unless it fails. */
+	/* A process ends by itself only if it fails. */
 	if (sigwaitinfo(&set, NULL) == SIGCHLD)
 		failed = 1;
 	for (i = 0; i < n; i++)

@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Files of which is known what a power cut may do to them, for the tests of the loop
- * driver.
+ * Files and blocks for which the effect of a power cut is known, for the tests of the loop driver.
  *
  *   loop_cuts write DIR WRITER STEPS MAPPED
- *	do steps 0, 1, ... in DIR; put a mark "WRITER-STEP" in the log of the
- *	device-mapper device MAPPED after each, when it's synced
+ *	does steps 0, 1, ... in DIR; after each step, once it is synced, adds the mark
+ *	"WRITER-STEP" to the log of the device-mapper device MAPPED
  *   loop_cuts check DIR WRITER LAST
- *	DIR must have all that steps up to LAST (-1: none) have synced, and nothing of the
- *	steps after the one that follows; of that one it may have any part
+ *	DIR must have all data of the steps up to LAST (-1: none), any part of the next step, and
+ *	nothing of later steps
  *   loop_cuts fill DEV WRITER
- *	what the writer's part of the device DEV has before step 0
+ *	fills the writer's part of the device DEV with the contents before step 0
  *   loop_cuts change DEV WRITER STEPS MAPPED
  *   loop_cuts verify DEV WRITER LAST
- *	the same as "write" and "check" with a part of DEV instead of files
+ *	like "write" and "check" with a part of DEV instead of files
  *
- * The steps of a file: create it, append to it, overwrite a part of it, put another one
- * in its place. What is in it depends on the writer, the file, and the generation: 0 for
- * the first two steps, 1 for what is overwritten, 2 for the other one.
+ * The steps of a file: create it, append to it, overwrite a part of it, replace it by another file.
+ * The contents depend on the writer, the file and the generation: 0 for the first two steps, 1 for
+ * the overwritten part, 2 for the other file.
  *
- * A step of a device writes to some of its blocks, has them zeroed (with their space kept, or
- * given back), or discards them, which the loop device makes zeroes of, too; and syncs.
+ * A step of a device writes some of its blocks, zeroes blocks (with their space kept or freed), or
+ * discards blocks, which become zeroes on a loop device, too; then it syncs.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -48,9 +47,9 @@ struct file {
 	int writer;
 	int nr;
 	char name[16];
-	/* Once created, once appended to, and of the other one. */
+	/* Sizes of the file once it is created and appended to, and of the other file. */
 	uint32_t size[3];
-	/* What is overwritten, in whole blocks. */
+	/* The overwritten part, in whole blocks. */
 	uint32_t start, end;
 };
 
@@ -76,7 +75,7 @@ static void file_init(struct file *f, int writer, int nr)
 	f->size[1] = f->size[0] + 2 * BLOCK + rng % (15 * BLOCK);
 	rng = hash(rng);
 	f->size[2] = 1 + rng % MAX_SIZE;
-	/* The last block, if it's not a whole one, stays as it is. */
+	/* A partial last block is not overwritten. */
 	blocks = f->size[1] / BLOCK;
 	rng = hash(rng);
 	f->start = rng % blocks;
@@ -86,7 +85,7 @@ static void file_init(struct file *f, int writer, int nr)
 	f->end *= BLOCK;
 }
 
-/* All of a file's generation. */
+/* The whole file in one generation. */
 static void fill(uint8_t *to, const struct file *f, int gen)
 {
 	uint64_t seed = hash((f->writer * 1000 + f->nr) * 4 + gen + 1);
@@ -145,7 +144,7 @@ static void step(int dir, const struct file *f, int op)
 		done(fd, fdatasync(fd), f->name);
 		break;
 	case OVERWRITE:
-		/* FUA is what becomes of the first. */
+		/* With O_DSYNC the write itself is durable: it becomes a write with FUA. */
 		fd = open_in(dir, f->name,
 			     O_WRONLY | (f->nr % 2 ? O_DIRECT | O_DSYNC : 0));
 		fill(buf, f, 1);
@@ -204,7 +203,7 @@ static int write_all(const char *dir_name, int writer, int steps,
 	return 0;
 }
 
-/* The file at @pos is what it is in either model, sector by sector. */
+/* Each sector of the file at @pos is that of one of the two models. */
 static void compare(const struct file *f, uint32_t from, uint32_t to)
 {
 	uint32_t pos, next;
@@ -220,14 +219,14 @@ static void compare(const struct file *f, uint32_t from, uint32_t to)
 	}
 }
 
-/* Both models are of that generation. */
+/* Whether both models are of that generation. */
 static void expect(const struct file *f, int gen)
 {
 	fill(model[0], f, gen);
 	memcpy(model[1], model[0], sizeof(model[1]));
 }
 
-/* The first @synced steps of the file are, the next one may be there if @begun. */
+/* The first @synced steps of the file are there; the next one may be there if @begun. */
 static void check_file(int dir, const struct file *f, int synced, int begun)
 {
 	int fd = openat(dir, f->name, O_RDONLY);
@@ -266,7 +265,7 @@ static void check_file(int dir, const struct file *f, int synced, int begun)
 		compare(f, f->start, f->end);
 		return;
 	case REPLACE:
-		/* One or the other, whole. */
+		/* One of the two files, complete. */
 		expect(f, 2);
 		if (begun && size == f->size[2] && !memcmp(buf, model[0], size))
 			return;
@@ -293,7 +292,7 @@ static int check_all(const char *dir_name, int writer, int last)
 {
 	int dir = open(dir_name, O_RDONLY | O_DIRECTORY);
 	int steps = last + 1;
-	/* How many files were begun for sure; the one after may have been. */
+	/* The number of files begun for certain; the next one may have been begun. */
 	int files = (steps + STEPS - 1) / STEPS;
 	struct dirent *d;
 	struct file f;
@@ -364,7 +363,7 @@ static struct change change_of(int writer, int nr)
 	return c;
 }
 
-/* What a block has after the step that wrote it, or before all of them: @nr is -1. */
+/* The contents of a block after the step that wrote it, or before all steps: @nr is -1. */
 static void fill_block(uint8_t *to, int writer, int nr, uint32_t block)
 {
 	uint64_t seed = hash((writer * 1000ull + nr + 1) * PART_BLOCKS + block + 1);
@@ -444,7 +443,7 @@ static int change_all(const char *name, int writer, int steps, const char *mappe
 	return 0;
 }
 
-/* What @nr makes of a block that it is for. */
+/* The contents that step @nr gives to a block. */
 static void after_change(uint8_t *to, int writer, int nr, uint32_t block)
 {
 	if (change_of(writer, nr).op == PUT)

@@ -1,43 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * I/O at the edges of the data path, for the tests of the loop driver.
+ * I/O for corner cases of the data path, for the tests of the loop driver.
  *
- * All I/O is direct, in blocks of 4 KiB, unless said otherwise. What a block has to hold
- * depends on its position and on a seed, as with "loop_io pattern".
+ * All I/O is direct, in blocks of 4 KiB, unless said otherwise. The contents of a block depend on
+ * its position and on a seed, as with "loop_io pattern".
  *
  *   loop_edges fragment FILE COUNT
- *	punch out the blocks 0, 2, 4, ... so that the file has COUNT extents
+ *	punches out the blocks 0, 2, 4, ... so that the file has COUNT extents
  *   loop_edges batch LOOP COUNT SEED DISK SECONDS aio|uring
- *	submit 31 reads of LOOP, at random among the COUNT blocks that "fragment" left, and
- *	one of DISK, as one batch, again and again; prints how many batches there were
+ *	repeatedly submits 31 reads of random blocks of LOOP, among the COUNT blocks that
+ *	"fragment" left, and one read of DISK, as one batch; prints the number of batches
  *   loop_edges forget DISK MS
- *	drop the page cache of DISK, and what file systems remember of their extents, every
- *	MS milliseconds, for ever
+ *	drops the page cache of DISK, and the extents that file systems have cached, every MS
+ *	milliseconds, forever
  *   loop_edges suspend NAME
- *	suspend and resume the device-mapper device NAME until SIGTERM; prints how often
+ *	suspends and resumes the device-mapper device NAME until SIGTERM; prints how often
  *   loop_edges flood DEV read|write FIRST COUNT SIZE READY SEED...
- *	submit COUNT I/Os of SIZE bytes, which lie side by side from byte FIRST on, in an
- *	order in which none follows its neighbour; make the file READY when all are
- *	submitted; wait for them.  Writes take the first SEED.  Each read must hold what
- *	one of them says: "SEED" or "SEED+SHIFT" when DEV shows a file from SHIFT on.
- *	Prints how many reads were of each SEED, how many failed, and how many are
- *	wrong: none of them, or a mixture
+ *	submits COUNT I/Os of SIZE bytes, which are adjacent from byte FIRST on, in an order
+ *	without consecutive neighbours; creates the file READY when all are submitted; waits for
+ *	them.  Writes use the first SEED.  Each read must match a SEED, or a "SEED+SHIFT" if DEV
+ *	maps a file from SHIFT on.  Prints the number of reads of each SEED, the number of failed
+ *	I/Os, and the number of reads that match no SEED as a whole
  *   loop_edges placed FILE FIRST COUNT SIZE SEED OFFSET...
- *	how many of the I/Os that "flood" wrote are, as a whole, at each OFFSET in FILE,
- *	and how many at none
+ *	prints how many of the writes of "flood" are, as a whole, at each OFFSET in FILE, and how
+ *	many are at none
  *   loop_edges dirty DEV FIRST COUNT
- *	write COUNT blocks, every other one from byte FIRST on, through the page cache, and
- *	start writing them back
+ *	writes COUNT blocks, every other one from byte FIRST on, through the page cache, and
+ *	starts their writeback
  *   loop_edges crowd DEV FIRST CGROUP...
  *	a task in each CGROUP (a directory) writes one block; ends when all have
  *   loop_edges fsyncs DEV FIRST TASKS
- *	TASKS tasks that write one block and fsync, for ever
+ *	TASKS tasks that write one block and call fsync, forever
  *   loop_edges account DEV read|write COUNT
- *	do COUNT I/Os, one at a time; prints what the kernel says that this took:
+ *	does COUNT I/Os, one at a time; prints the kernel's accounting for the task:
  *	"read_bytes N write_bytes N inblock N outblock N"
  *   loop_edges nowait DEV COUNT N
- *	submit N reads that must not wait, one by one, at random among the blocks that
- *	"fragment" left; prints in how many submissions the task slept
+ *	submits N reads with RWF_NOWAIT, one by one, of random blocks among those that "fragment"
+ *	left; prints in how many submissions the task slept
  *   loop_edges change-fd DEV FILE
  *   loop_edges set-status DEV OFFSET SIZELIMIT
  *   loop_edges block-size DEV SIZE
@@ -70,7 +69,7 @@
 #define BLOCK		4096u
 #define BATCH		32
 #define MAX_SOURCES	4
-/* Of I/Os: no two neighbours come one after the other. */
+/* The order of I/Os: no two neighbours are consecutive. */
 #define STRIDE		7919u
 
 static void fill(uint8_t *buf, size_t len, uint64_t pos, uint64_t seed)
@@ -84,7 +83,7 @@ static void fill(uint8_t *buf, size_t len, uint64_t pos, uint64_t seed)
 	}
 }
 
-/* Whether @buf is what fill() makes. */
+/* Whether @buf has the contents that fill() writes. */
 static int holds(const uint8_t *buf, size_t len, uint64_t pos, uint64_t seed)
 {
 	size_t i;
@@ -144,7 +143,7 @@ static uint64_t left_by_fragment(uint64_t count)
 	return (rnd(count) * 2ull + 1) * BLOCK;
 }
 
-/* A batch of I/Os, by either interface. */
+/* A batch of I/Os, by AIO or io_uring. */
 
 struct io {
 	int fd;
@@ -314,7 +313,7 @@ static int forget(const char *disk_name, int ms)
 	int disk = open_at(disk_name, O_RDONLY);
 	int control = open_at("/proc/sys/vm/drop_caches", O_WRONLY);
 
-	/* No line in the kernel log each time. */
+	/* Without a line in the kernel log each time. */
 	if (pwrite(control, "4", 1, 0) != 1)
 		die("drop_caches: %m");
 	for (;;) {
@@ -364,7 +363,7 @@ static int suspend(const char *name)
 
 static uint64_t place_of(uint64_t i, uint64_t count)
 {
-	/* A number of I/Os has no factor in common with it, unless it is a multiple. */
+	/* Coprime to the number of I/Os, unless that is a multiple of it. */
 	return i * STRIDE % count;
 }
 
@@ -498,7 +497,7 @@ static int dirty(const char *name, uint64_t first, uint64_t count)
 	return 0;
 }
 
-/* A child in another cgroup from its first instruction on: nothing has to be moved. */
+/* A child in another cgroup from its first instruction on: no migration. */
 static pid_t fork_into(const char *cgroup)
 {
 	int fd = open_at(cgroup, O_RDONLY | O_DIRECTORY);
@@ -537,7 +536,7 @@ static int crowd(const char *name, uint64_t first, char **cgroups, int n)
 		if (fork_into(cgroups[i]))
 			continue;
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		/* Not side by side. */
+		/* Not adjacent. */
 		_exit(pwrite(fd, buf, BLOCK, first + i * 2ull * BLOCK) != (ssize_t)BLOCK);
 	}
 	return wait_for_all(n);

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * One call, again and again, with each thing in it that can be made to fail failing in turn
- * (/proc/thread-self/fail-nth), until it passes without a failure.
+ * Makes each step of a call that can fail fail in turn (/proc/thread-self/fail-nth), until the call
+ * passes without an injected failure.
  *
  *   loop_fault CALL[/STRIDE] FILE [OTHER]
  *
- * With a stride of 10, every tenth of them.
+ * With a stride of 10, only every tenth step.
  *
  *	configure	LOOP_CONFIGURE with FILE, of a new device each time
  *	set-fd		LOOP_SET_FD, in the same way
  *	add		LOOP_CTL_ADD
  *	get-free	LOOP_CTL_GET_FREE, while no device is free
- *	open		open of a device, unbound
- *	open-dead	open of a device node whose device is not there
+ *	open		open of an unbound device
+ *	open-dead	open of a device node without a disk
  *	set-status	LOOP_SET_STATUS64 of a device bound to FILE: offset, limit, name
  *	get-status	LOOP_GET_STATUS64
  *	change-fd	LOOP_CHANGE_FD, from FILE to OTHER
@@ -20,14 +20,13 @@
  *	direct-io	LOOP_SET_DIRECT_IO
  *	clear		LOOP_CLR_FD and the last close
  *	cgroup DEVICE DIR
- *			the first I/O of a new cgroup in DIR: reads and writes of DEVICE, which
- *			is what is written here and nothing else
- *	park DEVICE DIR	I/O on DEVICE, whose backing file is in DIR, a file system that is
- *			frozen meanwhile: more than the device has tags for one
+ *			the first I/O of a new cgroup in DIR: writes to DEVICE, and reads them back
+ *	park DEVICE DIR	I/O on DEVICE, whose backing file is in DIR, while that file system is
+ *			frozen: more I/Os than DEVICE has tags for one cgroup
  *
- * Each failure must leave the device as it was, and usable: after it the same call is made
- * without one. Prints "RESULT COUNT" for each result there was, those of calls in which nothing
- * failed in the end as "passes".
+ * Each failure must leave the device unchanged and usable: the same call is made again without a
+ * failure. Prints "RESULT COUNT" for each result, and the number of calls until no failure was
+ * injected as "passes after COUNT".
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -47,9 +46,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* More than any call has allocations. */
+/* More than the allocations of any call. */
 #define MOST		2000
-/* The device, and how long to wait for it. */
+/* The number of the device, and how often to try until it is free. */
 #define NR		40
 #define TRIES		2000
 #define BLOCK		4096
@@ -66,7 +65,7 @@ die(const char *fmt, ...)
 	int n = errno;
 
 	va_start(ap, fmt);
-	/* stdout must not fail for what is made to fail. */
+	/* Writing to stdout must not get an injected failure. */
 	fflush(stdout);
 	errno = n;
 	vprintf(fmt, ap);
@@ -75,7 +74,7 @@ die(const char *fmt, ...)
 	exit(1);
 }
 
-/* The n-th thing to come fails, or nothing if 0. Which of course can fail. */
+/* The n-th step from now on fails, or none if 0. This write itself can fail. */
 static void arm(unsigned int n)
 {
 	char text[16];
@@ -87,14 +86,14 @@ static void arm(unsigned int n)
 	die("fail-nth: %m");
 }
 
-/* Whether it has failed meanwhile; nothing fails from now on. */
+/* Whether a failure was injected; from now on nothing fails. */
 static int disarm(void)
 {
 	char text[16] = "";
 	int saved = errno, hit;
 	ssize_t len = pread(nth_fd, text, sizeof(text) - 1, 0);
 
-	/* What is read was looked at before it could fail to be copied. */
+	/* The value was read before the copy to user space could fail. */
 	hit = len > 0 && !strtoul(text, NULL, 10);
 	if (len < 0 && errno != EFAULT && errno != ENOMEM)
 		die("fail-nth: %m");
@@ -138,7 +137,7 @@ static void remove_nr(int nr)
 {
 	int i;
 
-	/* The last close is over for the user before it is for the driver. */
+	/* The last close can return before the driver has released the device. */
 	for (i = 0; i < TRIES; i++) {
 		if (!ioctl(control, LOOP_CTL_REMOVE, nr))
 			return;
@@ -161,7 +160,7 @@ static void detach(int fd)
 	}
 }
 
-/* A new device, bound. */
+/* A new device, attached. */
 static int bound(int flags)
 {
 	struct loop_config config = { .fd = open_file(file_name, flags) };
@@ -187,7 +186,7 @@ static struct loop_info64 status(int fd)
 	return info;
 }
 
-/* What can be read from the device is what the file has there. */
+/* The device has the data of the file at that offset. */
 static void same(int fd, const char *name, off_t offset)
 {
 	char one[BLOCK], two[BLOCK];
@@ -202,7 +201,7 @@ static void same(int fd, const char *name, off_t offset)
 		die("the device has not what %s has", name);
 }
 
-/* Has a result been there that the call can't have? */
+/* Counts the result of a call, which must be allowed. */
 static void result(int hit, int ret, const int *allowed)
 {
 	int n = ret < 0 ? errno : 0;
@@ -219,12 +218,12 @@ static void result(int hit, int ret, const int *allowed)
 }
 
 static const int nomem[] = { ENOMEM, EFAULT, 0 };
-/* device_add_disk() goes on without a name, which device_add() then finds missing. */
+/* device_add_disk() continues without a name, and device_add() then fails with EINVAL. */
 static const int new_disk[] = { ENOMEM, EFAULT, EINVAL, 0 };
-/* What is made on the way is there or not, which is all that an open can tell. */
+/* Opening a node only shows whether the device could be created. */
 static const int dead_node[] = { ENOMEM, EFAULT, ENXIO, ENOENT, ENODEV, 0 };
 
-/* Of a new device, which a failure has to leave unbound, and bound to nothing. */
+/* On a new device, which a failure must leave unbound. */
 static int configure(unsigned int n, int legacy)
 {
 	struct loop_config config = { .info.lo_flags = LO_FLAGS_PARTSCAN };
@@ -264,7 +263,7 @@ static int add_or_get_free(unsigned int n, int get_free)
 	nr = ret;
 	result(hit, ret, new_disk);
 	if (ret < 0) {
-		/* The number is not taken. */
+		/* The number is still free. */
 		nr = get_free ? ioctl(control, LOOP_CTL_GET_FREE)
 			      : ioctl(control, LOOP_CTL_ADD, NR);
 		if (nr < 0)
@@ -388,7 +387,7 @@ static int set_direct_io(int fd, unsigned int n)
 	return hit;
 }
 
-/* close() cannot fail; whatever does, in the end the device is unbound. */
+/* close() cannot fail; in the end the device is unbound. */
 static int clear(unsigned int n)
 {
 	int fd = bound(O_RDWR), hit, ret, i;
@@ -435,7 +434,7 @@ static void *aligned(int c)
 	return p;
 }
 
-/* The first I/O of a cgroup makes its worker, or goes without. */
+/* The first I/O of a cgroup creates its worker, or is served without one. */
 static int cgroup_io(const char *device, const char *dir, unsigned int n)
 {
 	static const int io[] = { ENOMEM, EFAULT, EIO, EAGAIN, 0 };
@@ -459,12 +458,12 @@ static int cgroup_io(const char *device, const char *dir, unsigned int n)
 	if (pread(fd, back, BLOCK, pos) != BLOCK)
 		die("read: %m");
 	if (memcmp(buf, back, BLOCK))
-		die("not what was written");
+		die("wrong data");
 	free(buf);
 	free(back);
 	close(fd);
 	join(dir);
-	/* Its worker goes in time. */
+	/* An idle worker does not prevent the removal. */
 	if (rmdir(name))
 		die("rmdir %s: %m", name);
 	return hit;
@@ -473,7 +472,7 @@ static int cgroup_io(const char *device, const char *dir, unsigned int n)
 #define PARK_BEFORE	90
 #define PARK_MOST	160
 
-/* While the backing file takes no writes, one after the other is given to the device. */
+/* Submits writes one after the other while the backing file system is frozen. */
 static int park(const char *device, const char *dir)
 {
 	int fd = open_file(device, O_RDWR | O_DIRECT), fs = open_file(dir, O_RDONLY);
@@ -513,7 +512,7 @@ static int park(const char *device, const char *dir)
 		else if (!hit)
 			goto thaw;
 		else
-			/* It is given to the device again, so that all are there. */
+			/* Submit it again, so that all are there. */
 			i--;
 		ret = 1;
 	}
@@ -541,7 +540,7 @@ thaw:
 		if (pread(fd, back, BLOCK, (off_t)i * BLOCK) != BLOCK)
 			die("read: %m");
 		if (memcmp(bufs[i], back, BLOCK))
-			die("block %d is not what was written", i);
+			die("wrong data in block %d", i);
 	}
 	close(fd);
 	close(fs);
@@ -573,7 +572,7 @@ static int once(const char *call, int fd, unsigned int n)
 	die("there is no call %s", call);
 }
 
-/* Which have a device that is bound all the time. */
+/* Whether the call needs a device that is attached all the time. */
 static int needs_device(const char *call)
 {
 	static const char *const calls[] = {

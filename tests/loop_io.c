@@ -1,39 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * I/O that dd and fio don't do, for the tests of the loop driver.
+ * I/O patterns that dd and fio do not offer, for the tests of the loop driver.
  *
  *   loop_io pattern FILE SIZE SEED
  *	fill FILE with bytes that depend on their offset and on SEED
  *   loop_io shape DEV BACKING OFFSET SEED ROUNDS
- *	requests of odd shape through DEV, which shows BACKING from OFFSET on:
- *	vectored direct I/O with 512-byte segments at odd page offsets, batches
- *	of adjoining requests that get merged, single requests that get split;
- *	DEV and BACKING must agree with what was written, byte for byte
+ *	requests of unusual shape through DEV, which maps BACKING from OFFSET on: vectored direct
+ *	I/O with 512-byte segments at odd page offsets, batches of adjacent requests, which are
+ *	merged, and single requests that are split; DEV and BACKING must hold the written data,
+ *	byte for byte
  *   loop_io deep DEV SIZE SEED DEPTH COUNT
- *	COUNT direct reads of a block at random, DEPTH of them in flight, submitted one
- *	by one; DEV must have what pattern wrote
+ *	COUNT direct reads of random blocks, with DEPTH of them in flight, submitted one by one;
+ *	DEV must hold the data of "pattern"
  *   loop_io rates DEV CONTROL SIZE ROUNDS READS
- *	in each round that many direct reads of a block at random of either device, in turn;
- *	prints how fast those of DEV were, as a percentage of CONTROL's
+ *	in each round READS direct reads of random blocks of each device, alternating; prints the
+ *	speed of DEV as a percentage of CONTROL's
  *   loop_io short DEV OFFSET SIZE DEPTH
- *	that many direct reads of SIZE bytes at OFFSET, all in flight: the backing file
- *	ends within them, and each must fail with EIO
+ *	DEPTH direct reads of SIZE bytes at OFFSET, all in flight: the backing file ends within
+ *	them, and each must fail with EIO
  *   loop_io order DEV COUNT
- *	COUNT direct writes of a block, not side by side, all in flight, submitted one
- *	by one; prints which they are as they end, a number each, counted from 0
+ *	COUNT direct writes of blocks that are not adjacent, all in flight, submitted one by one;
+ *	prints their numbers, counted from 0, in the order of completion
  *   loop_io set-name DEV NAME
- *	LOOP_SET_STATUS64 with another name, and all else as it is
+ *	LOOP_SET_STATUS64 with another name and an otherwise unchanged status
  *   loop_io clear-dirty DEV
- *	write a block through the page cache, close; LOOP_CLR_FD by another opener, which
- *	is the last to close
+ *	writes a block through the page cache and closes DEV; then LOOP_CLR_FD by another opener,
+ *	whose close is the last one
  *   loop_io poll DEV
- *	a direct read with RWF_HIPRI, and one through a ring with IORING_SETUP_IOPOLL; prints what
- *	came of each: the number of bytes, or the error
+ *	a direct read with RWF_HIPRI, and one through a ring with IORING_SETUP_IOPOLL; prints the
+ *	result of each: the number of bytes, or the error
  *   loop_io add N, loop_io remove N
- *	make the loop device of that number, or remove it
+ *	adds or removes the loop device of that number
  *   loop_io memory MIB READY GO
- *	have that much memory, make the file READY, wait for the file GO; the memory
- *	must hold what was written
+ *	allocates and fills memory, creates the file READY, waits for the file GO; the memory must
+ *	be unchanged
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -98,7 +98,7 @@ struct shape {
 	const char *backing_name;
 	uint64_t offset;
 	uint64_t size;
-	/* What the device must hold. */
+	/* The expected contents of the device. */
 	uint8_t *model;
 	/* Page-aligned room for the buffers. */
 	uint8_t *arena;
@@ -119,8 +119,8 @@ static void compare(const uint8_t *got, const uint8_t *model, size_t len,
 }
 
 /*
- * Cut @total bytes into segments, each at an odd place of a page of its own,
- * so that no two are adjoining in memory.
+ * Cut @total bytes into segments, each at an odd offset of a page of its own, so that no two
+ * segments are adjacent in memory.
  */
 static int cut(struct shape *s, struct iovec *iov, size_t total)
 {
@@ -163,7 +163,7 @@ static void vectored(struct shape *s, int rounds)
 		if (pwritev(s->dev, iov, n, pos) != (ssize_t)len)
 			die("pwritev of %d segments, %zu bytes: %m", n, len);
 
-		/* Read it back, and what is around it, in other pieces. */
+		/* Read the data and its surroundings back in other pieces. */
 		if (pos >= SECTOR * 8)
 			pos -= SECTOR * rnd(8);
 		memset(s->arena, 0xee, ARENA_PAGES * PAGE);
@@ -177,8 +177,8 @@ static void vectored(struct shape *s, int rounds)
 }
 
 /*
- * Adjoining requests submitted at once: the block layer merges them, so that
- * one request has several bios.
+ * Adjacent requests submitted at once: the block layer merges them, so that a request has several
+ * bios.
  */
 static void batch(struct shape *s, int rounds)
 {
@@ -220,7 +220,7 @@ static void batch(struct shape *s, int rounds)
 			ptrs[j] = &iocbs[j];
 			pos += len;
 		}
-		/* Neighbours swapped now and then: merges at the front too. */
+		/* Sometimes swap two neighbours: front merges, too. */
 		for (j = 0; j + 1 < BATCH; j++) {
 			if (!rnd(5)) {
 				struct iocb *tmp = ptrs[j];
@@ -260,7 +260,7 @@ static void batch(struct shape *s, int rounds)
 	syscall(SYS_io_destroy, ctx);
 }
 
-/* One system call that is more than a request may hold, from an odd address. */
+/* One system call for more than the maximum size of a request, from an odd address. */
 static void large(struct shape *s)
 {
 	size_t len = LARGE + SECTOR * rnd(64);
@@ -289,7 +289,7 @@ static void compare_all(struct shape *s)
 
 	if (!buf)
 		die("malloc: %m");
-	/* Through the page cache of the file, as any other reader of it. */
+	/* Through the page cache of the file, like any other reader. */
 	fd = open(s->backing_name, O_RDONLY);
 	if (fd < 0)
 		die("open %s: %m", s->backing_name);
@@ -347,7 +347,7 @@ static int shape(const char *dev, const char *backing, uint64_t offset,
 	return 0;
 }
 
-/* A read past the page cache that fails leaves zeroes, not what was in memory. */
+/* The buffer of a failed direct read has zeroes, not earlier contents of memory. */
 static int zeroed(const char *path, off_t pos, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_DIRECT);
@@ -390,7 +390,7 @@ static int memory(size_t size, const char *ready, const char *go)
 	for (pos = 0; pos < size; pos += PAGE) {
 		fill(page, PAGE, pos, 1);
 		if (memcmp(mem + pos, page, PAGE))
-			die("not what was written: the page at %zu", pos);
+			die("wrong data in the page at %zu", pos);
 	}
 	return 0;
 }
@@ -413,7 +413,7 @@ static int deep(const char *dev, uint64_t size, uint64_t seed, int depth, int co
 	if (syscall(SYS_io_setup, depth, &ctx))
 		die("io_setup: %m");
 	while (issued < count || flying) {
-		/* The first of all fill the slots; after that, one that is done makes room. */
+		/* The first I/Os fill the slots; later ones wait for a completion. */
 		long n = 0, k;
 
 		if (issued >= depth || issued >= count) {
@@ -515,7 +515,7 @@ static uint64_t now_ns(void)
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
-/* How long a direct read takes. */
+/* The time that a direct read takes. */
 static uint64_t timed_read(int fd, uint64_t size)
 {
 	static uint8_t buf[PAGE] __attribute__((aligned(PAGE)));
@@ -536,12 +536,12 @@ static int rates(const char *dev, const char *control, uint64_t size, int rounds
 	if (size < PAGE)
 		die("bad size");
 	rng = getpid();
-	/* The first round is for what the first reads set up. */
+	/* The first round warms up. */
 	for (i = 0; i <= rounds; i++) {
 		uint64_t ns[2] = { 0, 0 };
 
 		for (j = 0; j < reads; j++) {
-			/* Neither is always the first of the two. */
+			/* Alternate which device comes first. */
 			ns[j % 2] += timed_read(fd[j % 2], size);
 			ns[!(j % 2)] += timed_read(fd[!(j % 2)], size);
 		}
@@ -639,7 +639,7 @@ static void outcome(const char *what, long res)
 		printf("%s %s\n", what, strerrorname_np(-res));
 }
 
-/* A ring of one entry, by hand: one read, and what came of it. */
+/* A ring with one entry, without liburing: one read and its result. */
 static long ring_read(int fd, uint8_t *buf, uint32_t flags)
 {
 	struct io_uring_params p = { .flags = flags };

@@ -3,13 +3,13 @@
  * Many loop devices, for the tests of the loop driver.
  *
  *   loop_many devices FILE COUNT
- *	make that many devices, numbered from 1000 on, all of them bound at the same
- *	time, each to one sector of FILE; write to each, read each; take them down
- *	again. Several processes share them: most of it is waiting.
+ *	adds that many devices, numbered from 1000 on, all attached at the same time, each to one
+ *	sector of FILE; writes and reads each of them, then removes all. Several processes share
+ *	the work, which is mostly waiting.
  *   loop_many race FILE SECONDS
- *	several processes at once: two that look for a free device, attach FILE, read it
- *	and detach it, one that detaches whatever there is, one that removes whatever
- *	there is; prints "OPERATION RESULT COUNT" for each result of each operation
+ *	several processes at once: two find a free device, attach FILE, read it and detach it, one
+ *	detaches any device, one removes any device; prints "OPERATION RESULT COUNT" for each
+ *	result of each operation
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -50,14 +50,14 @@ static int open_file(const char *name)
 	return fd;
 }
 
-/* One sector in memory that differs from device to device. */
+/* A sector in memory, which differs between devices. */
 static void sector(uint8_t *buf, int nr)
 {
 	memset(buf, nr * 7 + 1, SECTOR);
 	memcpy(buf, &nr, sizeof(nr));
 }
 
-/* Devices I, I + WORKERS, ... of COUNT, in a process of its own for each I. */
+/* Devices I, I + WORKERS, ... of COUNT, in a process for each I. */
 static int share(void (*phase)(int file, int nr), const char *name, int count)
 {
 	int i, nr, status, failed = 0;
@@ -99,7 +99,7 @@ static void make(int file, int nr)
 	sector(buf, nr);
 	if (pwrite(fd, buf, SECTOR, 0) != SECTOR)
 		die("write to loop%d: %m", FIRST + nr);
-	/* The last close writes it back, and drops the pages. */
+	/* The last close writes back and drops the pages. */
 	close(fd);
 }
 
@@ -111,13 +111,13 @@ static void use(int file, int nr)
 	sector(expected, nr);
 	if (pread(file, buf, SECTOR, (off_t)nr * SECTOR) != SECTOR ||
 	    memcmp(buf, expected, SECTOR))
-		die("not what was written to loop%d, in the file", FIRST + nr);
+		die("wrong data of loop%d in the file", FIRST + nr);
 	fd = open_loop(FIRST + nr);
 	if (fd < 0)
 		die("open loop%d again: %m", FIRST + nr);
 	if (pread(fd, buf, SECTOR, 0) != SECTOR ||
 	    memcmp(buf, expected, SECTOR))
-		die("not what was written to loop%d", FIRST + nr);
+		die("wrong data in loop%d", FIRST + nr);
 	if (!ioctl(control, LOOP_CTL_REMOVE, FIRST + nr) || errno != EBUSY)
 		die("LOOP_CTL_REMOVE of bound %d: %m", FIRST + nr);
 	if (ioctl(fd, LOOP_CLR_FD))
@@ -144,7 +144,7 @@ static const char *const ops[] = {
 	"get-free", "open", "configure", "read", "clear", "detach", "remove",
 };
 
-/* Of all processes, by operation and errno. */
+/* Counts of all processes, by operation and errno. */
 static unsigned int (*counts)[256];
 static time_t end;
 
@@ -179,7 +179,7 @@ static void attacher(int file)
 		if (fd < 0)
 			continue;
 		if (!count(CONFIGURE, ioctl(fd, LOOP_CONFIGURE, &config))) {
-			/* Nobody can take it away while it's open here. */
+			/* An open device is not detached by others. */
 			memset(buf, 0, SECTOR);
 			errno = EIO;
 			count(READ, pread(fd, buf, SECTOR, 0) == SECTOR ? 0 : -1);

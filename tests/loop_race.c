@@ -3,25 +3,25 @@
  * Several processes at once that change a loop device under each other's I/O.
  *
  *   loop_race fill FILE MIB TAG
- *	make a file each word of which says where in its MiB it is, and the tag
+ *	creates a file; each word has its offset within its MiB and the tag
  *   loop_race change-fd DEVICE FILE OTHER SECONDS
- *	DEVICE is bound to FILE, read-only: reads, while FILE and OTHER are exchanged;
- *	each block is of one of them, and both are seen
+ *	DEVICE is attached to FILE, read-only: reads while the backing file alternates between
+ *	FILE and OTHER; each block is of one of them, and both are seen
  *   loop_race status DEVICE SECONDS
- *	DEVICE is bound to a file of 2 MiB: reads and writes, while its offset, block size,
- *	name and direct I/O are changed: each block is at its place in one of the MiBs
+ *	DEVICE is attached to a file of 2 MiB: reads and writes while its offset, block size, name
+ *	and direct I/O change: each block is at its place in one of the MiBs
  *   loop_race autoclear DEVICE FILE SECONDS
- *	DEVICE is attached with autoclear again and again, opened, read, and asked for its
- *	status: there is all of it, or nothing
+ *	DEVICE is repeatedly attached with autoclear, opened, read and queried: a read returns a
+ *	whole block or nothing
  *   loop_race partitions DEVICE FILE SECONDS
- *	FILE has a partition table: attached and detached, while partitions are
- *	rescanned, added, deleted, opened and read
+ *	FILE has a partition table: attached and detached while partitions are rescanned, added,
+ *	deleted, opened and read
  *   loop_race cgroups DEVICE DIR SECONDS
- *	writes by processes in new cgroups in DIR, which are removed with the writes under
- *	way; what was written is there
+ *	writes by processes in new cgroups in DIR, which are removed while the writes are in
+ *	flight; the data must be there
  *
- * Prints "OPERATION RESULT COUNT" for each result of each operation; fails if one can't
- * be, or if data are wrong.
+ * Prints "OPERATION RESULT COUNT" for each result of each operation; fails on an unexpected result
+ * or wrong data.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -64,25 +64,25 @@ static const char *const ops[] = {
 	"cgroup",
 };
 
-/* How each can fail, beside not at all. */
+/* The errors with which each can fail. */
 static const int can_fail[OPS][6] = {
 	[OPEN] = { ENXIO },
 	[CONFIGURE] = { EBUSY },
 	[GET_STATUS] = { ENXIO },
 	[CLEAR] = { ENXIO },
-	/* Somebody has a partition open, or there is nothing to scan. */
+	/* A partition is open, or there is nothing to scan. */
 	[RESCAN] = { EBUSY, EINVAL, EIO },
 	[ADD_PARTITION] = { EBUSY, EINVAL, ENXIO },
 	[DEL_PARTITION] = { EBUSY, ENXIO },
 	[OPEN_PARTITION] = { ENOENT, ENXIO, ENODEV },
 	/*
-	 * Who has found a partition before it's dropped can open it afterwards, on a device
-	 * that is not bound any more.
+	 * A task that looked up a partition before its removal can open it afterwards, on a device
+	 * that is no longer attached.
 	 */
 	[READ_PARTITION] = { EIO },
 };
 
-/* Of all processes, by operation and errno. */
+/* Counts of all processes, by operation and errno. */
 static unsigned int (*counts)[256];
 static const char *device, *file_name, *other_name;
 static double end;
@@ -152,7 +152,7 @@ static void fill(uint64_t *buf, uint64_t pos, unsigned int tag)
 		buf[i] = word(pos + i * 8, tag);
 }
 
-/* Each word of it is at its place. Returns the tag, which all must have in common if `one`. */
+/* Each word is at its place. Returns the tag, which all words must share if `one`. */
 static unsigned int verify(const uint64_t *buf, uint64_t pos, int one)
 {
 	unsigned int i, tag = buf[0] & 0xffff;
@@ -167,7 +167,7 @@ static unsigned int verify(const uint64_t *buf, uint64_t pos, int one)
 	return tag;
 }
 
-/* A whole block, or with `or_nothing` none. */
+/* Reads a whole block, or with `or_nothing` maybe nothing. */
 static int read_block(int fd, enum op op, uint64_t *buf, uint64_t pos, int or_nothing)
 {
 	ssize_t len;
@@ -236,7 +236,7 @@ static void changer(int unused)
 	(void)unused;
 	while (going_on())
 		count(CHANGE_FD, ioctl(fd, LOOP_CHANGE_FD, files[i++ % 2]));
-	/* As it was. */
+	/* Restore the first file. */
 	count(CHANGE_FD, ioctl(fd, LOOP_CHANGE_FD, files[1]));
 }
 
@@ -285,7 +285,7 @@ static void attacher(int flags)
 			count(CLEAR, ioctl(fd, LOOP_CLR_FD));
 		}
 		close(fd);
-		/* Where all have it open all the time it's never closed last. */
+		/* If all processes always had it open, there would be no last close. */
 		usleep(below(4000));
 	}
 }
@@ -303,7 +303,7 @@ static void opener(int unused)
 			continue;
 		bound = !count(GET_STATUS, ioctl(fd, LOOP_GET_STATUS64, &info));
 		pos = (uint64_t)below(BLOCKS) * BLOCK;
-		/* While it's open here it's not cleared. */
+		/* It is not detached while it is open here. */
 		whole = read_block(fd, READ, buf, pos, !bound);
 		if (whole)
 			verify(buf, pos, 1);
@@ -335,7 +335,7 @@ static void scanner(int unused)
 	}
 }
 
-/* Where the partitions begin, in KiB: those of the table, and the one that is added. */
+/* The starts of the partitions in KiB: those of the table, and the added one. */
 static const unsigned int starts[] = { 64, 256, 512, 768 };
 
 static void partition_reader(int unused)
@@ -354,8 +354,8 @@ static void partition_reader(int unused)
 			continue;
 		}
 		/*
-		 * The name's device number may be another partition's by the time it's
-		 * opened.
+		 * The device number that the name had can be that of another partition by the time
+		 * of the open.
 		 */
 		if (read_block(fd, READ_PARTITION, buf, 0, 1)) {
 			for (nr = 0; nr < 3 && buf[0] >> 16 != starts[nr] << 10; nr++)
@@ -401,7 +401,7 @@ static void cgroup_writer(int nr)
 		join(name);
 		memset(iocbs, 0, sizeof(iocbs));
 		for (i = 0; i < AT_ONCE; i++) {
-			/* Of its own, each has a part of the device. */
+			/* Each process has a part of the device. */
 			pos = ((uint64_t)nr * 64 + (n * AT_ONCE + i) % 64) * BLOCK;
 			fill(bufs[i], pos, n & 0xffff);
 			iocbs[i].aio_lio_opcode = IOCB_CMD_PWRITE;
@@ -422,7 +422,7 @@ static void cgroup_writer(int nr)
 			count(WRITE, events[i].res == BLOCK ? 0 : -1);
 			read_block(fd, READ, back, iocbs[i].aio_offset, 0);
 			if (memcmp(back, bufs[i], BLOCK))
-				die("not what was written at %#llx",
+				die("wrong data at %#llx",
 				    (unsigned long long)iocbs[i].aio_offset);
 		}
 	}
@@ -433,7 +433,7 @@ struct role {
 	int arg;
 };
 
-/* They run until the time is over. */
+/* All roles run until the end of the time. */
 static int race(const struct role *roles, int n, double seconds)
 {
 	int i, op, status, failed = 0;

@@ -3,12 +3,11 @@
  * The log of dm-log-writes, for the tests of the loop driver.
  *
  *   loop_replay list LOG
- *	"INDEX FLAGS SECTOR SECTORS [MARK]" for each entry, from 0 on; the flags: F a
- *	flush, A FUA, D a discard, M a mark, - none of these
+ *	prints "INDEX FLAGS SECTOR SECTORS [MARK]" for each entry, from 0 on; the flags: F flush,
+ *	A FUA, D discard, M mark, - none
  *   loop_replay apply LOG DEVICE FROM TO [SEED]
- *	write the entries from FROM on, before TO, to DEVICE; with SEED each of them only
- *	by chance, but for those with FUA: what a disk does with its cache when the power
- *	goes
+ *	writes the entries from FROM on, up to but not including TO, to DEVICE; with SEED a random
+ *	subset of them and all with FUA, like a disk whose cache loses power
  */
 #include <endian.h>
 #include <errno.h>
@@ -23,7 +22,7 @@
 
 #include "loop_test.h"
 
-/* As in drivers/md/dm-log-writes.c, which has them for itself. */
+/* As defined in drivers/md/dm-log-writes.c, which has no header. */
 #define LOG_FLUSH_FLAG		(1 << 0)
 #define LOG_FUA_FLAG		(1 << 1)
 #define LOG_DISCARD_FLAG	(1 << 2)
@@ -53,7 +52,7 @@ struct log {
 	int fd;
 	uint64_t nr_entries;
 	uint32_t sectorsize;
-	/* Of the next entry, and where that is. */
+	/* The next entry, and its position. */
 	uint64_t index;
 	uint64_t pos;
 };
@@ -63,7 +62,7 @@ struct entry {
 	uint64_t sector;
 	uint64_t nr_sectors;
 	uint64_t flags;
-	/* Where its data is in the log. */
+	/* The position of its data in the log. */
 	uint64_t data;
 	char mark[MAX_SECTOR];
 };
@@ -85,7 +84,7 @@ static void log_open(struct log *log, const char *name)
 	log->fd = open(name, O_RDONLY);
 	if (log->fd < 0)
 		die("open %s: %m", name);
-	/* The target writes past the page cache, which may have an older log. */
+	/* The target writes without the page cache, which may have an older log. */
 	if (ioctl(log->fd, BLKFLSBUF, 0))
 		die("BLKFLSBUF %s: %m", name);
 	read_at(log->fd, &super, sizeof(super), 0);
@@ -182,7 +181,7 @@ static int apply(const char *name, const char *dev_name, uint64_t from,
 	if (seed)
 		rng = number(seed);
 	while (log.index < to && log_next(&log, &e)) {
-		/* A disk need not do anything for a discard. */
+		/* A disk may ignore a discard. */
 		if (e.index < from || e.flags & LOG_DISCARD_FLAG)
 			continue;
 		if (seed && !(e.flags & LOG_FUA_FLAG) && rnd(2))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the C programs of the tests share. */
+/* Shared by the C programs of the tests. */
 #ifndef LOOP_TEST_H
 #define LOOP_TEST_H
 
@@ -33,7 +33,7 @@ static inline int64_t number(const char *s)
 	return n;
 }
 
-/* One for all files of a program. */
+/* Weak, so that all files of a program share it. */
 uint64_t rng __attribute__((weak));
 
 static inline uint32_t rnd(uint32_t below)
