@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is done: kinds of calls, how their arguments are made up, and in which ways they can fail.
+//! The calls: their kinds, random arguments, and the errors with which they can fail.
 
 use crate::{
     rng::Rng,
@@ -9,11 +9,11 @@ use crate::{
 };
 use nix::errno::Errno;
 
-/// How many descriptors of devices a process has, and how many of them are of whole devices.
+/// Number of device descriptors of a process, and how many of them are of whole devices.
 pub const SLOTS: usize = 5;
 pub const WHOLE: usize = 4;
 
-/// The files of a process, and how it has them open: what can be attached comes first.
+/// The files of a process with their open modes; files that can be attached come first.
 pub const FILES: &[(&str, i32)] = &[
     ("plain", libc::O_RDWR),
     ("plain", libc::O_RDONLY),
@@ -35,19 +35,19 @@ pub const FILES: &[(&str, i32)] = &[
     ("/dev/loop-control", libc::O_RDWR),
 ];
 const USUAL: usize = 11;
-/// The files whose size is changed, by their place in `FILES`, and their size at first.
+/// The files whose size is changed, by their index in `FILES`, and their initial size.
 pub const RESIZED: &[(usize, u64)] = &[(0, 1 << 20), (2, 1 << 20), (4, 4097), (5, 2 << 20)];
 
-/// Where a device is opened.
+/// Where a device node is opened.
 #[derive(Clone, Copy, Debug)]
 pub enum Node {
     Dev(u64),
-    /// A node of our own, which may be dead.
+    /// A node of our own, possibly without a disk.
     Own(u64),
     Part(u64, u64),
 }
 
-/// A descriptor that is given to the driver.
+/// A descriptor that is passed to the driver.
 #[derive(Clone, Copy, Debug)]
 pub enum Backing {
     File(usize),
@@ -59,10 +59,10 @@ pub enum Backing {
 pub enum Arg {
     Number(usize),
     Backing(Backing),
-    /// A structure, of which so many bytes can be read.
+    /// A structure of which only that many bytes are readable.
     Bytes(Vec<u8>, usize),
     Config(Backing, Box<LoopConfig>, usize),
-    /// For BLKPG: the operation, what it's about, and whether that can be read.
+    /// For BLKPG: the operation, its argument, and whether that is readable.
     Part(i32, uapi::BlkpgPartition, bool),
     Unmapped,
     ReadOnly,
@@ -90,21 +90,21 @@ pub enum Act {
     CloseAll,
     Control(Abi, u32, i32),
     Device(usize, Abi, u32, Arg),
-    /// One that copies something out, of that size.
+    /// Copies out a structure of that size.
     Get(usize, Abi, u32, usize, Arg),
-    /// Several at a time.
+    /// Several I/Os in flight.
     Io(usize, Vec<Transfer>),
     Fallocate(usize, i32, i64, i64),
     Resize(usize, u64),
     Sysfs(u64, &'static str),
 }
 
-/// What calls are made of.
+/// The state from which calls are generated.
 #[derive(Clone)]
 pub struct Scale {
     pub devices: u64,
-    /// The device that is opened more than others: if all had all of them open, none would ever
-    /// be closed last.
+    /// The device that is opened more often than others: if all processes had all devices open,
+    /// there would be no last close.
     pub home: u64,
     /// Whether partitions are attached to devices.
     pub nesting: bool,
@@ -113,12 +113,12 @@ pub struct Scale {
 
 pub struct Kind {
     pub name: &'static str,
-    /// How often, beside the others: by who mainly changes things, and by who mainly does I/O.
+    /// Weights of the kind: for lanes that mainly change things, and for lanes that mainly do I/O.
     pub weights: [u64; 2],
     make: fn(&mut Rng, &Scale) -> Act,
-    /// In which ways it fails.
+    /// The errors with which it can fail.
     pub errors: &'static [Errno],
-    /// Whether it succeeds now and then.
+    /// Whether it must succeed now and then.
     pub succeeds: bool,
 }
 
@@ -374,7 +374,7 @@ pub const KINDS: &[Kind] = &[
         make: |rng, scale| {
             let cmd = match rng.percent(70) {
                 true => 0x4c0b + rng.below(0x75) as u32,
-                // Not one of a file or of another driver, by chance.
+                // Not a descriptor of a file or of another driver.
                 false => (rng.next() as u32 & 0xffff_00ff) | 0x4c00,
             };
             let mut bytes = vec![0; 64];
@@ -388,7 +388,7 @@ pub const KINDS: &[Kind] = &[
         name: "read, write, fsync",
         weights: [90, 550],
         make: io,
-        // EFAULT is for direct I/O of less than a block, when the block was shorter at first.
+        // EFAULT: direct I/O of less than a block, if the block size was smaller at first.
         errors: &[
             EBADF, EINVAL, EIO, ENXIO, ENOSPC, EPERM, EAGAIN, EFBIG, EOPNOTSUPP, ENODATA, EFAULT,
         ],
@@ -447,7 +447,7 @@ const SYSFS: &[&str] = &[
     "workers",
 ];
 
-/// Number, size of what is copied out, the same for 32 bits.
+/// Number, size of the structure that is copied out, and the same for 32 bits.
 type Getter = (u32, usize, usize);
 
 pub const GETS: &[Getter] = &[
@@ -466,7 +466,7 @@ pub const GETS: &[Getter] = &[
     (uapi::BLKGETDISKSEQ, 8, 8),
     (uapi::BLKGETNRZONES, 4, 4),
     (uapi::BLKGETZONESZ, 4, 4),
-    // The native ones have other numbers: these are not known there, and the other way round.
+    // The native ioctls have other numbers, which the 32-bit entry does not know, and vice versa.
     (uapi::BLKBSZGET, 4, 0),
     (uapi::BLKGETSIZE64, 8, 0),
     (uapi::BLKBSZGET_32, 0, 4),
@@ -481,7 +481,7 @@ const OTHERS: &[Getter] = &[
     (uapi::BLKREPORTZONE, 0, 0),
 ];
 
-/// A kind, by its weight in the mix, and what is done.
+/// Chooses a kind by its weight in the mix, and its arguments.
 pub fn make(rng: &mut Rng, scale: &Scale, mix: usize) -> (usize, Act) {
     let total = KINDS.iter().map(|kind| kind.weights[mix]).sum();
     let mut n = rng.below(total);
@@ -506,7 +506,7 @@ fn open(rng: &mut Rng, scale: &Scale) -> Act {
     open_slot(rng, scale, slot)
 }
 
-/// What opens a device or partition as a descriptor.
+/// Opens a device or partition as a descriptor.
 pub fn open_slot(rng: &mut Rng, scale: &Scale, slot: usize) -> Act {
     let nr = match rng.percent(65) {
         true => scale.home,
@@ -515,7 +515,7 @@ pub fn open_slot(rng: &mut Rng, scale: &Scale, slot: usize) -> Act {
     let node = match slot < WHOLE {
         false => Node::Part(nr, 1 + rng.below(3)),
         true if rng.percent(85) => Node::Dev(nr),
-        // Some of which are beyond the devices that there are.
+        // Some are beyond the existing devices.
         true => Node::Own(rng.below(scale.devices + 2)),
     };
     let mode = match rng.below(10) {
@@ -541,11 +541,11 @@ pub fn open_slot(rng: &mut Rng, scale: &Scale, slot: usize) -> Act {
 fn control(rng: &mut Rng, scale: &Scale, cmd: u32) -> Act {
     let number = match rng.below(12) {
         0 => rng.edge() as i32,
-        // The next one.
+        // The next device.
         1 if cmd == uapi::LOOP_CTL_ADD => -1,
         _ => rng.below(scale.devices) as i32,
     };
-    // Devices are not to become ever more.
+    // The number of devices must stay limited.
     let number = match cmd == uapi::LOOP_CTL_ADD && number > scale.devices as i32 {
         true => number | 1 << 20,
         false => number,
@@ -565,7 +565,7 @@ fn backing(rng: &mut Rng, scale: &Scale) -> Backing {
 fn flags(rng: &mut Rng, ours: u32) -> u32 {
     match rng.below(12) {
         0 => rng.next() as u32,
-        // Not all that often: one that is read-only can't do much.
+        // Rarely: a read-only device allows few operations.
         _ => (rng.next() & rng.next()) as u32 & ours,
     }
 }
@@ -580,7 +580,7 @@ fn info64(rng: &mut Rng) -> LoopInfo64 {
     info.flags = flags(rng, ALL_FLAGS);
     rng.fill(&mut info.file_name);
     if rng.percent(30) {
-        // What only comes back if it's kept.
+        // Flags that only take effect if they are kept.
         let mut bytes = info.bytes();
         let from = std::mem::offset_of!(LoopInfo64, crypt_name);
         rng.fill(&mut bytes[from..]);
@@ -602,7 +602,7 @@ fn info64(rng: &mut Rng) -> LoopInfo64 {
     info
 }
 
-/// How much of a structure can be read: all of it, as a rule.
+/// The readable size of a structure: usually all of it.
 fn mapped(rng: &mut Rng, len: usize) -> usize {
     match rng.percent(4) {
         true => rng.index(len),
@@ -719,7 +719,7 @@ fn blkpg(rng: &mut Rng, scale: &Scale) -> Act {
     Act::Device(rng.index(SLOTS), abi(rng, scale), uapi::BLKPG, arg)
 }
 
-/// Part of a device, which may be a small one.
+/// A range of a device, which may be smaller.
 fn area(rng: &mut Rng) -> (u64, u64) {
     let blocks = rng.pick(&[2, 8, 32, 128]);
     (
@@ -730,7 +730,7 @@ fn area(rng: &mut Rng) -> (u64, u64) {
 
 fn range(rng: &mut Rng, scale: &Scale, cmd: u32) -> Act {
     let (start, len) = match rng.percent(10) {
-        // More than there is.
+        // Beyond the end.
         true => (rng.edge() & !(1 << 40), 1 << 62),
         false => area(rng),
     };
@@ -754,7 +754,7 @@ fn get(rng: &mut Rng, scale: &Scale, (cmd, native, compat): Getter) -> Act {
     Act::Get(rng.index(SLOTS), abi, cmd, len, arg)
 }
 
-/// How many transfers at most are under way together, and how long they are at most.
+/// Maximum number of I/Os in flight, and their maximum length.
 pub const AT_ONCE: usize = 16;
 pub const LONGEST: usize = 65536;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Several transfers under way at once.
+//! Several I/Os in flight.
 
 use crate::{
     acts::{Direction, Transfer},
@@ -39,7 +39,7 @@ struct Event {
 
 pub struct Queue {
     context: libc::c_ulong,
-    /// A buffer for each transfer, only accessed by copying: the kernel writes to it.
+    /// A buffer for each I/O, only accessed by copying: the kernel writes to it.
     base: *mut u8,
     slots: usize,
     size: usize,
@@ -81,18 +81,18 @@ impl Queue {
     }
 
     pub fn fill(&self, slot: usize, len: usize, byte: u8) {
-        // SAFETY: As long as that, and nothing refers to it: no transfer is under way.
+        // SAFETY: As long as that, and nothing refers to it: no I/O is in flight.
         unsafe { self.buffer(slot, len).write_bytes(byte, len) };
     }
 
     pub fn bytes(&self, slot: usize, len: usize) -> impl Iterator<Item = u8> {
-        // SAFETY: As long as that, initialized, and no transfer is under way.
+        // SAFETY: As long as that, initialized, and no I/O is in flight.
         unsafe { std::slice::from_raw_parts(self.buffer(slot, len), len) }
             .to_vec()
             .into_iter()
     }
 
-    /// Does them all, and waits for them.
+    /// Submits all I/Os and waits for them.
     pub fn run(&mut self, fd: RawFd, transfers: &[Transfer]) -> Vec<Ret> {
         let mut rets: Vec<Ret> = vec![Err(Errno::EBADF); transfers.len()];
         let mut iocbs: Vec<Iocb> = transfers
@@ -123,7 +123,7 @@ impl Queue {
             .collect();
         let (mut next, mut under_way) = (0, 0);
         while next < pointers.len() {
-            // SAFETY: What they point to, and the buffers, stay until all have ended.
+            // SAFETY: The pointers, and the buffers, are valid until all I/Os have completed.
             let submitted = unsafe {
                 libc::syscall(
                     libc::SYS_io_submit,
@@ -137,7 +137,7 @@ impl Queue {
                     next += n as usize;
                     under_way += n as usize;
                 }
-                // That of the first one; the others have their turn.
+                // The error of the first one; the others are submitted next.
                 Ok(_) => next += 1,
                 Err(errno) => {
                     rets[next] = Err(errno);

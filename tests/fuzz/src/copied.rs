@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel copies out: all of it, and nothing but what it has to be.
+//! Structures that the kernel copies out: all bytes must be written, and hold nothing else.
 
 use crate::{
     sys::{self, Abi, Arena, Ret},
@@ -13,7 +13,7 @@ use std::os::fd::RawFd;
 
 const FLAGS: u32 = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR | LO_FLAGS_PARTSCAN | LO_FLAGS_DIRECT_IO;
 
-/// Bytes none of which is the same in both, nor like its neighbours.
+/// Two patterns that differ in each byte, and between neighbours.
 fn patterns(len: usize) -> [Vec<u8>; 2] {
     let one: Vec<u8> = (0..len)
         .map(|i| (i as u8).wrapping_mul(37) ^ 0x5c)
@@ -22,8 +22,8 @@ fn patterns(len: usize) -> [Vec<u8>; 2] {
     [one, other]
 }
 
-/// Calls it twice, over different patterns; returns what came of it, what was left in each, and
-/// which of the bytes were not written.
+/// Calls it twice, over different patterns; returns the results, both buffers, and which bytes
+/// were not written.
 pub fn twice(
     arena: &Arena,
     fd: RawFd,
@@ -47,11 +47,11 @@ pub fn twice(
     (ret, left, unwritten)
 }
 
-/// Gets something, and says what is wrong with it. It may change meanwhile.
+/// Calls it and reports errors. The status may change meanwhile.
 pub fn get(arena: &Arena, fd: RawFd, abi: Abi, cmd: u32, len: usize) -> (Ret, Option<String>) {
     let (ret, left, unwritten) = twice(arena, fd, abi, cmd, len);
     let wrong = match ret {
-        // One of them may have succeeded.
+        // One of the calls may have succeeded.
         Err(_) => None,
         Ok(_) if !unwritten.is_empty() => Some(format!("not written: {unwritten:?}")),
         Ok(_) => left.iter().find_map(|bytes| odd(abi, cmd, bytes)),
@@ -59,13 +59,13 @@ pub fn get(arena: &Arena, fd: RawFd, abi: Abi, cmd: u32, len: usize) -> (Ret, Op
     (ret, wrong)
 }
 
-/// What is in it that must not be.
+/// Reports bytes that must not be there.
 pub fn odd(abi: Abi, cmd: u32, bytes: &[u8]) -> Option<String> {
     let (rest, name, flags) = match (cmd, abi) {
         (uapi::LOOP_GET_STATUS64, _) => {
             let info = LoopInfo64::from_bytes(bytes);
             let mut rest = info;
-            // What is told; nothing else is.
+            // Only bytes of the status are expected.
             rest.device = 0;
             rest.inode = 0;
             rest.rdevice = 0;

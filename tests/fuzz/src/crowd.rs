@@ -25,14 +25,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a call may take.
+/// The time limit of a call.
 const LIMIT: Duration = Duration::from_secs(30);
 
 struct Child {
     pid: Pid,
     index: usize,
     killed: bool,
-    /// What it had begun, and when that was seen.
+    /// Its number of calls when it was last seen to make progress, and that time.
     begun: u32,
     since: Instant,
 }
@@ -44,7 +44,7 @@ struct End {
     killed: u32,
 }
 
-/// Runs the lanes of a process in another one.
+/// Runs the lanes of a process in a child.
 fn spawn(options: &Options, world: &World, index: usize) -> Result<Child, String> {
     let calls = options.calls / (options.processes * LANES) as u32;
     // SAFETY: There is one thread.
@@ -57,7 +57,7 @@ fn spawn(options: &Options, world: &World, index: usize) -> Result<Child, String
             since: Instant::now(),
         }),
         Ok(ForkResult::Child) => {
-            // SAFETY: Changes nothing but what becomes of it when its parent is gone.
+            // SAFETY: Only sets the signal for the death of the parent.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
             let process = Process::new(world);
             thread::scope(|scope| {
@@ -85,7 +85,7 @@ fn begun(world: &World, process: usize) -> Vec<u32> {
         .collect()
 }
 
-/// Where the threads of a process are in the kernel.
+/// The kernel stacks of the threads of a process.
 fn stacks(pid: Pid) -> Vec<String> {
     let mut text = Vec::new();
     let tasks = fs::read_dir(format!("/proc/{pid}/task"));
@@ -164,8 +164,8 @@ fn supervise(options: &Options, world: &World, progress: &mut Progress) -> Resul
     Ok(end)
 }
 
-/// So many calls of one kind that one of them should have succeeded: of the rarest, removing a
-/// device and allocating a range of it, one in fifty does.
+/// With that many calls of a kind, one should have succeeded: of the rarest kinds, removing a
+/// device and allocating a range, one in fifty does.
 const ENOUGH: u32 = 500;
 
 pub fn run(
@@ -177,7 +177,7 @@ pub fn run(
     let start = Instant::now();
     let end = supervise(options, world, progress)?;
     let took = start.elapsed();
-    // Whatever else is wrong, the devices should not stay.
+    // Clean up after any error.
     let left = files::clean();
 
     let (mut calls, mut never) = (0, Vec::new());
@@ -210,13 +210,13 @@ pub fn run(
         0 => Vec::new(),
         n => vec![format!("{n} times, see above")],
     };
-    report.case("each call fails as it can", &faults(Fault::Error));
-    report.case("what is copied out is initialized", &faults(Fault::Copied));
-    report.case("what is read was written", &faults(Fault::Data));
-    report.case("all devices come off", &left);
-    // A few calls need not have all of them.
+    report.case("each call has an expected result", &faults(Fault::Error));
+    report.case("copied-out memory is initialized", &faults(Fault::Copied));
+    report.case("data that is read was written", &faults(Fault::Data));
+    report.case("all devices can be removed", &left);
+    // A run with few calls need not include all kinds.
     if options.calls >= 10_000 && options.lane.is_none() {
-        report.case("each kind of call was made, and succeeded", &never);
+        report.case("each kind of call was made and succeeded", &never);
     }
     Ok(())
 }

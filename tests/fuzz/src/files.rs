@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The files that are attached, and what is known of devices from outside.
+//! The backing files, and the state of devices in sysfs.
 
 use crate::{acts, lane, sys, uapi};
 use nix::{
@@ -20,7 +20,7 @@ use std::{
 
 const MAJOR: u64 = 7;
 
-/// A DOS partition table, of few different bytes.
+/// A DOS partition table with few distinct byte values.
 fn table() -> [u8; 512] {
     let mut sector = [0; 512];
     // Start and length, in sectors.
@@ -37,7 +37,7 @@ fn table() -> [u8; 512] {
     sector
 }
 
-/// Makes all that is in the directory; returns which bytes are in there.
+/// Creates all files in the directory; returns the byte values in them.
 pub fn make(dir: &Path, devices: u64) -> Result<[bool; 256], String> {
     let because = |error: std::io::Error| format!("{}: {error}", dir.display());
     for nr in 0..devices + 2 {
@@ -60,7 +60,7 @@ pub fn make(dir: &Path, devices: u64) -> Result<[bool; 256], String> {
         .map_err(because)?;
     File::create(dir.join("empty")).map_err(because)?;
     let huge = File::create(dir.join("huge")).map_err(because)?;
-    // As large as the file system lets it be, or so.
+    // As large as the file system allows.
     [40, 34]
         .iter()
         .find_map(|bits| huge.set_len(1 << bits).ok())
@@ -94,12 +94,12 @@ pub fn is_bound(nr: u32) -> bool {
     Path::new(&format!("/sys/block/loop{nr}/loop")).exists()
 }
 
-/// The unprivileged way to fail, too, has a name.
+/// The name of an error, also of EPERM.
 pub fn control() -> Result<OwnedFd, String> {
     lane::open("/dev/loop-control", libc::O_RDWR).map_err(|errno| format!("loop-control: {errno}"))
 }
 
-/// Detaches and removes all devices; returns what is left in the end.
+/// Detaches and removes all devices; returns those that are left.
 pub fn clean() -> Vec<String> {
     let control = match control() {
         Ok(control) => control,

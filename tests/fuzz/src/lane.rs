@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who does it: a process with descriptors of its own, shared by its lanes, each of which makes one
-//! call after the other.
+//! A process with its own descriptors, shared by its lanes, each of which makes one call after the
+//! other.
 
 use crate::{
     acts::{self, Act, Arg, Backing, Direction, Node, Transfer, KINDS},
@@ -21,13 +21,13 @@ use std::{
     sync::{atomic::Ordering::Relaxed, Arc, Mutex, PoisonError},
 };
 
-/// What is the same for all lanes.
+/// State shared by all lanes.
 pub struct World {
     pub seed: u64,
     pub scale: acts::Scale,
     pub shared: Shared,
     pub dir: PathBuf,
-    /// The bytes that are in files, and that are written.
+    /// The byte values that are in files and that are written.
     pub known: [bool; 256],
     pub verbose: bool,
 }
@@ -35,9 +35,9 @@ pub struct World {
 /// The lanes of a process.
 pub const LANES: usize = 2;
 
-/// What is written.
+/// The byte value that is written.
 pub const WRITTEN: u8 = 0xa5;
-/// What is nowhere.
+/// A byte value that is in no file.
 const NOWHERE: u8 = 0xee;
 
 type Slot = Mutex<Option<Arc<OwnedFd>>>;
@@ -81,7 +81,7 @@ impl<'a> Process<'a> {
         }
     }
 
-    /// What was there before is closed by the last who uses it.
+    /// The last user closes the descriptor that was there before.
     fn set_slot(&self, slot: usize, fd: Option<Arc<OwnedFd>>) {
         let old = {
             let mut slot = self.slots[slot]
@@ -93,7 +93,7 @@ impl<'a> Process<'a> {
     }
 }
 
-/// A descriptor for the time of a call.
+/// A descriptor during a call.
 struct Held(Option<Arc<OwnedFd>>);
 
 impl Held {
@@ -109,14 +109,14 @@ pub struct Lane<'a> {
     scale: acts::Scale,
     arena: Arena,
     queue: Queue,
-    /// Whether the call must not succeed.
+    /// Whether the call must fail.
     denied: bool,
-    /// Whether no write must succeed.
+    /// Whether writes must fail.
     reads: bool,
 }
 
 impl<'a> Lane<'a> {
-    /// The mix is what it mostly does.
+    /// The mix is the weight of the kinds.
     pub fn new(process: &'a Process<'a>, index: usize, mix: usize) -> io::Result<Self> {
         Ok(Self {
             process,
@@ -133,7 +133,7 @@ impl<'a> Lane<'a> {
         })
     }
 
-    /// Makes calls up to `end`, from the one after the last that was begun.
+    /// Makes calls up to `end`, starting after the last call that was begun.
     pub fn run(&mut self, end: u32) {
         let begun = self.process.world.shared.begun(self.index);
         loop {
@@ -147,8 +147,8 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Makes those of so many calls that are `wanted`. What would change something must fail, in
-    /// one of the ways that it is `denied`.
+    /// Makes those of that many calls that are `wanted`. Calls that would change something must
+    /// fail with one of the errors in `denied`.
     pub fn run_if(
         &mut self,
         calls: u32,
@@ -204,7 +204,7 @@ impl<'a> Lane<'a> {
         });
     }
 
-    /// Whether it can return that.
+    /// Whether the call can return that error.
     fn is_fine(&self, act: &Act, value: i32) -> bool {
         match *act {
             Act::Control(_, uapi::LOOP_CTL_ADD, number) => {
@@ -227,7 +227,7 @@ impl<'a> Lane<'a> {
         Ok(0)
     }
 
-    /// The descriptor in a slot. When there is none, one is opened, most of the time.
+    /// The descriptor in a slot. If there is none, one is usually opened.
     fn held(&self, slot: usize) -> Held {
         let world = self.process.world;
         let fd = self.process.slot(slot);
@@ -244,7 +244,7 @@ impl<'a> Lane<'a> {
                 }
             }
         }
-        // A partition need not be there: the whole device then.
+        // If the partition does not exist, use the whole device.
         Held(
             self.process
                 .slot(slot)
@@ -296,12 +296,12 @@ impl<'a> Lane<'a> {
 
     fn control(&self, abi: Abi, cmd: u32, number: i32) -> Ret {
         let world = self.process.world;
-        // Last in the table, as nobody attaches it with success.
+        // The last entry of the table: it is never attached.
         let Some(Some(fd)) = self.process.files.last() else {
             return Err(Errno::EBADF);
         };
         let ret = sys::ioctl(abi, fd.as_raw_fd(), cmd, number as usize)?;
-        // So that they do not become ever more.
+        // The number of descriptors must stay limited.
         if cmd == uapi::LOOP_CTL_ADD && ret as u64 >= world.scale.devices {
             let _ = sys::ioctl(abi, fd.as_raw_fd(), uapi::LOOP_CTL_REMOVE, ret as usize);
         }
@@ -347,7 +347,7 @@ impl<'a> Lane<'a> {
         sys::ioctl(abi, fd, cmd, address)
     }
 
-    /// The argument of BLKPG, which points to another.
+    /// The argument of BLKPG, which points to another structure.
     fn part(&self, abi: Abi, op: i32, part: &uapi::BlkpgPartition, good: bool) -> usize {
         let part = part.bytes();
         let head = match abi {

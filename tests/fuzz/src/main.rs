@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! All ioctls of the loop driver, in random order with random arguments, by several processes on
-//! the same few devices, with I/O beside them: what comes of each must be something that can.
+//! the same few devices, with concurrent I/O: each call must have an expected result.
 
 mod acts;
 mod aio;
@@ -36,30 +36,30 @@ usage: loop_fuzz [OPTION]... crowd DIR
        loop_fuzz [OPTION]... user DIR
        loop_fuzz [OPTION]... copied DIR
 
-Make random calls of a loop driver that is loaded, as root, and print KTAP.
-Files are made in DIR, which must be on a file system that has device nodes. No
-loop device may be bound; all are removed in the end.
+Make random calls of a loaded loop driver, as root, and print KTAP. Files are
+created in DIR, which must be on a file system with device nodes. No loop device
+may be attached; all devices are removed at the end.
 
-crowd   by several processes, of two threads each, on the same few devices, with
-        I/O beside them; now and then one is killed. Each call must fail as it
-        can, or not at all; what is copied out must be initialized; what is read
-        must have been written; nobody may hang; all devices must come off.
-user    by a user without rights, who can open nothing, and who has inherited
-        descriptors for reading: nothing but EPERM, EACCES or EBADF for what
-        changes something, and nothing changes.
-copied  by one process: each byte that is copied out is the same twice over
-        different contents of the buffer, and what was set.
+crowd   by several processes with two threads each, on the same few devices, with
+        concurrent I/O; some processes are killed. Each call must succeed or fail
+        with an expected error; copied-out memory must be initialized; data that is
+        read must have been written; no call may hang; all devices can be removed.
+user    by a user without privileges, who can't open a device, but has inherited
+        descriptors for reading: calls that would change something fail with EPERM,
+        EACCES or EBADF, and nothing changes.
+copied  by one process: each byte that is copied out is the same over two different
+        contents of the buffer, and has the value that was set.
 
---seed N       (default: of the time) the same calls again
---calls N      (default 20000) how many in total
---processes N  (default 4) of the crowd
---devices N    (default 5) that the crowd uses
---lane N       only this one's calls; there are two in a process
---progress N   (default: never) tell on stderr how far it is every N seconds
---no-kill      let the processes live
+--seed N       (default: random) the seed of the calls
+--calls N      (default 20000) the total number of calls
+--processes N  (default 4) the processes of the crowd
+--devices N    (default 5) the devices of the crowd
+--lane N       only the calls of this thread; each process has two
+--progress N   (default: never) print progress to stderr every N seconds
+--no-kill      do not kill processes
 --no-nesting   do not attach partitions of loop devices: the C driver hangs
                when one is attached to its own device
---verbose      print each call, and what it returned
+--verbose      print each call and its result
 
 SLOW in the environment is a factor for all time limits.
 ";
@@ -76,7 +76,7 @@ pub struct Options {
     pub verbose: bool,
 }
 
-/// What there is to be said of a run.
+/// The report of a run.
 #[derive(Default)]
 pub struct Report {
     text: String,
@@ -89,7 +89,7 @@ impl Report {
         self.text.push_str(&format!("# {what}\n"));
     }
 
-    /// A case, and why it failed.
+    /// A failed case with the reason.
     pub fn case(&mut self, name: &str, wrong: &[String]) {
         for line in wrong {
             self.note(line);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How far it is, for who waits for it.
+//! Progress messages.
 
 use crate::Options;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ impl Progress {
         }
     }
 
-    /// Tells it if it is time to. To be called again and again, with how many calls were begun.
+    /// Prints a message if it is time to. Called repeatedly with the number of calls begun.
     pub fn look(&mut self, begun: u32) {
         if self.every.is_some_and(|every| self.told.elapsed() >= every) {
             self.told = Instant::now();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is copied out while nothing changes: the same twice, and what was set.
+//! Structures that are copied out while nothing changes: equal each time, and as set.
 
 use crate::{
     acts, copied, files, lane,
@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 const ABIS: [Abi; 2] = [Abi::Native, Abi::Compat];
 
-/// The structures, and what is copied of them.
+/// The structures, and their size.
 fn statuses(abi: Abi) -> [(u32, usize); 2] {
     let old = match abi {
         Abi::Native => size_of::<LoopInfo>(),
@@ -27,8 +27,8 @@ fn statuses(abi: Abi) -> [(u32, usize); 2] {
     ]
 }
 
-/// Number, offset, flags and name in it.
-fn told(abi: Abi, cmd: u32, bytes: &[u8]) -> (u32, u64, u32, [u8; 64]) {
+/// Number, offset, flags and name in the status.
+fn fields(abi: Abi, cmd: u32, bytes: &[u8]) -> (u32, u64, u32, [u8; 64]) {
     match (cmd, abi) {
         (uapi::LOOP_GET_STATUS64, _) => {
             let info = LoopInfo64::from_bytes(bytes);
@@ -64,7 +64,7 @@ struct Quiet<'a> {
 }
 
 impl Quiet<'_> {
-    /// Gets something, which must be the same each time; returns it.
+    /// Calls it repeatedly with an equal result each time, which is returned.
     fn get(&mut self, abi: Abi, cmd: u32, len: usize) -> Option<Vec<u8>> {
         let (ret, [one, other], unwritten) = copied::twice(&self.arena, self.fd, abi, cmd, len);
         self.copied += 2;
@@ -87,10 +87,10 @@ impl Quiet<'_> {
                 let Some(bytes) = self.get(*abi, cmd, len) else {
                     continue;
                 };
-                let told = told(*abi, cmd, &bytes);
-                if told != expected {
+                let got = fields(*abi, cmd, &bytes);
+                if got != expected {
                     self.wrong
-                        .push(format!("{cmd:#x}, {abi:?}: {told:x?}, not {expected:x?}"));
+                        .push(format!("{cmd:#x}, {abi:?}: {got:x?}, not {expected:x?}"));
                 }
             }
             for (cmd, native, compat) in acts::GETS {
@@ -106,7 +106,7 @@ impl Quiet<'_> {
     }
 }
 
-/// Few bytes, random ones, or none: whatever is there must not shine through.
+/// A few random bytes, or none: earlier contents must not be visible.
 fn name(rng: &mut Rng) -> [u8; 64] {
     let mut name = [0; 64];
     let len = rng.pick(&[0, 1, 63, 64]);
@@ -147,7 +147,7 @@ pub fn run(
         let mut rng = Rng::new(options.seed, 0, call);
         call += 1;
         let mut info = LoopInfo64::zeroed();
-        // What is not kept is full of something.
+        // Fields that are not kept hold a pattern.
         let mut bytes = info.bytes();
         rng.fill(&mut bytes);
         info = LoopInfo64::from_bytes(&bytes);
@@ -173,9 +173,9 @@ pub fn run(
         quiet.copied, options.seed
     ));
     report.case(
-        "what is copied out is what was set, and no more",
+        "copied-out memory has the values that were set",
         &quiet.wrong,
     );
-    report.case("the device comes off", &left);
+    report.case("the device can be removed", &left);
     Ok(())
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random numbers that are the same for the same seed.
+//! Random numbers that depend on the seed only.
 
-/// Each call has numbers of its own, so that it's the same whatever came before.
+/// Each call has its own numbers, so that it does not depend on earlier calls.
 pub struct Rng(u64);
 
 impl Rng {
@@ -31,7 +31,7 @@ impl Rng {
         self.below(len as u64) as usize
     }
 
-    /// Whether something happens that does so `n` times out of 100.
+    /// True with a probability of `n` percent.
     pub fn percent(&mut self, n: u64) -> bool {
         self.below(100) < n
     }
@@ -40,7 +40,7 @@ impl Rng {
         from[self.index(from.len())]
     }
 
-    /// A number like those at which something changes.
+    /// A number at or near a limit.
     pub fn edge(&mut self) -> u64 {
         let base = match self.below(4) {
             0 => 0,

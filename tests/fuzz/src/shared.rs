@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What all processes count together.
+//! Counters shared by all processes.
 
 use crate::acts::KINDS;
 use nix::errno::Errno;
@@ -9,23 +9,23 @@ use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-/// One more than the largest errno of the kernel that a user sees.
+/// One more than the largest errno that user space sees.
 const ERRNOS: usize = 134;
 
-/// What can be wrong with a call.
+/// Errors that a run can find.
 #[derive(Clone, Copy)]
 pub enum Fault {
-    /// It failed in a way in which it can't.
+    /// The call failed with an unexpected error.
     Error,
-    /// What was copied out isn't all written, or isn't what it has to be.
+    /// A structure was not copied out completely, or has wrong contents.
     Copied,
-    /// What was read was never written.
+    /// Data was read that was never written.
     Data,
 }
 
 pub const FAULTS: usize = 3;
 
-/// How many faults are told of.
+/// Maximum number of errors that are printed.
 const TOLD: u32 = 20;
 
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ impl Shared {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: It is zero, as long, never unmapped, and accessed atomically only.
+        // SAFETY: It is zeroed, large enough, never unmapped, and only accessed atomically.
         let counters = unsafe { std::slice::from_raw_parts(base.cast(), len) };
         Ok(Self { counters, lanes })
     }
@@ -62,7 +62,7 @@ impl Shared {
         self.counters[kind * ERRNOS + errno].fetch_add(1, Relaxed);
     }
 
-    /// How many calls of a kind succeeded, and how many failed in which way.
+    /// Number of successful calls of a kind, and of failed ones by error.
     pub fn counted(&self, kind: usize) -> (u32, Vec<(Errno, u32)>) {
         let of = |errno: usize| self.counters[kind * ERRNOS + errno].load(Relaxed);
         let errors = (1..ERRNOS)
@@ -80,7 +80,7 @@ impl Shared {
         self.fault(fault as usize).load(Relaxed)
     }
 
-    /// Counts something that is wrong, and says what, unless there was too much of it.
+    /// Counts an error, and prints it unless there were too many.
     pub fn report(&self, fault: Fault, what: impl FnOnce() -> String) {
         self.fault(fault as usize).fetch_add(1, Relaxed);
         if self.fault(FAULTS).fetch_add(1, Relaxed) < TOLD {
@@ -88,7 +88,7 @@ impl Shared {
         }
     }
 
-    /// How many calls a lane has begun.
+    /// Number of calls that a lane has begun.
     pub fn begun(&self, lane: usize) -> &AtomicU32 {
         assert!(lane < self.lanes);
         &self.counters[KINDS.len() * ERRNOS + FAULTS + 1 + lane]

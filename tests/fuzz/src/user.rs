@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a user without rights can do: look.
+//! A user without privileges can look at devices, but not change them.
 
 use crate::{
     acts::{self, Act, KINDS},
@@ -25,11 +25,11 @@ use std::{
 };
 
 const NOBODY: u32 = 65534;
-/// The device that is attached, and one that is not.
+/// An attached device, and an unbound one.
 const BOUND: u32 = 0;
 const UNBOUND: u32 = 1;
 
-/// In which ways a call on a descriptor for reading fails that would change something.
+/// The errors of calls that would change something, on a descriptor for reading.
 pub fn denied(act: &Act) -> Option<&'static [Errno]> {
     Some(match act {
         Act::Device(_, _, cmd, _) => match *cmd {
@@ -47,9 +47,9 @@ pub fn denied(act: &Act) -> Option<&'static [Errno]> {
             | uapi::BLKBSZSET_32 => &[EACCES],
             uapi::BLKPG => &[EACCES, EFAULT],
             uapi::BLKZEROOUT => &[EBADF, EFAULT],
-            // It asks first whether the device has it.
+            // It checks first whether the device supports it.
             uapi::BLKDISCARD | uapi::BLKSECDISCARD => &[EBADF, EFAULT, EOPNOTSUPP],
-            // Neither driver asks for rights here: the device is attached, and can be written to.
+            // Neither driver checks privileges here: the device is attached and writable.
             uapi::LOOP_SET_FD | uapi::LOOP_CONFIGURE => &[EBUSY, EBADF, EFAULT, EINVAL],
             uapi::LOOP_CHANGE_FD => &[EBADF, EINVAL, ENXIO],
             _ => &[EBADF, EINVAL, ENOTTY],
@@ -59,8 +59,8 @@ pub fn denied(act: &Act) -> Option<&'static [Errno]> {
     })
 }
 
-/// Whether the user is to try that. By what it's attached to or not, neither driver asks for
-/// rights: who can open a device for reading can attach and detach it.
+/// Whether the user tries that call. Neither driver checks privileges for attaching and
+/// detaching: a task that can open a device for reading can do both.
 fn is_for_users(act: &Act, bound: bool) -> bool {
     match act {
         Act::Device(_, _, uapi::LOOP_CLR_FD, _) => false,
@@ -75,7 +75,7 @@ fn is_for_users(act: &Act, bound: bool) -> bool {
     }
 }
 
-/// What can be seen of the devices.
+/// Everything that is visible of the devices.
 fn snapshot(world: &World, fds: &[OwnedFd]) -> Result<Vec<String>, String> {
     let arena = Arena::new().map_err(|error| error.to_string())?;
     let mut seen = vec![format!("devices {:?}", files::devices())];
@@ -104,7 +104,7 @@ fn snapshot(world: &World, fds: &[OwnedFd]) -> Result<Vec<String>, String> {
     Ok(seen)
 }
 
-/// All that a user could try to get at a device, from its name on.
+/// All ways for a user to get at a device, starting with its name.
 fn by_name() -> Vec<String> {
     let mut wrong = Vec::new();
     let mut refused = |what: String, ret: Result<OwnedFd, Errno>| match ret {
@@ -128,7 +128,7 @@ fn by_name() -> Vec<String> {
     wrong
 }
 
-/// As the user.
+/// Runs as the user.
 fn child(options: &Options, world: &World, fds: Vec<OwnedFd>) -> Result<(), String> {
     let process = Process::new(world);
     let mut lanes = [0, 1].map(|index| Lane::new(&process, index, 0));
@@ -263,7 +263,7 @@ pub fn run(
         n => wrong.push(format!("{n} times, see above")),
     }
     report.case(
-        "a descriptor for reading does not let change anything",
+        "a descriptor for reading allows no change",
         &wrong,
     );
     let changes: Vec<String> = before
@@ -281,7 +281,7 @@ pub fn run(
         0 => Vec::new(),
         n => vec![format!("{n} times, see above")],
     };
-    report.case("what a user gets is initialized", &odd);
-    report.case("all devices come off", &left);
+    report.case("copied-out memory is initialized", &odd);
+    report.case("all devices can be removed", &left);
     Ok(())
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Two records, of the C driver and of loop_rs, side by side.
+//! Compares two records, of the C driver and of loop_rs.
 //!
-//! A line of a record is a group, a case and what came of it, between tabs. A test case is a
-//! group.
+//! A line of a record has a group, a case and its outcome, separated by tabs. A group is a test
+//! case.
 
 use std::{collections::HashMap, fmt::Write};
 
-/// What came of a case that could not be set up: a failure, even if it is so with both drivers.
+/// The outcome of a case that could not be set up: a failure, even with both drivers.
 pub const BROKEN: &str = "BROKEN: ";
-/// What came of a case for which something is missing here.
+/// The outcome of a case that can't run here.
 pub const SKIP: &str = "SKIP: ";
 
 /// A line of a record.
@@ -37,7 +37,7 @@ fn parse(record: &str) -> Result<Vec<Line<'_>>, String> {
         .collect()
 }
 
-/// Whether `text` is `pattern`, in which `*` is anything.
+/// Whether `text` matches `pattern`, in which `*` matches anything.
 pub fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -47,12 +47,12 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// A difference that is meant: an entry of the table.
+/// An intended difference: an entry of the table.
 #[derive(Debug, Default)]
 struct Difference {
     name: String,
-    /// If not empty, the entry is about this item only of outcomes that are lists of them, as
-    /// `item: text; item: text`. What else is in the lists is compared.
+    /// If not empty, the entry is about this item only, of outcomes that are lists
+    /// `item: text; item: text`. The rest of the lists is compared.
     item: String,
     c: String,
     ours: String,
@@ -61,8 +61,8 @@ struct Difference {
 }
 
 impl Difference {
-    /// Takes the item that the entry is about out of both outcomes, if it differs as the entry says.
-    /// An outcome that has no such item counts as `-`.
+    /// Removes the item of the entry from both outcomes if it differs as the entry says. A missing
+    /// item counts as `-`.
     fn take_item(&mut self, full: &str, c: &mut String, ours: &mut String) {
         if self.item.is_empty() || !matches(&self.name, full) {
             return;
@@ -89,8 +89,8 @@ fn split_item<'a>(list: &'a str, item: &str) -> (&'a str, String) {
     (text, rest.join("; "))
 }
 
-/// Reads the table: paragraphs of `name:`, maybe `item:`, `loop:`, `loop_rs:`, `reason:`, where what
-/// follows on indented lines goes on. `#` starts a comment.
+/// Reads the table: paragraphs of `name:`, optionally `item:`, `loop:`, `loop_rs:`, `reason:`;
+/// indented lines continue a value. `#` starts a comment.
 fn parse_differences(table: &str) -> Result<Vec<Difference>, String> {
     let mut all: Vec<Difference> = Vec::new();
     let mut field: Option<&str> = None;
@@ -136,13 +136,13 @@ fn parse_differences(table: &str) -> Result<Vec<Difference>, String> {
     Ok(all)
 }
 
-/// What to print, and whether all is well.
+/// The output, and whether the comparison succeeded.
 pub struct Report {
     pub text: String,
     pub failed: usize,
 }
 
-/// A group's result and what there is to say about it.
+/// The result of a group with its diagnostics.
 #[derive(Default)]
 struct Group<'a> {
     name: &'a str,
@@ -191,7 +191,7 @@ pub fn compare(
         if c.is_empty() {
             group.failures.push("nothing is recorded of loop".into());
         }
-        // A case that one of them did not get to is seen as such.
+        // A case that one driver did not get to counts as a difference.
         let absent =
             |cases: &[(&str, &str)], case: &str| cases.iter().all(|(name, _)| *name != case);
         let beyond = ours
@@ -253,7 +253,7 @@ pub fn compare(
         failed += usize::from(not);
     };
     for group in &groups {
-        // One case that could not be run is enough: it would be missed otherwise.
+        // One case that could not run skips the group, so that it is noticed.
         let skip = group.failures.is_empty() && !group.skipped.is_empty();
         let diagnostics = [group.failures.as_slice(), group.skipped.as_slice()].concat();
         say(group.name, !group.failures.is_empty(), skip, &diagnostics);
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn listed() {
         assert_eq!(report(TABLE, C, &C.replace("EINVAL", "EBUSY")).failed, 0);
-        // Another outcome than the listed one.
+        // An outcome that differs from the entry.
         assert_eq!(report(TABLE, C, &C.replace("EINVAL", "EPERM")).failed, 2);
     }
 
@@ -330,12 +330,12 @@ mod tests {
         let ours = LISTS.replace("wbt: 2 -> 0; ", "");
         assert_eq!(report("", LISTS, &ours).failed, 1);
         assert_eq!(report(ITEM, LISTS, &ours).failed, 0);
-        // Another value than the listed one.
+        // A value that differs from the entry.
         assert_eq!(
             report(ITEM, &LISTS.replace("2 -> 0", "3 -> 0"), &ours).failed,
             2
         );
-        // What else is in the list is compared.
+        // The rest of the list is compared.
         assert_eq!(
             report(ITEM, LISTS, &ours.replace("8 -> 0", "8 -> 4")).failed,
             1
@@ -345,7 +345,7 @@ mod tests {
             1
         );
         assert_eq!(report(ITEM, LISTS, LISTS).failed, 1);
-        // The only one.
+        // A list of one item.
         let only = "s: X\tone\twbt: 2 -> 0\ns: Y\tone\t0\n";
         assert_eq!(
             report(ITEM, only, &only.replace("wbt: 2 -> 0", "")).failed,

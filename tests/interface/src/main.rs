@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The whole interface of the loop driver, tried on the C driver and on loop_rs: each ioctl in
-//! each state of a device, with arguments good and bad, and what else there is. It only records
-//! what comes of it; to be right is to be as the C driver is.
+//! The whole interface of the loop driver, on the C driver and on loop_rs: each ioctl in each state
+//! of a device, with valid and invalid arguments, sysfs, uevents and so on. It only records the
+//! outcomes; loop_rs must behave like the C driver.
 
 mod compare;
 mod ops;
@@ -128,7 +128,7 @@ fn line(out: &mut impl Write, group: &str, case: &str, outcome: &str) {
     }
 }
 
-/// The world of a process with devices of its own.
+/// The environment of a process with devices of its own.
 fn world(index: u32, dir: PathBuf) -> Setup<World> {
     fs::create_dir_all(&dir).map_err(because(dir.display()))?;
     Ok(World {
@@ -146,7 +146,7 @@ fn open_control() -> Setup<OwnedFd> {
     world::open("/dev/loop-control", libc::O_RDWR).map_err(because("/dev/loop-control"))
 }
 
-/// How many states are tried at once. Most of the time goes by waiting.
+/// Number of states that are tested concurrently: most of the time is waiting.
 const AT_ONCE: usize = 8;
 
 fn record(module: &str, name: &str, dir: &Path) -> Setup<()> {
@@ -174,7 +174,7 @@ fn record(module: &str, name: &str, dir: &Path) -> Setup<()> {
     Ok(())
 }
 
-/// Each state in a process of its own.
+/// Tests each state in a process of its own.
 fn record_states(dir: &Path) -> Setup<()> {
     let limit = Duration::from_secs(200) * slow();
     let mut running: Vec<(usize, Child, Instant)> = Vec::new();
@@ -232,7 +232,7 @@ fn record_states(dir: &Path) -> Setup<()> {
     Ok(())
 }
 
-/// A state: all that is done in it.
+/// Runs all cases of a state.
 fn record_state(index: usize, dir: &Path) -> Setup<()> {
     let state = STATES.get(index).ok_or("no such state")?;
     let world = world(index as u32, dir.join(format!("state-{index}")))?;
@@ -246,7 +246,7 @@ fn record_state(index: usize, dir: &Path) -> Setup<()> {
     for nr in world.base..world.base + SPAN {
         world.remove(nr)?;
     }
-    // What is recorded of others should not fill the memory.
+    // Limit the memory for outcomes of other devices.
     fs::remove_dir_all(&world.dir).map_err(because("rm"))?;
     run.out.flush().map_err(because("record"))
 }
@@ -323,7 +323,7 @@ impl<W: Write> Run<'_, W> {
                 continue;
             }
             for &abi in case.abis {
-                // That a 32-bit program gets to the driver in each state, the first one shows.
+                // One ioctl shows that 32-bit programs reach the driver in each state.
                 if abi == Abi::Compat && !thorough && !(op.is_ours() && index == 0) {
                     continue;
                 }
@@ -343,7 +343,7 @@ impl<W: Write> Run<'_, W> {
         Ok(instance)
     }
 
-    /// Tries something on a device, and returns what came of it, and a device in the same state.
+    /// Runs a case on a device; returns the outcome, and a device in the same state.
     fn case(
         &mut self,
         op: &ops::Op,
@@ -381,14 +381,14 @@ impl<W: Write> Run<'_, W> {
         } else {
             instance.dispose(world)?;
             let instance = self.make()?;
-            // Another file, or its node, has another number.
+            // A different file, or its node, has a different number.
             normal.glance = instance.glance(world);
             instance
         };
         Ok((outcome, instance))
     }
 
-    /// What becomes of it when nobody has it open any more.
+    /// The state after the last close.
     fn last_close(&mut self, instance: Instance, sysfs: &Snapshot) -> Setup<()> {
         let world = self.world;
         let nr = instance.nr;
@@ -426,7 +426,7 @@ impl<W: Write> Run<'_, W> {
     }
 }
 
-/// What a device in some state looks like.
+/// The visible attributes of a device in a state.
 struct Normal {
     snapshot: Snapshot,
     glance: Glance,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is done to a device: each ioctl, with arguments good and bad, and what else goes through
+//! Operations on a device: each ioctl with valid and invalid arguments, and other accesses through
 //! the driver.
 
 use crate::{
@@ -16,7 +16,7 @@ use libc::{
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// A file to hand to the driver.
+/// A file to pass to the driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// Of the size of the backing file.
@@ -28,7 +28,7 @@ pub enum Kind {
     Path,
     Backing,
     Bigger,
-    /// By less than a sector.
+    /// Smaller by less than a sector.
     BitBigger,
     Empty,
     Memfd,
@@ -40,9 +40,9 @@ pub enum Kind {
     Zero,
     Proc,
     Sysfs,
-    /// The file that the ioctl is done on.
+    /// The file descriptor of the ioctl.
     Itself,
-    /// The device, opened once more.
+    /// The device, opened a second time.
     Device,
     DeviceReadOnly,
     UnboundLoop,
@@ -83,7 +83,7 @@ const KINDS: &[Kind] = &[
     Kind::Negative,
 ];
 
-/// A file descriptor, and what keeps it one.
+/// A file descriptor with its owner.
 struct Lent(RawFd, #[allow(dead_code)] Vec<OwnedFd>);
 
 impl Kind {
@@ -171,19 +171,19 @@ impl Kind {
 pub enum Arg {
     Value(u64),
     Unmapped,
-    /// Memory that cannot be written to, all zeroes.
+    /// Read-only memory, all zeroes.
     ReadOnly,
-    /// A structure, for the driver to read.
+    /// A structure that the driver reads.
     In(Vec<u8>),
-    /// One of which only the first bytes can be read.
+    /// A structure of which only the first bytes are readable.
     Partly(Vec<u8>, usize),
-    /// So many bytes for the driver to write.
+    /// A buffer of that size for the driver to write.
     Out(usize),
     Fd(Kind),
-    /// With more bits set than a file descriptor has.
+    /// With bits set beyond those of a file descriptor.
     HighFd(Kind),
     Config(Kind, Box<LoopConfig>),
-    /// For the driver to write a status in.
+    /// A status for the driver to write.
     Info64,
     InfoOld,
     /// A status for the driver to read.
@@ -197,18 +197,18 @@ pub enum Act {
 
 pub struct Case {
     pub name: String,
-    /// In each state, not only where it's looked at thoroughly.
+    /// In each state, not only in those that are tested with all arguments.
     pub everywhere: bool,
     pub abis: &'static [Abi],
     pub act: Act,
 }
 
-/// What an operation is meant to change.
+/// The effect that an operation may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Changes {
-    /// Nothing: it only asks.
+    /// None: it only queries.
     Asks,
-    /// Nothing of the device itself.
+    /// None on the device itself.
     Nothing,
     Something,
 }
@@ -217,7 +217,7 @@ pub enum Changes {
 pub struct Op {
     pub name: &'static str,
     pub kind: Changes,
-    /// The states in which it gets all arguments, if not in all that are looked at thoroughly.
+    /// The states in which it gets all arguments, if not all states of that kind.
     pub only_in: &'static [&'static str],
     pub cases: Vec<Case>,
 }
@@ -242,7 +242,7 @@ impl Op {
         self
     }
 
-    /// Whether it's the driver that has a 32-bit form of it, not the block layer.
+    /// Whether the driver has the 32-bit form, and not the block layer.
     pub fn is_ours(&self) -> bool {
         self.name.starts_with("LOOP_")
     }
@@ -266,7 +266,7 @@ impl Op {
         self.case(false, BOTH, name.into(), Act::Ioctl(cmd, arg))
     }
 
-    /// When 32-bit programs have the same structure, and nothing else can differ.
+    /// For 32-bit programs with an equal structure, where nothing else can differ.
     fn native(self, cmd: u32, name: impl Into<String>, arg: Arg) -> Self {
         self.case(false, NATIVE, name.into(), Act::Ioctl(cmd, arg))
     }
@@ -280,7 +280,7 @@ impl Op {
     }
 }
 
-/// Does it; returns what came of it. What it changes is for the caller to see.
+/// Runs the operation; returns the outcome. The caller looks for changes.
 pub fn run(world: &World, instance: &Instance, abi: Abi, act: &Act) -> (Option<Ret>, String) {
     let (cmd, arg) = match act {
         Act::Ioctl(cmd, arg) => (*cmd, arg),
@@ -364,7 +364,7 @@ pub fn run(world: &World, instance: &Instance, abi: Abi, act: &Act) -> (Option<R
             } else {
                 old_len
             };
-            // Not a byte of it may be written when it fails.
+            // On failure no byte may be written.
             if world.arena.get(len) == filled(len) {
                 ""
             } else {
@@ -379,7 +379,7 @@ pub fn run(world: &World, instance: &Instance, abi: Abi, act: &Act) -> (Option<R
         text.push_str(&out);
         text.push(']');
     }
-    // Closed after the call, and what that does is part of it.
+    // Closed after the call; the effect of the close is part of the outcome.
     drop(lent);
     (Some(ret), text)
 }
@@ -447,7 +447,7 @@ fn describe_old(world: &World, instance: &Instance, abi: Abi, bytes: &[u8]) -> S
     format!("{} {rest:?}", instance.describe_info(world, &info))
 }
 
-/// `BLKPG`, of a 64-bit program.
+/// `BLKPG` of a 64-bit program.
 pub fn blkpg(world: &World, fd: &OwnedFd, op: i32, pno: i32, start: i64, length: i64) -> Ret {
     blkpg_as(world, fd.as_raw_fd(), Abi::Native, op, pno, start, length)
 }
@@ -478,7 +478,7 @@ fn blkpg_as(world: &World, fd: RawFd, abi: Abi, op: i32, pno: i32, start: i64, l
     sys::ioctl(abi, fd, BLKPG, address + partition.len())
 }
 
-/// A range for `BLKDISCARD` and its like.
+/// A range for `BLKDISCARD` and similar ioctls.
 fn range(start: u64, len: u64) -> Arg {
     Arg::In([start.to_le_bytes(), len.to_le_bytes()].concat())
 }
@@ -518,10 +518,10 @@ const BLOCK_SIZES: &[u64] = &[
     1 << 31,
 ];
 
-/// The flags that there are, some that are not, and the last.
+/// The defined flags, some undefined ones, and the last bit.
 const FLAG_BITS: [u32; 8] = [0, 1, 2, 3, 4, 5, 16, 31];
 
-/// What differs in structures that set a status: a name for it, and the structure.
+/// Variants of structures that set a status: a name, and the structure.
 fn infos() -> Vec<(String, LoopInfo64)> {
     let zero = LoopInfo64::zeroed();
     let mut all = vec![("zeroes".into(), zero)];
@@ -602,7 +602,7 @@ fn infos() -> Vec<(String, LoopInfo64)> {
         },
     ));
     all.push((
-        "what is ignored".into(),
+        "ignored fields".into(),
         LoopInfo64 {
             device: 1,
             inode: 2,
@@ -614,7 +614,7 @@ fn infos() -> Vec<(String, LoopInfo64)> {
             ..zero
         },
     ));
-    // Which error comes first.
+    // The order of the checks.
     all.push((
         "crypt and offset".into(),
         LoopInfo64 {
@@ -739,7 +739,7 @@ fn configure() -> Op {
             config(Kind::Another, LoopConfig { info, ..zero }),
         );
     }
-    // Which error comes first.
+    // The order of the checks.
     let flags = LoopInfo64 {
         flags: 2,
         ..zero.info
@@ -988,7 +988,7 @@ fn set_status_old() -> Op {
         )
         .more(
             CMD,
-            "what is ignored",
+            "ignored fields",
             info(LoopInfo {
                 number: 1,
                 device: 2,
@@ -1094,7 +1094,7 @@ fn simple() -> Vec<Op> {
     all
 }
 
-/// What the block layer answers, out of what the driver told it.
+/// Values that the block layer reports from the driver's limits.
 fn generic() -> Vec<Op> {
     let mut get = Op::new("ioctls that get limits", Asks);
     for (name, cmd, len) in [
@@ -1209,7 +1209,7 @@ fn pwrite(fd: RawFd, data: &[u8], at: i64) -> Ret {
     Errno::result(n).map(|n| n as i32)
 }
 
-/// What is read at some place.
+/// The data read at an offset.
 pub fn read_at(fd: RawFd, len: usize, at: i64) -> String {
     let (ret, data) = pread(fd, len, at);
     format!("{} {:x}", name(ret), hash(&data))
@@ -1220,7 +1220,7 @@ fn end_of(world: &World, instance: &Instance) -> i64 {
     size.0 as i64
 }
 
-/// A number that is returned.
+/// A returned number.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub struct Number(pub u64);
@@ -1254,7 +1254,7 @@ fn io() -> Vec<Op> {
             .call("at the start", |world, instance, _| {
                 let fd = instance.fd.as_raw_fd();
                 let _ = world.ioctl(fd, BLKFLSBUF, 0);
-                // Not as far as a file system's times.
+                // Without the times of a file system.
                 read_at(fd, 512, 0)
             })
             .call("at the end", |world, instance, _| {
@@ -1270,7 +1270,7 @@ fn io() -> Vec<Op> {
                 .join(", ")
             }),
         Op::new("write", Nothing)
-            .call("what is there", |world, instance, _| {
+            .call("existing data", |world, instance, _| {
                 let fd = instance.fd.as_raw_fd();
                 let _ = world.ioctl(fd, BLKFLSBUF, 0);
                 let data = pread(fd, 512, 0).1;
@@ -1402,7 +1402,7 @@ fn io() -> Vec<Op> {
     ]
 }
 
-/// All of them; destructive ones last.
+/// All operations; destructive ones last.
 pub fn all() -> Vec<Op> {
     let mut all = simple();
     all.extend(generic());

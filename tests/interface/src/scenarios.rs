@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is not of one device in one state: `/dev/loop-control`, the module and its parameters,
-//! several devices, events in their order, calls that wait.
+//! Cases beyond one device in one state: `/dev/loop-control`, the module and its parameters,
+//! several devices, the order of uevents, calls that wait.
 //!
-//! Each starts with the driver as it finds it, and loads it as it needs it.
+//! Each starts with the driver as it is, and loads it as needed.
 
 use crate::{
     compare::{BROKEN, SKIP},
@@ -37,7 +37,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Cases and what came of them.
+/// Cases and their outcomes.
 type Outcomes = Vec<(String, String)>;
 
 type Scenario = fn(&Session) -> Outcomes;
@@ -55,8 +55,8 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("loop-control: other calls", |s| {
         s.with("max_loop=0", control_others)
     }),
-    ("uevents of a life", |s| s.with("max_loop=0", life)),
-    ("partitions come and go", |s| {
+    ("uevents from attach to detach", |s| s.with("max_loop=0", life)),
+    ("partitions are added and removed", |s| {
         s.with("max_loop=0", partitions)
     }),
     ("a partition in use", |s| {
@@ -78,7 +78,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     }),
     ("module parameters", parameters),
     ("module parameters: partitions' numbers", partition_numbers),
-    ("opening a dead node", dead_nodes),
+    ("opening a node without a disk", dead_nodes),
     ("modinfo", modinfo),
 ];
 
@@ -101,7 +101,7 @@ impl Session {
     pub fn load(&self, parameters: &str) -> Result<(), Errno> {
         let file = File::open(&self.module).map_err(|_| Errno::ENOENT)?;
         let parameters = CString::new(parameters).map_err(|_| Errno::EINVAL)?;
-        // Distributions compress them, and leave it to the kernel.
+        // Distributions compress modules, and the kernel decompresses them.
         let flags = match self.module.extension().is_some_and(|ext| ext != "ko") {
             true => kmod::ModuleInitFlags::from_bits_retain(MODULE_INIT_COMPRESSED_FILE),
             false => kmod::ModuleInitFlags::empty(),
@@ -109,7 +109,7 @@ impl Session {
         kmod::finit_module(&file, &parameters, flags)
     }
 
-    /// A device may hold it for a moment longer than the call that closed it.
+    /// A device may hold the module for a moment longer than the call that closed it.
     pub fn unload(&self) -> Setup<()> {
         let name = CString::new(self.name.as_str()).map_err(because("name"))?;
         let end = Instant::now() + Duration::from_secs(10) * self.slow;
@@ -124,7 +124,7 @@ impl Session {
         }
     }
 
-    /// Loads it and does something.
+    /// Loads the driver and runs the closure.
     fn with(&self, parameters: &str, f: fn(&Session, &World) -> Setup<Outcomes>) -> Outcomes {
         let run = || {
             self.load(parameters).map_err(because("insmod"))?;
@@ -175,7 +175,7 @@ impl Log {
         self.say(case, name(ret));
     }
 
-    /// With the uevents since the last one.
+    /// With the uevents since the last case.
     fn event(&mut self, world: &World, case: &str, ret: Ret) {
         let mut text = name(ret);
         for event in world.take_uevents() {
@@ -186,7 +186,7 @@ impl Log {
     }
 }
 
-/// The loop devices that there are.
+/// The existing loop devices.
 fn devices() -> String {
     let mut all: Vec<u32> = fs::read_dir("/sys/block")
         .into_iter()
@@ -227,7 +227,7 @@ fn with_flags(flags: u32) -> LoopConfig {
     }
 }
 
-/// A device of a number, bound to a file.
+/// A device of that number, attached to a file.
 fn attach(world: &World, nr: u32, file: &OwnedFd, flags: u32) -> Setup<OwnedFd> {
     if !World::sysfs(nr).exists() {
         world.add(nr)?;
@@ -260,7 +260,7 @@ fn control_add(_: &Session, world: &World) -> Setup<Outcomes> {
     log.ret("far beyond", add(1 << 30));
     log.ret("the largest", add(i32::MAX as u64));
     log.ret(
-        "removing what was not added",
+        "removing a device that was not added",
         world.control(LOOP_CTL_REMOVE, 1 << 20),
     );
     let compat = |arg| sys::ioctl(Abi::Compat, world.control.as_raw_fd(), LOOP_CTL_ADD, arg);
@@ -269,7 +269,7 @@ fn control_add(_: &Session, world: &World) -> Setup<Outcomes> {
         log.ret("32-bit 6 again", compat(6));
         log.ret("32-bit -1", compat(u32::MAX as usize));
     }
-    log.say("there are in the end", devices());
+    log.say("devices at the end", devices());
     Ok(log.0)
 }
 
@@ -341,7 +341,7 @@ fn control_get_free(_: &Session, world: &World) -> Setup<Outcomes> {
         let fd = world.control.as_raw_fd();
         log.ret("32-bit", sys::ioctl(Abi::Compat, fd, LOOP_CTL_GET_FREE, 0));
     }
-    log.say("there are in the end", devices());
+    log.say("devices at the end", devices());
     drop((second, third));
     Ok(log.0)
 }
@@ -544,7 +544,7 @@ fn partitions(_: &Session, world: &World) -> Setup<Outcomes> {
     };
     let clear = |fd: OwnedFd| -> Ret { world.ioctl(fd.as_raw_fd(), LOOP_CLR_FD, 0) };
 
-    // Scanned for, or not; found or not; gone after detaching.
+    // Scanned or not; found or not; removed by a detach.
     let fd = attach(world, 0, &backing, 0)?;
     log.say("not scanned for", partition_list(world, 0));
     log.ret("BLKRRPART", world.ioctl(fd.as_raw_fd(), BLKRRPART, 0));
@@ -561,7 +561,7 @@ fn partitions(_: &Session, world: &World) -> Setup<Outcomes> {
         "not unset",
         read(world, &World::sysfs(0).join("loop/partscan")),
     );
-    // With an offset there is no table, but nobody has looked.
+    // At an offset there is no table, but nothing has scanned the device.
     log.ret("an offset", status(&fd, 0, 4096));
     log.say("with an offset", partition_list(world, 0));
     log.ret(
@@ -573,18 +573,18 @@ fn partitions(_: &Session, world: &World) -> Setup<Outcomes> {
     log.ret("clear", clear(fd));
     log.say("after detaching", partition_list(world, 0));
 
-    // Not of the device, but of what it's bound to.
+    // Of the file that it is attached to, not of the device.
     let fd = attach(world, 0, &backing, 0)?;
-    log.say("in the next life", partition_list(world, 0));
+    log.say("after the next attach", partition_list(world, 0));
     log.say(
-        "in the next life, the flag",
+        "after the next attach, the flag",
         read(world, &World::sysfs(0).join("loop/partscan")),
     );
     log.ret(
         "BLKRRPART in the next life",
         world.ioctl(fd.as_raw_fd(), BLKRRPART, 0),
     );
-    // By hand.
+    // Added by ioctl.
     let add = |pno| {
         ops::blkpg(
             world,
@@ -601,20 +601,20 @@ fn partitions(_: &Session, world: &World) -> Setup<Outcomes> {
     log.ret("clear those by hand", clear(fd));
     log.say("none by hand", partition_list(world, 0));
 
-    // A scan on attaching, then its reader sees them.
+    // A scan when the device is attached, then its reader sees the partitions.
     let fd = attach(world, 0, &backing, LO_FLAGS_PARTSCAN)?;
     log.say("on attaching", partition_list(world, 0));
     let part = open("/dev/loop0p2", O_RDONLY).map_err(because("p2"))?;
     log.say("its bytes", ops::read_at(part.as_raw_fd(), 512, 0));
     log.say("its size", bytes_of(world, &part).to_string());
     drop(part);
-    // A new open does not scan again, nor does it lose them.
+    // A new open neither scans again nor removes partitions.
     drop(World::open_loop(0, O_RDWR)?);
     log.say("after another open", partition_list(world, 0));
     log.ret("clear again", clear(fd));
     log.say("none", partition_list(world, 0));
 
-    // The table changes; a mapping that is read-only has partitions that are.
+    // The table changes; a read-only device has read-only partitions.
     let fd = attach(world, 0, &backing, LO_FLAGS_PARTSCAN | LO_FLAGS_READ_ONLY)?;
     log.say("read-only", partition_list(world, 0));
     let other = file(world, "other", SIZE, O_RDWR)?;
@@ -670,7 +670,7 @@ fn partition_in_use(_: &Session, world: &World) -> Setup<Outcomes> {
     log.say("partitions at last close", partition_list(world, 0));
     log.say("bound", World::sysfs(0).join("loop").exists().to_string());
 
-    // Held exclusively, the whole device cannot be reconfigured.
+    // While it is claimed exclusively, the whole device cannot be reconfigured.
     let fd = attach(world, 0, &backing, LO_FLAGS_PARTSCAN)?;
     let part = open("/dev/loop0p1", O_RDWR | O_EXCL).map_err(because("p1"))?;
     let raw = fd.as_raw_fd();
@@ -722,7 +722,7 @@ fn sizes(_: &Session, world: &World) -> Setup<Outcomes> {
             ),
         );
     }
-    // What's written past a limit.
+    // Data written beyond a limit.
     for (offset, sizelimit) in [
         (0, 4096),
         (4096, 4096),
@@ -779,7 +779,7 @@ fn recursion(_: &Session, world: &World) -> Setup<Outcomes> {
     log.say("2's status", format!("{} {:#x}", name(ret), info.rdevice));
     log.ret("0 on 2, bound", set(&all[0], &all[2]));
     log.ret("3 on 3", set(&all[3], &all[3]));
-    // In a circle: a device that is bound to none yet, below itself.
+    // A cycle: an unbound device below itself.
     log.ret(
         "0 cleared under the others",
         world.ioctl(all[0].as_raw_fd(), LOOP_CLR_FD, 0),
@@ -797,12 +797,12 @@ fn recursion(_: &Session, world: &World) -> Setup<Outcomes> {
         world.remove(nr)?;
     }
 
-    // By LOOP_CHANGE_FD, which needs a read-only device: 1 on 0, then 0 on 1.
+    // By LOOP_CHANGE_FD, which needs a read-only device: 1 over 0, then 0 over 1.
     let zero = attach(world, 0, &backing, LO_FLAGS_READ_ONLY)?;
     let lower = World::open_loop(0, O_RDONLY)?;
     let one = attach(world, 1, &lower, LO_FLAGS_READ_ONLY)?;
     let upper = World::open_loop(1, O_RDONLY)?;
-    log.ret("change 0 to 1, a circle", change(&zero, &upper));
+    log.ret("change 0 to 1, a cycle", change(&zero, &upper));
     log.ret("change 0 to 0", change(&zero, &lower));
     log.ret("change 1 to 1", change(&one, &upper));
     world.add(2)?;
@@ -816,7 +816,7 @@ fn recursion(_: &Session, world: &World) -> Setup<Outcomes> {
         world.remove(nr)?;
     }
 
-    // A partition of a loop device is not one, as far as this goes.
+    // A partition of a loop device is not detected as a loop device.
     states::write_table(&world.dir.join("backing"))?;
     let zero = attach(world, 0, &backing, LO_FLAGS_PARTSCAN)?;
     let part = open("/dev/loop0p1", O_RDWR).map_err(because("p1"))?;
@@ -860,7 +860,7 @@ fn backing_names(_: &Session, world: &World) -> Setup<Outcomes> {
     show("spaces", &world.dir, " a b ")?;
     show("a newline", &world.dir, "a\nb\tc\\d")?;
     show("not ASCII", &world.dir, "\u{e9}\u{1f600}")?;
-    // As long as a path can be opened, from where one is.
+    // Up to the longest path that can be opened, relative to its directory.
     let here = std::env::current_dir().map_err(because("cwd"))?;
     std::env::set_current_dir(&world.dir).map_err(because("chdir"))?;
     const PART: usize = 200;
@@ -874,7 +874,7 @@ fn backing_names(_: &Session, world: &World) -> Setup<Outcomes> {
         }
         Ok(())
     };
-    // With that many letters more, and a slash and a null byte, a path is a page.
+    // With that many more characters, a slash and a null byte, a path fills a page.
     let left = room - parts * (PART + 1);
     let result = deep().and_then(|()| {
         show("a long path", Path::new(""), "f")?;
@@ -890,7 +890,7 @@ fn backing_names(_: &Session, world: &World) -> Setup<Outcomes> {
     std::env::set_current_dir(here).map_err(because("chdir"))?;
     result?;
     fs::remove_dir_all(world.dir.join("d".repeat(PART))).map_err(because("rm"))?;
-    // What has no path.
+    // A file without a path.
     // SAFETY: The name is a string.
     let memfd = unsafe { libc::memfd_create(c"a memfd".as_ptr(), libc::MFD_CLOEXEC) };
     let memfd = File::from(made(memfd)?);
@@ -938,7 +938,7 @@ fn references(session: &Session, world: &World) -> Setup<Outcomes> {
             ..LoopConfig::zeroed()
         },
     );
-    say("not configured, half-way");
+    say("not configured, partly");
     world.configure(&fd, &backing, LoopConfig::zeroed())?;
     say("bound");
     let _ = world.configure(&fd, &backing, LoopConfig::zeroed());
@@ -992,7 +992,7 @@ fn nodes(_: &Session, world: &World) -> Setup<Outcomes> {
     Ok(log.0)
 }
 
-/// Runs `f` in a process of its own, which is not waited for.
+/// Runs `f` in a child that is not waited for.
 fn spawn(f: impl FnOnce() -> i32) -> Setup<Pid> {
     // SAFETY: This is the only thread.
     match unsafe { fork() }.map_err(because("fork"))? {
@@ -1005,7 +1005,7 @@ fn spawn(f: impl FnOnce() -> i32) -> Setup<Pid> {
     }
 }
 
-/// Whether a process waits in the kernel where only a fatal signal, or none, gets at it.
+/// Whether a process waits in the kernel killably or uninterruptibly.
 fn is_waiting(pid: Pid) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         stat.rsplit(") ")
@@ -1023,8 +1023,8 @@ fn ended(pid: Pid) -> Option<String> {
     }
 }
 
-/// A device whose lock is held by a call that waits for a disk that does not answer: what comes
-/// next waits for the lock, and can be killed while it does.
+/// A device whose lock is held by a call that waits for a disk that does not respond: the next call
+/// waits for the lock, and can be killed meanwhile.
 fn killed(_: &Session, world: &World) -> Setup<Outcomes> {
     let ram = format!("/dev/ram{}", world.ram);
     if !Path::new(&ram).exists() {
@@ -1103,8 +1103,8 @@ fn killed_on(world: &World, dm: &Mapped) -> Setup<Outcomes> {
     let mut log = Log::default();
     let backing = file(world, "backing", SIZE, O_RDWR)?;
     world.add(0)?;
-    // The holder has it exclusively, or it would hold a claim, too, which is not waited for in the
-    // same way.
+    // The holder opened it exclusively: otherwise it would hold a claim, too, and waiting for a
+    // claim is different.
     let holder_fd = World::open_loop(0, O_RDWR | O_EXCL)?;
     let fd = World::open_loop(0, O_RDWR)?;
     let disk = open(dm.path(), O_RDWR).map_err(because("dm"))?;
@@ -1112,7 +1112,7 @@ fn killed_on(world: &World, dm: &Mapped) -> Setup<Outcomes> {
         fd: disk.as_raw_fd() as u32,
         ..LoopConfig::zeroed()
     };
-    // Something to be written back.
+    // Dirty data.
     // SAFETY: There are as many bytes.
     let wrote = unsafe { libc::pwrite(disk.as_raw_fd(), [1u8; 4096].as_ptr().cast(), 4096, 0) };
     if wrote != 4096 {
@@ -1283,7 +1283,7 @@ fn partition_numbers(session: &Session) -> Outcomes {
             for part in ["", "p1", "p2", "p9"] {
                 let path = format!("/sys/class/block/loop{nr}{part}/dev");
                 let dev = read(&world, Path::new(&path));
-                // A number of the extended ones is whichever was free.
+                // Extended minor numbers depend on which are free.
                 let dev = if dev.starts_with("259:") {
                     "extended".into()
                 } else {
@@ -1362,7 +1362,7 @@ fn dead_nodes(session: &Session) -> Outcomes {
     log.0
 }
 
-/// What modprobe goes by.
+/// The aliases of the module.
 fn modinfo(session: &Session) -> Outcomes {
     let mut log = Log::default();
     for key in ["alias", "parm", "license", "description"] {

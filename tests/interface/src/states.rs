@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The states that a device can be in, as far as they can be told apart from outside.
+//! The states of a device, as far as user space can tell them apart.
 //!
-//! One is not here: a device that is removed while a file of it is open. Nothing short of a race
-//! gets there, since `LOOP_CTL_REMOVE` refuses.
+//! One is missing: a device that is removed while it is open. Only a race gets there, since
+//! `LOOP_CTL_REMOVE` refuses.
 
 use crate::{
     uapi::{
@@ -24,8 +24,7 @@ use std::{
 
 pub struct State {
     pub name: &'static str,
-    /// Whether it gets all arguments there are, or those that are enough to tell that an ioctl is
-    /// refused.
+    /// Whether it is tested with all arguments, or with those that show that an ioctl is refused.
     pub thorough: bool,
     pub make: fn(&World) -> Setup<Instance>,
 }
@@ -310,7 +309,7 @@ fn bound(world: &World, options: Options) -> Setup<Instance> {
     bind(world, path, &options)
 }
 
-/// Where there is a file system on a disk, under the directory of all processes.
+/// The mount point of a file system on a disk, in the directory of all processes.
 fn on_disk(world: &World, name: &str, size: u64) -> Setup<PathBuf> {
     let dir = world.dir.join("../disk");
     if !dir.is_dir() {
@@ -333,7 +332,7 @@ fn bind(world: &World, path: PathBuf, options: &Options) -> Setup<Instance> {
     })
 }
 
-/// Without the file that it was bound through.
+/// With the file closed through which it was attached.
 fn reopened(world: &World, options: Options, flags: i32, unprivileged: bool) -> Setup<Instance> {
     let instance = bound(world, options)?;
     let fd = World::open_loop(instance.nr, flags)?;
@@ -365,7 +364,7 @@ fn held(_: &World, mut instance: Instance) -> Setup<Instance> {
     Ok(instance)
 }
 
-/// What a former life may leave: block size, alignment, discard, read-only, name, offset.
+/// Leftovers of an earlier attachment: block size, alignment, discard, read-only, name, offset.
 fn reused(world: &World) -> Setup<Instance> {
     let instance = bound(
         world,
@@ -440,7 +439,7 @@ fn cleared(world: &World) -> Setup<Instance> {
     Ok(instance)
 }
 
-/// A partition table of the old kind: two partitions of 64 KiB.
+/// A DOS partition table: two partitions of 64 KiB.
 pub fn write_table(path: &Path) -> Setup<()> {
     let mut sector = [0; 512];
     for (i, start) in [128u32, 512].iter().enumerate() {
@@ -449,7 +448,7 @@ pub fn write_table(path: &Path) -> Setup<()> {
         sector[entry + 8..entry + 12].copy_from_slice(&start.to_le_bytes());
         sector[entry + 12..entry + 16].copy_from_slice(&128u32.to_le_bytes());
     }
-    // A disk's identity, so that partitions have one.
+    // A disk identifier, so that partitions have a UUID.
     sector[440..444].copy_from_slice(&0x1234_5678u32.to_le_bytes());
     sector[510..].copy_from_slice(&[0x55, 0xaa]);
     File::options()
@@ -521,7 +520,7 @@ fn to_ram(world: &World) -> Setup<Instance> {
     bind(world, path, &Options::default())
 }
 
-/// Another device, bound to a file: for one that is to be bound to it.
+/// Another device, attached to a file, as a backing device.
 pub fn lower(world: &World, nr: u32, flags: u32) -> Setup<OwnedFd> {
     let path = world.file(&format!("lower{}", nr - world.base), SIZE)?;
     let file = open(&path, O_RDWR).map_err(because("lower"))?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! System calls in the raw: ioctls of 64-bit and of 32-bit programs, memory that can and cannot be
-//! read, uevents.
+//! Raw system calls: ioctls of 64-bit and of 32-bit programs, memory that is or is not accessible,
+//! uevents.
 
 use nix::{
     errno::Errno,
@@ -14,10 +14,10 @@ use std::{
     ptr,
 };
 
-/// What a system call returned.
+/// The result of a system call.
 pub type Ret = std::result::Result<i32, Errno>;
 
-/// How the kernel takes a call.
+/// The entry into the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Abi {
     Native,
@@ -25,7 +25,7 @@ pub enum Abi {
 }
 
 fn ret(value: i64) -> Ret {
-    // What the kernel returns in the register: errors are the last page of numbers.
+    // The raw return value: the last page of numbers is errors.
     if (-4095..0).contains(&value) {
         Err(Errno::from_raw(-value as i32))
     } else {
@@ -33,7 +33,7 @@ fn ret(value: i64) -> Ret {
     }
 }
 
-/// An ioctl with whatever argument.
+/// An ioctl with any argument.
 pub fn ioctl(abi: Abi, fd: RawFd, cmd: u32, arg: usize) -> Ret {
     let value: i64;
     match abi {
@@ -77,9 +77,9 @@ pub fn ioctl(abi: Abi, fd: RawFd, cmd: u32, arg: usize) -> Ret {
     ret(value)
 }
 
-/// Whether the kernel takes 32-bit calls: without it, `int 0x80` is a fault.
+/// Whether the kernel supports 32-bit system calls: without, `int 0x80` faults.
 pub fn has_compat() -> bool {
-    // SAFETY: The child does nothing but what is safe after fork().
+    // SAFETY: The child only makes calls that are safe after fork().
     match unsafe { libc::fork() } {
         0 => {
             let fine = ioctl(Abi::Compat, -1, 0, 0) == Err(Errno::EBADF);
@@ -96,8 +96,8 @@ pub fn has_compat() -> bool {
     }
 }
 
-/// Memory for arguments, in the lower 4 GiB: a page that can be written to, one that cannot be
-/// accessed, one that cannot be written to.
+/// Memory for arguments in the lower 4 GiB: a writable page, an inaccessible page and a read-only
+/// page.
 pub struct Arena {
     base: *mut u8,
 }
@@ -132,8 +132,8 @@ impl Arena {
         Ok(Self { base })
     }
 
-    /// Copies `bytes` in, so that no more than the first `mapped` of them can be read; returns
-    /// their address.
+    /// Copies `bytes` in so that only the first `mapped` of them are readable; returns their
+    /// address.
     pub fn put(&self, bytes: &[u8], mapped: usize) -> usize {
         let mapped = mapped.min(bytes.len());
         assert!(mapped <= PAGE);
@@ -145,7 +145,7 @@ impl Arena {
         self.base as usize + PAGE - mapped
     }
 
-    /// The last `len` bytes of the page that can be written to.
+    /// The last `len` bytes of the writable page.
     pub fn get(&self, len: usize) -> Vec<u8> {
         assert!(len <= PAGE);
         let mut bytes = vec![0; len];
@@ -163,9 +163,9 @@ impl Arena {
     }
 }
 
-/// Runs `f` without privileges: as another user, whose effective capabilities are none.
+/// Runs `f` without privileges: as another user without effective capabilities.
 pub fn unprivileged<T>(f: impl FnOnce() -> T) -> T {
-    // The system calls themselves: this is one thread.
+    // Raw system calls change only this thread.
     let setresuid = |uid: u32| {
         // SAFETY: Changes nothing but credentials.
         let done = unsafe { libc::syscall(libc::SYS_setresuid, -1, uid, -1) };
@@ -188,14 +188,14 @@ impl Uevents {
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
             SockProtocol::NetlinkKObjectUEvent,
         )?;
-        // All children's events arrive here.
+        // uevents of all children arrive here.
         socket::setsockopt(&fd, socket::sockopt::RcvBufForce, &(4 << 20))?;
         socket::bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 1))?;
         Ok(Self(fd))
     }
 
-    /// What has arrived, as the strings of each event: `ACTION@DEVPATH` and the variables. Only
-    /// those whose first string is wanted: other processes' events arrive here, too.
+    /// The received uevents as lists of strings: `ACTION@DEVPATH` and the variables. Only those
+    /// whose first string is wanted: uevents of other processes arrive here, too.
     pub fn take(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<Vec<String>> {
         let mut events = Vec::new();
         let mut buf = [0; 8192];

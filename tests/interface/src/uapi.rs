@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `include/uapi/linux/loop.h` and `linux/fs.h` say.
+//! Definitions of `include/uapi/linux/loop.h` and `linux/fs.h`.
 
-#![allow(dead_code)] // It's the interface, used or not.
+#![allow(dead_code)] // All of the interface, used or not.
 
 pub const LOOP_SET_FD: u32 = 0x4c00;
 pub const LOOP_CLR_FD: u32 = 0x4c01;
@@ -28,11 +28,11 @@ pub const LO_FLAGS_DIRECT_IO: u32 = 16;
 pub const LO_CRYPT_XOR: u32 = 1;
 pub const LO_CRYPT_CRYPTOAPI: u32 = 18;
 
-/// A structure of the interface: without padding that could be uninitialized, any bytes are one.
+/// A structure of the interface: without uninitialized padding, and valid for any bytes.
 ///
 /// # Safety
 ///
-/// Only for structures of which that is true.
+/// Only for structures with these properties.
 pub unsafe trait Plain: Copy {
     fn bytes(&self) -> Vec<u8> {
         // SAFETY: There is no padding.
@@ -106,7 +106,7 @@ pub struct LoopInfo {
 // SAFETY: The padding is spelled out.
 unsafe impl Plain for LoopInfo {}
 
-/// The old one, of a 32-bit program.
+/// `struct loop_info` of a 32-bit program.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct CompatLoopInfo {

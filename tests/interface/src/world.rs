@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices to try things on, and what can be seen of them.
+//! Devices to test, and everything that is visible of them.
 
 use crate::{
     sys::{self, Abi, Arena, Ret, Uevents},
@@ -23,7 +23,7 @@ use std::{
 /// Size of a backing file.
 pub const SIZE: u64 = 1 << 20;
 
-/// What could not be set up, as an outcome.
+/// A failed set-up, as an outcome.
 pub type Setup<T> = Result<T, String>;
 
 /// For `map_err`.
@@ -59,17 +59,17 @@ pub fn hash(data: &[u8]) -> u64 {
     })
 }
 
-/// What all cases of a process share.
+/// State shared by all cases of a process.
 pub struct World {
     /// `/dev/loop-control`
     pub control: OwnedFd,
     pub arena: Arena,
     pub uevents: Uevents,
-    /// Where files can be made.
+    /// A directory for files.
     pub dir: PathBuf,
-    /// The number of the first device that is this process's own.
+    /// The number of this process's first device.
     pub base: u32,
-    /// A RAM disk that is this process's own.
+    /// This process's RAM disk.
     pub ram: u32,
     /// Factor for time limits.
     pub slow: u32,
@@ -96,7 +96,7 @@ impl World {
         sys::ioctl(Abi::Native, fd, cmd, arg)
     }
 
-    /// With a structure as its argument; returns it as it was left.
+    /// With a structure as its argument; returns the structure after the call.
     pub fn ioctl_with<T: Plain>(&self, fd: RawFd, cmd: u32, value: &T) -> (Ret, T) {
         let bytes = value.bytes();
         let address = self.arena.put(&bytes, bytes.len());
@@ -104,7 +104,7 @@ impl World {
         (ret, T::from_bytes(&self.arena.get(bytes.len())))
     }
 
-    /// Such a file, as it is if it's there.
+    /// Such a file; an existing one is left alone.
     pub fn kept_file(&self, name: &str, size: u64) -> Setup<PathBuf> {
         let path = self.dir.join(name);
         match fs::metadata(&path) {
@@ -130,7 +130,7 @@ impl World {
         Ok(path)
     }
 
-    /// A new device, none of that number being there.
+    /// Creates a device of that number, which must not exist.
     pub fn add(&self, nr: u32) -> Setup<()> {
         match self.control(uapi::LOOP_CTL_ADD, nr as usize) {
             Ok(added) if added == nr as i32 => Ok(()),
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    /// Waits until `condition`, for not too long.
+    /// Waits for `condition`, with a time limit.
     pub fn wait(&self, mut condition: impl FnMut() -> bool) -> bool {
         let end = Instant::now() + Duration::from_secs(10) * self.slow;
         while !condition() {
@@ -150,7 +150,7 @@ impl World {
         true
     }
 
-    /// Unbinds a device and removes it, whatever it is bound to; nobody should have it open.
+    /// Detaches a device and removes it; no other process should have it open.
     pub fn remove(&self, nr: u32) -> Setup<()> {
         let mut last = Ok(0);
         let mut removed = || {
@@ -158,7 +158,7 @@ impl World {
                 let _ = self.ioctl(fd.as_raw_fd(), uapi::LOOP_CLR_FD, 0);
             }
             last = self.control(uapi::LOOP_CTL_REMOVE, nr as usize);
-            // A moment later it may be free.
+            // It may be released a moment later.
             last != Err(Errno::EBUSY)
         };
         self.wait(&mut removed);
@@ -168,7 +168,7 @@ impl World {
         }
     }
 
-    /// Binds a device.
+    /// Attaches a device.
     pub fn configure(&self, fd: &OwnedFd, file: &OwnedFd, config: uapi::LoopConfig) -> Setup<()> {
         let config = uapi::LoopConfig {
             fd: file.as_raw_fd() as u32,
@@ -183,7 +183,7 @@ impl World {
         }
     }
 
-    /// What names differ by in this process's device, directory.
+    /// The parts of names that differ between processes: devices, directory.
     pub fn canonical(&self, text: &str) -> String {
         if !["/", "loop", "ram"].iter().any(|part| text.contains(part)) {
             return text.into();
@@ -220,7 +220,7 @@ impl World {
         ];
         let mut all = Vec::new();
         let ours = |head: &[u8]| {
-            // Partitions' and queues' paths go on after the device's.
+            // Paths of partitions and queues are below that of the device.
             let mut parts = head.split(|byte| *byte == b'/');
             parts
                 .find_map(|part| {
@@ -253,32 +253,32 @@ impl World {
     }
 }
 
-/// How many numbers a process has for its devices.
+/// Number of device numbers of a process.
 pub const SPAN: u32 = 4;
 
-/// What a case sees change, by name.
+/// The attributes whose changes a case reports, by name.
 pub type Snapshot = BTreeMap<String, String>;
 
-/// What is cheap to look at, after each case.
+/// Attributes that are cheap to read, after each case.
 #[derive(PartialEq, Eq, Clone, Debug)]
 pub struct Glance {
     status: Result<Vec<u8>, Errno>,
     values: [Result<u64, Errno>; 7],
-    /// Of the disk's directory: one for each directory in it.
+    /// The subdirectories of the disk's directory.
     links: u64,
 }
 
 /// A device in some state.
 pub struct Instance {
     pub nr: u32,
-    /// What the cases are tried on.
+    /// The device under test.
     pub fd: OwnedFd,
-    /// Files that have to stay open, or else it's another state.
+    /// Files that must stay open to keep the state.
     pub others: Vec<OwnedFd>,
     /// Other devices, removed with this one.
     pub more: Vec<u32>,
     pub mounted: Option<PathBuf>,
-    /// The backing file, when there is one.
+    /// The backing file, if there is one.
     pub backing: Option<PathBuf>,
     /// Without privileges.
     pub unprivileged: bool,
@@ -326,9 +326,9 @@ impl Instance {
         ))
     }
 
-    /// `struct loop_info64`, with what differs from run to run replaced.
+    /// `struct loop_info64`, with values that differ between runs replaced.
     pub fn describe_info(&self, world: &World, info: &uapi::LoopInfo64) -> String {
-        // Numbers of files differ from run to run: their names do not.
+        // Inode numbers differ between runs: use the names of the files.
         let inode = fs::read_dir(&world.dir)
             .into_iter()
             .flatten()
@@ -358,7 +358,7 @@ impl Instance {
              flags={:#x} name={:?} rest={:?}{:?}{:?}",
             info.device,
             inode,
-            // A RAM disk's number differs between processes.
+            // The device number of a RAM disk differs between processes.
             if info.rdevice >> 8 == 1 { 0x100 } else { info.rdevice },
             info.offset,
             info.sizelimit,
@@ -372,7 +372,7 @@ impl Instance {
         )
     }
 
-    /// What an ioctl may change: the status, what ioctls say of it, and what is in sysfs.
+    /// The attributes that an ioctl may change: the status, results of ioctls, and sysfs.
     pub fn snapshot(&self, world: &World, glance: &Glance) -> Snapshot {
         const FILES: [&str; 20] = [
             "loop/backing_file",
@@ -413,7 +413,7 @@ impl Instance {
                 all.insert(file.into(), text);
             }
         }
-        // Partitions, if there is a directory for one.
+        // Partitions, if their directory exists.
         if glance.links > UNPARTITIONED {
             for part in 1..16 {
                 let part = format!("loop{}p{part}", self.nr);
@@ -428,20 +428,20 @@ impl Instance {
         all
     }
 
-    /// All there is in sysfs.
+    /// All files in sysfs.
     pub fn sysfs(&self, world: &World) -> Snapshot {
         let mut all = Snapshot::new();
         collect(world, &World::sysfs(self.nr), "", &mut all);
         all
     }
 
-    /// Undoes what a call has changed, if that is simple; otherwise false.
+    /// Undoes the changes of a call if that is simple; returns false otherwise.
     pub fn restore(&self, world: &World, before: &Glance, now: &Glance) -> bool {
         if now == before {
             return true;
         }
         let fd = self.fd.as_raw_fd();
-        // Directories that came or went: partitions, or it's not bound any more.
+        // Directories were added or removed: partitions, or the device was detached.
         let (Ok(old), Ok(new), true) = (&before.status, &now.status, before.links == now.links)
         else {
             return false;
@@ -480,7 +480,7 @@ impl Instance {
         self.glance(world) == *before
     }
 
-    /// Unbinds and removes it all.
+    /// Detaches and removes everything.
     pub fn dispose(self, world: &World) -> Setup<()> {
         let Self {
             nr,
@@ -503,12 +503,12 @@ impl Instance {
     }
 }
 
-/// The links of a disk's directory without partitions: at most so many.
+/// The maximum number of links of a disk's directory without partitions.
 const UNPARTITIONED: u64 = 2 + 9;
 
 /// The files of a directory of sysfs.
 fn collect(world: &World, dir: &Path, prefix: &str, all: &mut Snapshot) {
-    // What changes by itself, or is in order of time.
+    // Except for files that change by themselves or depend on the order of events.
     const DULL: [&str; 9] = [
         "stat",
         "inflight",
@@ -568,7 +568,7 @@ pub fn write(path: &Path, text: &str) -> Ret {
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
 
-/// What is in one and not, or different, in the other.
+/// The differences between two sets of attributes.
 pub fn changes(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     keys.into_iter()
