@@ -5,16 +5,16 @@
 
 ifneq ($(KERNELRELEASE),)
 
-# A module, whatever the configuration of the kernel has to say of it.
+# A module, whatever the configuration of the kernel says.
 export CONFIG_BLK_DEV_LOOP_RS := m
 obj-m += drivers/block/loop_rs/
 
 else
 
-# Each can be set here, on the command line, or in the environment.
+# Each can be set on the command line or in the environment.
 export LOOP_RS_CACHE LOOP_RS_SERIES LOOP_RS_MIRROR LOOP_RS_ACCEL
 
-# The set-up of several targets at once is one set-up.
+# Several targets share one set-up.
 .NOTPARALLEL:
 
 .PHONY: all

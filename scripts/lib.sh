@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# What the scripts share: sourced by each of them, not run.
+# Shared by the scripts: sourced by each of them.
 
 set -euo pipefail
 
@@ -23,10 +23,10 @@ cache=$(realpath -ms "${LOOP_RS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loop_rs}"
 export LOOP_RS_CACHE=$cache
 export LOOP_RS_SERIES LOOP_RS_SUITE LOOP_RS_KERNEL_SUITE LOOP_RS_FLAVOUR LOOP_RS_CC LOOP_RS_LLVM
 
-# Seconds of the first script of a run, so that nested ones count from there.
+# The start time of the first script: nested scripts count from there.
 export LOOP_RS_T0=${LOOP_RS_T0:-$EPOCHSECONDS}
 
-# A recipe's log should say where it ended.
+# The log of a recipe shows where it failed.
 case $0 in
 */products/*)
 	set -E
@@ -60,15 +60,15 @@ read_list()
 # --- products ---------------------------------------------------------------
 #
 # A product is a directory of the cache, NAME-KEY, where KEY is a hash of what
-# it is made from.  scripts/products/NAME DIR fills it; in its head it says
-#	# name:		what it is called when it is spoken of
-#	# space:	the MiB it takes
-#	# needs:	the products it is made of
-#	# from:		the files of scripts/ it is made from, beside itself
-#	# vars:		the variables of scripts/config it depends on
-# It is made in NAME-KEY.tmp and renamed when complete, with NAME.lock held, so
-# that what is under its name is always whole, and what is under .tmp while
-# nobody holds the lock is left over.  Who uses one holds .in-use shared.
+# its inputs.  scripts/products/NAME DIR fills it; its head has
+#	# name:		its name in messages
+#	# space:	its size in MiB
+#	# needs:	the products that it is made from
+#	# from:		the files of scripts/ that it is made from, besides itself
+#	# vars:		the variables of scripts/config that it depends on
+# It is made in NAME-KEY.tmp and renamed when complete, with NAME.lock held:
+# NAME-KEY is always complete, and a .tmp is left over if no process holds the
+# lock.  Users of a product hold .in-use shared.
 
 declare -A product_name product_space product_needs product_from product_vars product_dirs
 
@@ -90,7 +90,7 @@ product_head()
 	done <"$scripts/products/$1"
 }
 
-# product_dir NAME: its directory, in REPLY.
+# product_dir NAME: sets REPLY to its directory.
 product_dir()
 {
 	local text='' word files=("$scripts/products/$1")
@@ -101,7 +101,7 @@ product_dir()
 	for word in ${product_needs[$1]:-}; do
 		product_dir "$word"
 		text+="${REPLY##*/} "
-		# the newest kernel of the series is not in a key
+		# the version of the newest kernel of the series is no part of a key
 		[ ! -e "$REPLY/versions" ] || text+=$(<"$REPLY/versions")
 	done
 	for word in ${product_from[$1]:-}; do
@@ -121,8 +121,8 @@ product_path()
 	echo "$REPLY"
 }
 
-# product_use NAME VAR: the directory of a product that exists, held until this
-# process and those it starts are gone.
+# product_use NAME VAR: sets VAR to the directory of an existing product, which is
+# held until this process and its children have ended.
 product_use()
 {
 	local fd
@@ -134,8 +134,8 @@ product_use()
 	printf -v "$2" %s "$REPLY"
 }
 
-# root_mounts DIR [WHERE]: make DIR ready to chroot into.  Only in a mount name
-# space of one's own.
+# root_mounts DIR [WHERE]: prepare DIR for chroot.  Only in a mount name space of its
+# own.
 root_mounts()
 {
 	local root=${2:-$1}
@@ -147,7 +147,7 @@ root_mounts()
 	mount -t tmpfs tmpfs "$root/run"
 }
 
-# in_chroot DIR COMMAND [ARGS]...: without what the environment of this run says.
+# in_chroot DIR COMMAND [ARGS]...: run COMMAND with a clean environment.
 in_chroot()
 {
 	local root=$1

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A plugin of QEMU's emulation (TCG): how often each block of instructions ran while
- * something was measured in the guest. The guest says what by executing an instruction
- * at an address that stands for a number (bench_io -m); 0 is nothing.
+ * A plugin of QEMU's emulation (TCG) that counts how often each block of instructions runs for
+ * each measured target. The guest selects the target by executing an instruction at an address
+ * that stands for its number (bench_io -m); 0 is none.
  *
- * With --icount the guest has one CPU, and the plugin one thread. At the end it writes a
- * line for each block: its address, how many instructions it has, and how often it ran
- * for each of the numbers.
+ * With --icount the guest has one CPU, and the plugin one thread. At the end it writes a line for
+ * each block: its address, its number of instructions, and how often it ran for each target.
  */
 
 #include <inttypes.h>
@@ -15,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of QEMU's qemu-plugin.h, which no package has. */
+/* From QEMU's qemu-plugin.h, which is in no package. */
 #define PUBLIC __attribute__((visibility("default")))
 typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;

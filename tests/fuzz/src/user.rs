@@ -262,10 +262,7 @@ pub fn run(
         0 => wrong.append(&mut never),
         n => wrong.push(format!("{n} times, see above")),
     }
-    report.case(
-        "a descriptor for reading allows no change",
-        &wrong,
-    );
+    report.case("a descriptor for reading allows no change", &wrong);
     let changes: Vec<String> = before
         .iter()
         .zip(&after)

@@ -55,7 +55,9 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("loop-control: other calls", |s| {
         s.with("max_loop=0", control_others)
     }),
-    ("uevents from attach to detach", |s| s.with("max_loop=0", life)),
+    ("uevents from attach to detach", |s| {
+        s.with("max_loop=0", life)
+    }),
     ("partitions are added and removed", |s| {
         s.with("max_loop=0", partitions)
     }),
