@@ -2,8 +2,8 @@
 
 //! The backing file of a device: what it is and what it can do. I/O to it is in [`io`](crate::io).
 //!
-//! A [`Backing`] is an attached file. A [`Binding`] adds the range of the file that the device maps and
-//! the device's flags; ioctls replace the binding rather than change it, except for flags.
+//! A [`Backing`] is an attached file. A [`Binding`] adds the range of the file that the device maps
+//! and the device's flags; ioctls replace the binding rather than change it, except for flags.
 
 use crate::{
     config::{Alignment, BackingLimits, Flag, Flags, Range},
@@ -29,8 +29,8 @@ pub(crate) type OwnedFile = ARef<BackingFile>;
 
 /// Number of buffered nowait writes in a row that may return -EAGAIN before inline writes stop.
 ///
-/// A file system may advertise nowait writes and never complete one (btrfs when it copies on write), or
-/// be short of a resource for a while, or not have cached the metadata of the range yet.
+/// A file system may advertise nowait writes and never complete one (btrfs when it copies on
+/// write), or be short of a resource for a while, or not have cached the metadata of the range yet.
 const NOWAIT_WRITE_EAGAIN_MAX: i32 = 64;
 
 /// Number of writes by the worker after which one inline write is tried again.
@@ -40,8 +40,8 @@ const NOWAIT_WRITE_RETRY_INTERVAL: i32 = 256;
 ///
 /// # Invariants
 ///
-/// While this exists, allocations for the file's page cache neither start I/O nor enter a file system:
-/// the file system could be on this very device.
+/// While this exists, allocations for the file's page cache neither start I/O nor enter a file
+/// system: the file system could be on this very device.
 pub(crate) struct Backing {
     mapping: NoioMapping,
     /// Alignment of direct I/O, set when direct I/O is first enabled.
@@ -49,8 +49,8 @@ pub(crate) struct Backing {
     error_log: Arc<ErrorLog>,
     /// Nowait direct I/O does not work.
     nowait_direct_broken: AtomicFlag,
-    /// Number of buffered nowait writes in a row that returned -EAGAIN, plus the number of writes by
-    /// the worker since [`NOWAIT_WRITE_EAGAIN_MAX`] was reached.
+    /// Number of buffered nowait writes in a row that returned -EAGAIN, plus the number of writes
+    /// by the worker since [`NOWAIT_WRITE_EAGAIN_MAX`] was reached.
     nowait_write_eagain: Atomic<i32>,
 }
 
@@ -82,8 +82,8 @@ impl Backing {
         &self.error_log
     }
 
-    /// Notes that nowait direct I/O does not work, because a device below the file system (dm-crypt,
-    /// for instance) does not support it. Any context.
+    /// Notes that nowait direct I/O does not work, because a device below the file system
+    /// (dm-crypt, for instance) does not support it. Any context.
     pub(crate) fn note_nowait_direct_broken(&self) {
         self.nowait_direct_broken.store(true, Relaxed);
     }
@@ -186,8 +186,8 @@ impl Binding {
         direct.then(|| self.backing.alignment())
     }
 
-    /// Whether direct I/O is possible at the binding's offset with a logical block size of `block_size`.
-    /// May sleep.
+    /// Whether direct I/O is possible at the binding's offset with a logical block size of
+    /// `block_size`. May sleep.
     pub(crate) fn can_direct(&self, block_size: u32) -> bool {
         let align = self.backing.alignment().offset;
         self.file().can_direct()
@@ -235,14 +235,15 @@ impl Binding {
         !self.flags.has(Flag::DIRECT_IO) && self.file().can_nowait()
     }
 
-    /// Whether the file supports nowait writes: direct, or buffered, which few file systems support.
+    /// Whether the file supports nowait writes: direct, or buffered, which few file systems
+    /// support.
     pub(crate) fn can_write_nowait(&self) -> bool {
         !self.flags.has(Flag::READ_ONLY)
             && (self.flags.has(Flag::DIRECT_IO) || self.file().can_write_nowait())
     }
 
-    /// Whether the file supports nowait I/O in the binding's mode, buffered or direct. Direct I/O must not
-    /// have to allocate the file system's workqueue for it.
+    /// Whether the file supports nowait I/O in the binding's mode, buffered or direct. Direct I/O
+    /// must not have to allocate the file system's workqueue for it.
     pub(crate) fn can_nowait(&self) -> bool {
         let file = self.file();
         file.can_nowait()
@@ -270,9 +271,9 @@ pub(crate) fn check_operations(file: &File) -> Result {
 
 /// A borrowed or owned binding that an I/O is issued to.
 ///
-/// The task that completes the last request of a device must not hold the binding, so that the file is
-/// closed when the device is unbound. So the last I/O of a worker owns the binding and drops it before
-/// it can complete.
+/// The task that completes the last request of a device must not hold the binding, so that the file
+/// is closed when the device is unbound. So the last I/O of a worker owns the binding and drops it
+/// before it can complete.
 pub(crate) enum BindingRef<'a> {
     Borrowed(&'a Binding),
     Owned(Arc<Binding>),

@@ -2,24 +2,24 @@
 
 //! The cgroup queues of a device: requests and detached bios by cgroup.
 //!
-//! A device has a [`CgroupQueue`] for each cgroup with I/O on it, found through an rb-tree by the io css
-//! of the request's first bio; one for the root cgroup, which is also used when there is no memory for
-//! another one; and one for flushes. Each has a [`Worker`].
+//! A device has a [`CgroupQueue`] for each cgroup with I/O on it, found through an rb-tree by the
+//! io css of the request's first bio; one for the root cgroup, which is also used when there is no
+//! memory for another one; and one for flushes. Each has a [`Worker`].
 //!
-//! This file has the types, which refer to each other in a circle: a queue to its worker, the worker to
-//! the [`CgroupQueues`] of the device, and a request in a queue, through [`LoopOps`], to the worker that
-//! serves it. Their behaviour is in the files above: [`queue_set`](crate::queue_set) finds and creates
-//! queues, [`reaper`](crate::reaper) removes idle ones, [`enqueue`](crate::enqueue) adds requests,
-//! [`complete`](crate::complete) completes them, [`worker`](crate::worker) serves them and
-//! [`queue`](crate::queue) implements queue_rq().
+//! This file has the types, which refer to each other in a circle: a queue to its worker, the
+//! worker to the [`CgroupQueues`] of the device, and a request in a queue, through [`LoopOps`], to
+//! the worker that serves it. Their behaviour is in the files above:
+//! [`queue_set`](crate::queue_set) finds and creates queues, [`reaper`](crate::reaper) removes idle
+//! ones, [`enqueue`](crate::enqueue) adds requests, [`complete`](crate::complete) completes them,
+//! [`worker`](crate::worker) serves them and [`queue`](crate::queue) implements queue_rq().
 //!
 //! # Life of a cgroup queue
 //!
 //! A queue is scheduled from when its worker is queued until the worker finds the queue empty. A
-//! queue that is neither scheduled nor has requests is idle, and its worker is on the idle list. The
-//! reaper removes a queue from the tree when it has been idle for some time, and drops the reference to
-//! the css. All of that happens under the lock of the [`QueueSet`], so that no request is added to a
-//! queue that is being removed. A queued work item holds a reference to its worker.
+//! queue that is neither scheduled nor has requests is idle, and its worker is on the idle list.
+//! The reaper removes a queue from the tree when it has been idle for some time, and drops the
+//! reference to the css. All of that happens under the lock of the [`QueueSet`], so that no request
+//! is added to a queue that is being removed. A queued work item holds a reference to its worker.
 
 use crate::{
     backing::Binding,
@@ -55,10 +55,10 @@ use kernel_ext::{
 
 /// The operations of loop disks.
 ///
-/// This type ties the layers of the driver together. It is declared here because it is the type of a
-/// request's operations. [`ops`](crate::ops) implements the operations, whose data is the
-/// [`Device`](crate::device::Device) of a disk. Files below the device get from a disk to its queues by
-/// [`with_queues`], and do not use the device otherwise.
+/// This type ties the layers of the driver together. It is declared here because it is the type of
+/// a request's operations. [`ops`](crate::ops) implements the operations, whose data is the
+/// [`Device`](crate::device::Device) of a disk. Files below the device get from a disk to its
+/// queues by [`with_queues`], and do not use the device otherwise.
 pub(crate) struct LoopOps;
 
 /// Calls `f` with the cgroup queues of a disk.
@@ -98,9 +98,9 @@ impl RequestData {
 pub(crate) enum QueueId {
     /// The root cgroup's queue.
     Root,
-    /// The queue of flushes. The block layer sends one flush for all tasks that wait for one, so a flush
-    /// belongs to no cgroup. It can take long, and must neither wait for the root cgroup's I/O nor block
-    /// it.
+    /// The queue of flushes. The block layer sends one flush for all tasks that wait for one, so a
+    /// flush belongs to no cgroup. It can take long, and must neither wait for the root cgroup's
+    /// I/O nor block it.
     Flush,
     /// The queue of the cgroup with this io css id.
     Css(usize),
@@ -125,10 +125,11 @@ pub(crate) enum QueueReason {
 ///
 /// # Invariants
 ///
-/// - `scheduled` is true from when the worker is queued until it finds no requests, or the request queue
-///   frozen.
+/// - `scheduled` is true from when the worker is queued until it finds no requests, or the request
+///   queue frozen.
 /// - `batch` has requests of the task `batch_task` only.
-/// - If `pending` has a request that is younger than bios in `detached`, `detached_bypassed` is true.
+/// - If `pending` has a request that is younger than bios in `detached`, `detached_bypassed` is
+///   true.
 #[repr(C, align(64))]
 pub(crate) struct CgroupQueue {
     /// Requests for the worker.
@@ -150,9 +151,9 @@ pub(crate) struct CgroupQueue {
     pub(crate) received: u64,
     /// Number of them that the worker has taken.
     pub(crate) taken: u64,
-    /// Requests that a task issues inline when it has dispatched the last request of its batch. Until
-    /// then it holds requests that other tasks may wait for, and must not sleep. The task, or any other
-    /// task that schedules the queue, moves the rest to `pending`.
+    /// Requests that a task issues inline when it has dispatched the last request of its batch.
+    /// Until then it holds requests that other tasks may wait for, and must not sleep. The task, or
+    /// any other task that schedules the queue, moves the rest to `pending`.
     pub(crate) batch: TransferList<Request<LoopOps>>,
     /// The id of the task whose requests are in `batch`.
     pub(crate) batch_task: usize,
@@ -162,8 +163,8 @@ pub(crate) struct CgroupQueue {
     pub(crate) batch_has_sync: bool,
     /// Number of `REQ_NOWAIT` requests that still go to the worker, after one issued inline slept.
     pub(crate) nowait_backoff: u32,
-    /// The rest of detached bios after a short transfer. They keep their usage reference, so that each
-    /// request is served from one range of one file.
+    /// The rest of detached bios after a short transfer. They keep their usage reference, so that
+    /// each request is served from one range of one file.
     pub(crate) resubmit: EnteredBios<LoopOps>,
     /// Bios without a tag. The worker serves them after `pending`, or in turn with it if
     /// `detached_bypassed`.
@@ -236,20 +237,21 @@ impl CgroupQueue {
 pub(crate) struct QueueTotals {
     pub(crate) tags: TagCounter,
     pub(crate) counts: Counts,
-    /// Number of requests added to the root cgroup's queue for lack of memory for a queue of their own.
+    /// Number of requests added to the root cgroup's queue for lack of memory for a queue of their
+    /// own.
     pub(crate) fallbacks: u64,
 }
 
-/// The state of all cgroup queues of a device. Fields changed by each request come first, next to the
-/// lock.
+/// The state of all cgroup queues of a device. Fields changed by each request come first, next to
+/// the lock.
 #[repr(C)]
 pub(crate) struct QueueSet {
-    /// The queue of the last request dispatched, if more requests of the batch follow. It is scheduled
-    /// with the last request of the batch.
+    /// The queue of the last request dispatched, if more requests of the batch follow. It is
+    /// scheduled with the last request of the batch.
     pub(crate) batch: Option<QueueId>,
-    /// The binding that requests are served from; `None` if the device is unbound. A request is served
-    /// from the binding at the time when it is issued: the device freezes the request queue for a change
-    /// where that makes a difference.
+    /// The binding that requests are served from; `None` if the device is unbound. A request is
+    /// served from the binding at the time when it is issued: the device freezes the request queue
+    /// for a change where that makes a difference.
     pub(crate) binding: Option<Arc<Binding>>,
     pub(crate) totals: QueueTotals,
     /// The queue of the root cgroup. Created when the device is first bound.
@@ -257,8 +259,8 @@ pub(crate) struct QueueSet {
     /// The queue of flushes. Created when the device is first bound.
     pub(crate) flush: Option<KBox<CgroupQueue>>,
     pub(crate) tree: RBTree<usize, CgroupQueue>,
-    /// Workers of queues in the tree, in the order in which the queues became idle. A queue that has
-    /// become busy stays on the list until the reaper looks at it.
+    /// Workers of queues in the tree, in the order in which the queues became idle. A queue that
+    /// has become busy stays on the list until the reaper looks at it.
     pub(crate) idle: List<Worker>,
     /// Number of changes of `binding`.
     pub(crate) binds: u32,
@@ -434,8 +436,8 @@ impl Drop for Service {
 
 /// The workqueues of a device.
 ///
-/// The workers of the root cgroup and of flushes have a workqueue of their own, so that they run even if
-/// the maximum number of workers of other cgroups (`WQ_MAX_ACTIVE`, 2,048) is blocked.
+/// The workers of the root cgroup and of flushes have a workqueue of their own, so that they run
+/// even if the maximum number of workers of other cgroups (`WQ_MAX_ACTIVE`, 2,048) is blocked.
 pub(crate) struct Workqueues {
     pub(crate) cgroups: OwnedQueue,
     pub(crate) shared: OwnedQueue,

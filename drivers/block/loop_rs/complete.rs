@@ -3,8 +3,9 @@
 //! Completion of I/O, and retry of I/O that did not complete.
 //!
 //! The result of a transfer is accounted by [`account_transfer`]. A complete transfer or an error
-//! completes the I/O with [`complete_with`]. The rest of a short transfer, and a request whose nowait I/O
-//! returned -EAGAIN, are issued again: a request through a requeue, detached bios by the worker.
+//! completes the I/O with [`complete_with`]. The rest of a short transfer, and a request whose
+//! nowait I/O returned -EAGAIN, are issued again: a request through a requeue, detached bios by the
+//! worker.
 
 use crate::{
     cgroup_queue::{with_queues, CgroupQueues, LoopOps, QueueId, Service, Worker},
@@ -42,14 +43,14 @@ pub(crate) trait ServedIo: CompleteIo {
     /// Ends the count of [`begin_service`](Self::begin_service), without completion.
     fn cancel_service(&mut self) {}
 
-    /// Whether the I/O is within the limits of the request queue, which can have changed since bios were
-    /// detached.
+    /// Whether the I/O is within the limits of the request queue, which can have changed since bios
+    /// were detached.
     fn fits_limits(&self) -> bool {
         true
     }
 
-    /// The bits that are set in the addresses or lengths of the memory segments of detached bios; 0 for
-    /// a request, which was checked against the current limits.
+    /// The bits that are set in the addresses or lengths of the memory segments of detached bios; 0
+    /// for a request, which was checked against the current limits.
     fn memory_bits(&self) -> u32 {
         0
     }
@@ -126,8 +127,8 @@ pub(crate) fn complete_with<I: CompleteIo>(io: I, result: Result<(), Failure>) {
     }
 }
 
-/// Accounts for the bytes that were transferred. Returns the result to complete the I/O with, or `None`
-/// if there is a rest to transfer. Any context.
+/// Accounts for the bytes that were transferred. Returns the result to complete the I/O with, or
+/// `None` if there is a rest to transfer. Any context.
 pub(crate) fn account_transfer<I: Transfer>(
     io: &mut I,
     result: Result<usize>,
@@ -153,8 +154,8 @@ pub(crate) fn account_transfer<I: Transfer>(
 
 /// Handles `ki_complete` of a request. Any context, hard interrupts included.
 pub(crate) fn ki_complete(mut rq: Request<LoopOps>, result: Result<usize>) {
-    // In task context, completing via softirq would wake ksoftirqd. In an interrupt, the softirq runs
-    // next, and unwinds the stack of a stack of devices.
+    // In task context, completing via softirq would wake ksoftirqd. In an interrupt, the softirq
+    // runs next, and unwinds the stack of a stack of devices.
     if task::stack_left() >= task::HALF_STACK {
         complete_or_requeue(rq, result);
     } else {
@@ -184,7 +185,8 @@ fn complete_or_requeue(mut rq: Request<LoopOps>, result: Result<usize>) {
             return complete_with(rq, result);
         }
     }
-    // This context must not issue I/O. queue_rq() is called again, and queues the request for the worker.
+    // This context must not issue I/O. queue_rq() is called again, and queues the request for the
+    // worker.
     rq.data_mut().tag.uncharge();
     rq.data_mut().eagain = eagain;
     rq.requeue();
@@ -195,9 +197,9 @@ pub(crate) fn ki_complete_detached(mut io: BoxedIo<LoopOps>, result: Result<usiz
     match account_transfer(&mut io, result) {
         Some(result) => complete_with(io, result),
         None => {
-            // The worker may complete the bios as soon as they are in the queue. The disk is not freed
-            // before the end of the RCU read-side section: `del_gendisk()` waits for the bios and then
-            // for a grace period (`bdi_unregister()`).
+            // The worker may complete the bios as soon as they are in the queue. The disk is not
+            // freed before the end of the RCU read-side section: `del_gendisk()` waits for the bios
+            // and then for a grace period (`bdi_unregister()`).
             let _rcu = rcu::read_lock();
             let queues = with_queues(io.disk(), |queues| Arc::from(queues));
             let id = io.data_mut().as_ref().map(|s| s.worker().id);
@@ -214,8 +216,8 @@ impl CgroupQueues {
         }
     }
 
-    /// Queues the rest of detached bios for the worker. `id` is the queue whose worker served them: the
-    /// cgroup may have got a queue of its own since. Any context.
+    /// Queues the rest of detached bios for the worker. `id` is the queue whose worker served them:
+    /// the cgroup may have got a queue of its own since. Any context.
     fn resubmit(self: ArcBorrow<'_, Self>, id: Option<QueueId>, io: DetachedIo<LoopOps>) {
         let Some(workqueues) = self.workqueues.as_ref() else {
             return io.complete_io(Status::IOERR);
@@ -226,12 +228,12 @@ impl CgroupQueues {
         set.schedule(id, workqueues);
     }
 
-    /// Completes I/O that the backing file does not support, and clears the queue limit that allowed it.
-    /// May sleep.
+    /// Completes I/O that the backing file does not support, and clears the queue limit that
+    /// allowed it. May sleep.
     ///
-    /// Queue limits are changed under a lock whose holders can wait for requests, so the limit is cleared
-    /// by a work item. If there is no memory for the work item, the next request of this kind tries
-    /// again.
+    /// Queue limits are changed under a lock whose holders can wait for requests, so the limit is
+    /// cleared by a work item. If there is no memory for the work item, the next request of this
+    /// kind tries again.
     pub(crate) fn complete_unsupported<I: ServedIo>(self: &Arc<Self>, io: I) {
         self.clear_limit(&io);
         io.complete_io(Status::NOTSUPP);
@@ -261,8 +263,8 @@ impl CgroupQueues {
 
 /// Clears the queue limit of an operation that the backing file does not support, if `is_current`.
 ///
-/// The queue is not frozen, since a freeze would wait for all I/O in flight. Requests that were submitted
-/// under the old limit are rejected when they are issued.
+/// The queue is not frozen, since a freeze would wait for all I/O in flight. Requests that were
+/// submitted under the old limit are rejected when they are issued.
 fn clear_limit(queue: &Queue, op: Op, is_current: impl FnOnce() -> bool) {
     let result = queue.update_limits(|limits| {
         if !is_current() {

@@ -20,8 +20,8 @@ use kernel_ext::{
 /// Length of `lo_file_name`, including the terminating null byte.
 pub(crate) const NAME_LEN: usize = LO_NAME_SIZE as usize;
 
-/// `LO_FLAGS_*` of a bound device. Flags are changed under the device's state lock, and read without
-/// it.
+/// `LO_FLAGS_*` of a bound device. Flags are changed under the device's state lock, and read
+/// without it.
 pub(crate) struct Flags(Atomic<u32>);
 
 /// One of the `LO_FLAGS_*` bits.
@@ -102,7 +102,8 @@ impl Range {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for any kind of encryption, `EOVERFLOW` for an offset or size limit above `i64::MAX`.
+    /// `EINVAL` for any kind of encryption, `EOVERFLOW` for an offset or size limit above
+    /// `i64::MAX`.
     pub(crate) fn from_info(info: &loop_info64) -> Result<Self> {
         const LO_CRYPT_NONE: u32 = 0;
         const LO_CRYPT_XOR: u32 = 1;
@@ -174,8 +175,8 @@ pub(crate) struct BackingLimits {
 }
 
 impl BackingLimits {
-    /// The logical block size. `requested` is the size that user space asks for, which the block layer
-    /// validates; 0 selects the default.
+    /// The logical block size. `requested` is the size that user space asks for, which the block
+    /// layer validates; 0 selects the default.
     fn block_size(&self, requested: u32) -> u32 {
         match requested {
             0 => self.direct.map_or(SECTOR_SIZE, |align| align.offset),
@@ -211,8 +212,8 @@ pub(crate) fn set_dma_alignment(limits: &mut QueueLimits, direct: Option<Alignme
     limits.set_dma_alignment(dma_mask(direct));
 }
 
-/// Mask of the address bits that must be clear in the device's memory buffers, which direct I/O passes
-/// to the backing file unchanged.
+/// Mask of the address bits that must be clear in the device's memory buffers, which direct I/O
+/// passes to the backing file unchanged.
 fn dma_mask(direct: Option<Alignment>) -> u32 {
     direct
         .map_or(0, |align| align.mem_mask)

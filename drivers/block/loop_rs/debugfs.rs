@@ -2,14 +2,15 @@
 
 //! `/sys/kernel/debug/loop_rs/loopN/workers`: statistics by cgroup.
 //!
-//! The file has a line for each cgroup queue: the root cgroup's first, then that of flushes, shown as
-//! `(flush)`, then the others. A line has the path of the cgroup, `busy` or `idle`, and names and numbers
-//! that count since the queue was created:
+//! The file has a line for each cgroup queue: the root cgroup's first, then that of flushes, shown
+//! as `(flush)`, then the others. A line has the path of the cgroup, `busy` or `idle`, and names
+//! and numbers that count since the queue was created:
 //!
 //! - `waiting`: requests and detached bios that the worker has not dequeued;
 //! - the names of [`stats`](crate::stats);
 //! - `idle_ms`: time in milliseconds since the worker became idle; 0 if it is busy;
-//! - `fallbacks`, for the root cgroup: requests of other cgroups for whose queue there was no memory.
+//! - `fallbacks`, for the root cgroup: requests of other cgroups for whose queue there was no
+//!   memory.
 
 use crate::{
     cgroup_queue::{CgroupQueues, QueueId, QueueSet},
@@ -100,8 +101,8 @@ impl DebugDir {
 struct Workers(Arc<CgroupQueues>);
 
 impl Writer for Workers {
-    /// Takes the lock of the queue set for one queue at a time, since looking up a cgroup's path can
-    /// take long.
+    /// Takes the lock of the queue set for one queue at a time, since looking up a cgroup's path
+    /// can take long.
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut buf = KVec::from_elem(0u8, 4096, GFP_KERNEL).map_err(|_| fmt::Error)?;
         let mut after: Option<QueueId> = None;

@@ -48,8 +48,8 @@ use kernel_ext::{
 /// State that all devices share.
 #[pin_data]
 pub(crate) struct DriverData {
-    /// Held while a device looks at the backing files of other devices. Corresponds to the C driver's
-    /// `loop_validate_mutex`.
+    /// Held while a device looks at the backing files of other devices. Corresponds to the C
+    /// driver's `loop_validate_mutex`.
     #[pin]
     pub(crate) validate: KillableMutex<()>,
     /// `/sys/kernel/debug/loop_rs`
@@ -140,8 +140,8 @@ impl State {
     }
 }
 
-/// A loop device: its state and its cgroup queues. The data of a disk, freed with the last reference to
-/// the disk.
+/// A loop device: its state and its cgroup queues. The data of a disk, freed with the last
+/// reference to the disk.
 ///
 /// # Invariants
 ///
@@ -216,8 +216,8 @@ impl Device {
         }
     }
 
-    /// Enters state `new`. Returns the old state, or `new` if there is no such transition. The caller
-    /// drops the old state without the state lock, since that can close the file.
+    /// Enters state `new`. Returns the old state, or `new` if there is no such transition. The
+    /// caller drops the old state without the state lock, since that can close the file.
     fn enter(&self, state: &mut State, new: State) -> Result<State, State> {
         if !state.phase().leads_to(new.phase()) {
             return Err(new);
@@ -238,8 +238,8 @@ impl Device {
         }
     }
 
-    /// Closes the device. The last close unbinds a device in state [`State::Rundown`], or with autoclear.
-    /// Called with the disk's `open_mutex` held.
+    /// Closes the device. The last close unbinds a device in state [`State::Rundown`], or with
+    /// autoclear. Called with the disk's `open_mutex` held.
     pub(crate) fn release(&self, disk: &Closing<'_, LoopOps>) {
         if disk.openers() > 0 {
             return;
@@ -292,8 +292,8 @@ impl Device {
         }
     }
 
-    /// Checks that `file` can back this device: that it is a regular file or a block device, and not
-    /// this device, directly or through other loop devices. Called with
+    /// Checks that `file` can back this device: that it is a regular file or a block device, and
+    /// not this device, directly or through other loop devices. Called with
     /// [`lock_validate`](Self::lock_validate) held.
     ///
     /// # Errors
@@ -349,7 +349,8 @@ impl Device {
         Ok(())
     }
 
-    /// Creates the workqueues and the debugfs directory unless they exist. Called with the state locked.
+    /// Creates the workqueues and the debugfs directory unless they exist. Called with the state
+    /// locked.
     fn start(&self) -> Result {
         if self.debugfs.as_ref().is_some() {
             return Ok(());
@@ -473,8 +474,8 @@ fn loop_disk(file: &File) -> Option<&GenDisk<LoopOps>> {
     file.as_bdev().and_then(|bdev| bdev.disk::<LoopOps>())
 }
 
-/// The number and the binding of the loop device that `file` is, if it is one. Called with `validate`
-/// held.
+/// The number and the binding of the loop device that `file` is, if it is one. Called with
+/// `validate` held.
 fn loop_device(file: &File) -> Option<(u32, Option<Arc<Binding>>)> {
     let device = loop_disk(file)?.data();
     Some((device.number(), device.bound_to()))

@@ -84,8 +84,8 @@ impl CgroupQueue {
 
     /// Queues the worker if it is not scheduled and there are requests for it.
     ///
-    /// A stalled worker waits for detached bios in service to complete. Requests and the rest of short
-    /// transfers do not have to wait for that, and end the stall.
+    /// A stalled worker waits for detached bios in service to complete. Requests and the rest of
+    /// short transfers do not have to wait for that, and end the stall.
     fn wake(&mut self, workqueue: &OwnedQueue) {
         let wake = match self.scheduled {
             false => self.has_worker_requests(),
@@ -102,9 +102,9 @@ impl CgroupQueue {
 }
 
 impl QueueSet {
-    /// Adds a request to a queue and charges its tag, if the tag policy allows it; returns the request
-    /// otherwise. Without a `reason` to queue it for the worker it is added to the current task's batch,
-    /// unless another task has a batch in the queue.
+    /// Adds a request to a queue and charges its tag, if the tag policy allows it; returns the
+    /// request otherwise. Without a `reason` to queue it for the worker it is added to the current
+    /// task's batch, unless another task has a batch in the queue.
     pub(crate) fn try_push(
         &mut self,
         id: QueueId,

@@ -2,9 +2,9 @@
 
 //! Errors of the backing file, and their report in the kernel log.
 //!
-//! The block layer logs the sector of the device at which an I/O failed. [`ErrorLog`] adds the name of
-//! the backing file and the cause, once per cause while a file is attached, since a full file system
-//! fails many requests.
+//! The block layer logs the sector of the device at which an I/O failed. [`ErrorLog`] adds the name
+//! of the backing file and the cause, once per cause while a file is attached, since a full file
+//! system fails many requests.
 
 use kernel::{
     fs::File,

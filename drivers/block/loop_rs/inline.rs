@@ -4,9 +4,10 @@
 //!
 //! A request is issued inline if all of these hold:
 //!
-//! - the submitter's context allows it, and the submitter is in the request's blkcg: [`is_candidate`];
-//! - inline issue of this request has not returned -EAGAIN, and has not slept for the cgroup lately if the
-//!   request is `REQ_NOWAIT`: [`QueueSet::nowait_backs_off`];
+//! - the submitter's context allows it, and the submitter is in the request's blkcg:
+//!   [`is_candidate`];
+//! - inline issue of this request has not returned -EAGAIN, and has not slept for the cgroup lately
+//!   if the request is `REQ_NOWAIT`: [`QueueSet::nowait_backs_off`];
 //! - the backing file supports it without blocking: [`mode`];
 //! - the submitter holds no other request, since it may sleep after all: [`is_alone`] for a request
 //!   without a batch, [`QueueSet::can_issue_batch`] for the requests of a batch, which are issued when
@@ -33,8 +34,8 @@ use kernel_ext::{
 /// Number of `REQ_NOWAIT` requests that go to the worker after one that was issued inline slept.
 const NOWAIT_BACKOFF: u32 = 256;
 
-/// Whether the current task may issue the request inline, now or when it has dispatched its batch, as far
-/// as the operation and the context are concerned. For queue_rq().
+/// Whether the current task may issue the request inline, now or when it has dispatched its batch,
+/// as far as the operation and the context are concerned. For queue_rq().
 #[inline(always)]
 pub(crate) fn is_candidate(queues: &CgroupQueues, rq: &Request<LoopOps>) -> bool {
     match rq.op() {
@@ -66,7 +67,8 @@ pub(crate) fn mode<I: Transfer>(binding: &Binding, io: &I) -> Option<InlineMode>
     })
 }
 
-/// Whether the current task holds no request but one of `len` bytes, which is the `last` of its batch.
+/// Whether the current task holds no request but one of `len` bytes, which is the `last` of its
+/// batch.
 #[inline(always)]
 pub(crate) fn is_alone(last: bool, len: usize) -> bool {
     last && task::holds_no_requests(1, len)
@@ -85,8 +87,8 @@ pub(crate) enum InlineDecision {
 }
 
 impl QueueSet {
-    /// Decides whether a request is issued inline. If it is, charges its tag and counts it. A request
-    /// that is `alone` was not taken from the queue's batch.
+    /// Decides whether a request is issued inline. If it is, charges its tag and counts it. A
+    /// request that is `alone` was not taken from the queue's batch.
     #[inline(always)]
     pub(crate) fn begin_inline(
         &mut self,
@@ -132,8 +134,8 @@ impl QueueSet {
         }
     }
 
-    /// Whether the queue has a batch of the current task that the task may issue inline now. `last_len`
-    /// is the length in bytes of the last request of the batch.
+    /// Whether the queue has a batch of the current task that the task may issue inline now.
+    /// `last_len` is the length in bytes of the last request of the batch.
     pub(crate) fn can_issue_batch(&mut self, id: QueueId, last_len: usize) -> bool {
         self.get_mut(id).is_some_and(|(queue, _)| {
             queue.has_batch_of(task::current_id())
@@ -143,8 +145,8 @@ impl QueueSet {
         })
     }
 
-    /// Whether a `REQ_NOWAIT` request goes to the worker, because one issued inline has slept lately.
-    /// Counts the request.
+    /// Whether a `REQ_NOWAIT` request goes to the worker, because one issued inline has slept
+    /// lately. Counts the request.
     pub(crate) fn nowait_backs_off(&mut self, id: QueueId) -> bool {
         let Some((queue, _)) = self
             .get_mut(id)

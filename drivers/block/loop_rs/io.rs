@@ -2,8 +2,9 @@
 
 //! Issue of I/O to the backing file.
 //!
-//! The worker issues with [`issue`], which may block, after it has tried reads with [`read_cached`]. A
-//! submitter issues with [`issue_inline`], which does not wait for the backing file.
+//! The worker issues with [`issue`], which may block, after it has tried reads with
+//! [`read_cached`]. A submitter issues with [`issue_inline`], which does not wait for the backing
+//! file.
 
 use crate::{
     backing::{Binding, BindingRef, OwnedFile},
@@ -48,7 +49,8 @@ fn file_position<I: Transfer>(offset: i64, io: &I) -> Result<i64> {
         .ok_or(EFBIG)
 }
 
-/// `flags`, with `IOCB_DSYNC` for a write with FUA, which must be on stable storage when it completes.
+/// `flags`, with `IOCB_DSYNC` for a write with FUA, which must be on stable storage when it
+/// completes.
 fn iocb_flags<I: Transfer>(io: &I, flags: IoFlags) -> IoFlags {
     if io.is_fua() {
         flags.with_dsync()
@@ -120,8 +122,8 @@ impl IssueDirect for Request<LoopOps> {
 
 impl IssueDirect for DetachedIo<LoopOps> {
     fn issue_direct(self, file: OwnedFile, offset: i64) -> IssueResult<Self> {
-        // Asynchronous I/O needs an allocation that lives until `ki_complete`. Waiting for memory may
-        // mean waiting for this very I/O, so the fallback is synchronous I/O.
+        // Asynchronous I/O needs an allocation that lives until `ki_complete`. Waiting for memory
+        // may mean waiting for this very I/O, so the fallback is synchronous I/O.
         match self.boxed(GFP_NOWAIT) {
             Ok(io) => match submit_direct(file, offset, io) {
                 IssueResult::Done(io, result) => IssueResult::Done(io.into_inner(), result),
@@ -134,8 +136,8 @@ impl IssueDirect for DetachedIo<LoopOps> {
     }
 }
 
-/// Whether I/O is issued as direct I/O. Detached bios can have been submitted under a weaker alignment
-/// requirement.
+/// Whether I/O is issued as direct I/O. Detached bios can have been submitted under a weaker
+/// alignment requirement.
 fn is_direct<I: ServedIo>(binding: &Binding, io: &I) -> bool {
     binding.flags.has(Flag::DIRECT_IO) && {
         let bits = io.memory_bits();
@@ -178,8 +180,8 @@ pub(crate) fn issue<I: IssueDirect>(binding: BindingRef<'_>, io: I) -> IssueResu
     }
 }
 
-/// Serves a read from the page cache. Starts readahead for pages that are not cached, so that the disk
-/// has several reads in flight. May sleep, but does not wait for the backing file.
+/// Serves a read from the page cache. Starts readahead for pages that are not cached, so that the
+/// disk has several reads in flight. May sleep, but does not wait for the backing file.
 pub(crate) fn read_cached<I: Transfer>(binding: &Binding, mut io: I) -> NowaitResult<I> {
     let result = file_position(binding.range.offset, &io)
         .and_then(|pos| io.transfer(binding.file(), pos, IoFlags::BUFFERED.with_nowait()));
@@ -201,8 +203,8 @@ pub(crate) enum InlineMode {
 
 /// The target of inline I/O, with a reference to it.
 ///
-/// Direct I/O holds the file and the offset rather than the binding, which the task that completes a
-/// request must not hold: see [`BindingRef`].
+/// Direct I/O holds the file and the offset rather than the binding, which the task that completes
+/// a request must not hold: see [`BindingRef`].
 pub(crate) enum InlineTarget {
     Buffered(Arc<Binding>),
     Direct(OwnedFile, i64),
@@ -253,8 +255,8 @@ fn issue_nowait<I: Submit>(target: InlineTarget, mut io: I) -> NowaitResult<I> {
     }
 }
 
-/// Issues a request of the current task inline. Returns the request if it would block, and whether the
-/// task slept. May sleep.
+/// Issues a request of the current task inline. Returns the request if it would block, and whether
+/// the task slept. May sleep.
 #[inline(always)]
 pub(crate) fn issue_inline(
     target: InlineTarget,

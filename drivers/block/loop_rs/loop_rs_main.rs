@@ -2,8 +2,8 @@
 
 //! The loop block driver: regular files and block devices as block devices.
 //!
-//! I/O to a backing file is issued and charged as the cgroup that submitted it, and a cgroup whose I/O is
-//! blocked does not block others.
+//! I/O to a backing file is issued and charged as the cgroup that submitted it, and a cgroup whose
+//! I/O is blocked does not block others.
 //!
 //! # Where the parts of `drivers/block/loop.c` are
 //!
@@ -50,10 +50,11 @@
 //!   policy           tags, offload: no driver or kernel object types
 //! ```
 //!
-//! Two types tie upper layers to lower ones. [`cgroup_queue::LoopOps`] is the type of the operations of
-//! a disk. Lower layers get from a disk to its device by [`cgroup_queue::with_queues`] only.
-//! [`LoopModule`] is the identity of the module, named by [`params`] and [`device`]. Besides, upper files
-//! implement methods and kernel traits (`WorkItem`, `Callback`) of the types in `cgroup_queue`.
+//! Two types tie upper layers to lower ones. [`cgroup_queue::LoopOps`] is the type of the
+//! operations of a disk. Lower layers get from a disk to its device by
+//! [`cgroup_queue::with_queues`] only. [`LoopModule`] is the identity of the module, named by
+//! [`params`] and [`device`]. Besides, upper files implement methods and kernel traits (`WorkItem`,
+//! `Callback`) of the types in `cgroup_queue`.
 //!
 //! # The path of a request
 //!
@@ -88,9 +89,9 @@
 //!
 //! # Ownership
 //!
-//! [`control::Driver`] owns the disks. A disk owns its [`device::Device`], which is freed with the last
-//! reference to the disk. The state of a bound device owns a [`backing::Binding`], which is replaced
-//! rather than changed. I/O in flight holds a reference to the file.
+//! [`control::Driver`] owns the disks. A disk owns its [`device::Device`], which is freed with the
+//! last reference to the disk. The state of a bound device owns a [`backing::Binding`], which is
+//! replaced rather than changed. I/O in flight holds a reference to the file.
 //!
 //! # Lock order
 //!
@@ -156,8 +157,8 @@ module! {
 /// The loaded module.
 ///
 /// Fields are dropped in order when the module is unloaded: the interfaces that add devices are
-/// unregistered before the devices are removed. `init` creates them in reverse order, so that an error
-/// undoes the previous steps.
+/// unregistered before the devices are removed. `init` creates them in reverse order, so that an
+/// error undoes the previous steps.
 struct LoopModule {
     _control: Pin<KBox<ControlRegistration<Control>>>,
     _major: Major<Driver>,

@@ -2,8 +2,8 @@
 
 //! The operations of loop disks, for blk-mq and for block devices.
 //!
-//! Ties [`LoopOps`] to the layers that implement its operations, and to the [`Device`], which is the data
-//! of each disk.
+//! Ties [`LoopOps`] to the layers that implement its operations, and to the [`Device`], which is
+//! the data of each disk.
 
 use crate::{
     cgroup_queue::{LoopOps, RequestData, Service},

@@ -2,8 +2,8 @@
 
 //! queue_rq(): issues a request inline, or queues it for its cgroup's worker.
 //!
-//! A queued request keeps its tag if the tag policy allows it. Otherwise the driver detaches the bios of
-//! a request of a cgroup that holds many tags, or of the request itself.
+//! A queued request keeps its tag if the tag policy allows it. Otherwise the driver detaches the
+//! bios of a request of a cgroup that holds many tags, or of the request itself.
 
 use crate::{
     cgroup_queue::{
@@ -40,7 +40,8 @@ impl Dispatch<'_> {
     }
 
     /// Issues a request inline, or queues it. If it is not the `last` of its batch, its worker is
-    /// scheduled with the next request of the batch, or by commit_rqs(). May sleep if it is the last.
+    /// scheduled with the next request of the batch, or by commit_rqs(). May sleep if it is the
+    /// last.
     #[inline(always)]
     fn queue(&self, mut rq: Request<LoopOps>, last: bool) {
         // A request that was requeued starts again.
@@ -85,9 +86,9 @@ impl Dispatch<'_> {
         self.end_dispatch(set, id, len, last);
     }
 
-    /// Adds a request to queue `id`, for the current task to issue with its batch if `inline`, or for
-    /// the worker. Returns the queue that the request is in, which can be another one: a queue of its own
-    /// may have been created for the cgroup.
+    /// Adds a request to queue `id`, for the current task to issue with its batch if `inline`, or
+    /// for the worker. Returns the queue that the request is in, which can be another one: a queue
+    /// of its own may have been created for the cgroup.
     #[inline(always)]
     fn enqueue<'s>(
         &'s self,
@@ -115,8 +116,8 @@ impl Dispatch<'_> {
         (set, id)
     }
 
-    /// Ends the dispatch of one request, which was added to queue `id`, and of its batch if it is the
-    /// `last`.
+    /// Ends the dispatch of one request, which was added to queue `id`, and of its batch if it is
+    /// the `last`.
     #[inline(always)]
     fn end_dispatch(
         &self,
@@ -139,8 +140,8 @@ impl Dispatch<'_> {
         }
     }
 
-    /// Issues the current task's batch in queue `id` inline. The task has dispatched all requests of the
-    /// batch. May sleep.
+    /// Issues the current task's batch in queue `id` inline. The task has dispatched all requests
+    /// of the batch. May sleep.
     fn issue_batch(&self, id: QueueId) {
         loop {
             let mut set = self.queues.lock();
@@ -192,8 +193,8 @@ impl Dispatch<'_> {
         Some(rq)
     }
 
-    /// Adds a request to a queue that may hold no more tags: detaches a request of a queue that holds
-    /// many, or the request itself. Returns the queue that the request or its bios are in.
+    /// Adds a request to a queue that may hold no more tags: detaches a request of a queue that
+    /// holds many, or the request itself. Returns the queue that the request or its bios are in.
     fn queue_without_tag(
         &self,
         mut id: QueueId,
@@ -219,9 +220,9 @@ impl Dispatch<'_> {
         }
     }
 
-    /// Detaches the bios of a request, or adds the request to its queue with its tag if it cannot be
-    /// detached. Returns the queue. Freeing a request takes locks of the block layer, so this is called
-    /// without the lock of the queue set.
+    /// Detaches the bios of a request, or adds the request to its queue with its tag if it cannot
+    /// be detached. Returns the queue. Freeing a request takes locks of the block layer, so this is
+    /// called without the lock of the queue set.
     fn detach(&self, mut rq: Request<LoopOps>, reason: QueueReason) -> QueueId {
         rq.data_mut().tag.uncharge();
         {
@@ -282,8 +283,8 @@ impl QueueSet {
     /// Takes a request that is not in service from another queue, if that queue holds many more tags
     /// than queue `id`. None if queue `id` has detached bios: its worker has I/O to serve.
     ///
-    /// Looks at the root cgroup's queue and at up to [`RECLAIM_SCAN_MAX`] others. The next call continues
-    /// where this one ends.
+    /// Looks at the root cgroup's queue and at up to [`RECLAIM_SCAN_MAX`] others. The next call
+    /// continues where this one ends.
     fn reclaim(&mut self, id: QueueId) -> Option<(Request<LoopOps>, QueueReason)> {
         let (queue, _) = self
             .get_mut(id)
@@ -310,8 +311,8 @@ impl QueueSet {
     }
 }
 
-/// Starts a request. Process context, interrupts on. May sleep if the request is the `last` of its batch
-/// and the task holds no other request.
+/// Starts a request. Process context, interrupts on. May sleep if the request is the `last` of its
+/// batch and the task holds no other request.
 pub(crate) fn queue_rq(queues: ArcBorrow<'_, CgroupQueues>, rq: Request<LoopOps>, last: bool) {
     let Some(workqueues) = queues.workqueues.as_ref() else {
         return rq.complete_io(Status::IOERR);

@@ -31,8 +31,8 @@ use kernel_ext::{
 };
 
 impl CgroupQueues {
-    /// Creates the queues of a device. `timeout` is the time after which idle queues are removed. May
-    /// sleep.
+    /// Creates the queues of a device. `timeout` is the time after which idle queues are removed.
+    /// May sleep.
     pub(crate) fn new(timeout: Jiffies) -> Result<Arc<Self>> {
         let locked = LockedQueueSet::new()?;
         let reaper = Reaper {
@@ -54,8 +54,8 @@ impl CgroupQueues {
         )
     }
 
-    /// Creates the workqueues and the queues of the root cgroup and of flushes, unless they exist. May
-    /// sleep. Calls are serialised by the device's state lock.
+    /// Creates the workqueues and the queues of the root cgroup and of flushes, unless they exist.
+    /// May sleep. Calls are serialised by the device's state lock.
     pub(crate) fn start(self: &Arc<Self>, name: &CStr) -> Result {
         if self.lock().flush.is_none() {
             let root = Worker::new(self.clone(), QueueId::Root, None, GFP_KERNEL)?;
@@ -105,8 +105,8 @@ impl CgroupQueues {
         Some(self.lock().binding.as_ref()?.backing.error_log().clone())
     }
 
-    /// Returns the id of the queue for the I/O of a cgroup. Creates the queue if there is none; returns
-    /// the root cgroup's queue if there is no memory for that.
+    /// Returns the id of the queue for the I/O of a cgroup. Creates the queue if there is none;
+    /// returns the root cgroup's queue if there is no memory for that.
     #[inline(always)]
     pub(crate) fn find(
         self: ArcBorrow<'_, Self>,
@@ -179,7 +179,8 @@ impl CgroupQueues {
     /// Removes all queues, after the last request has completed. May sleep.
     fn shut_down(&self) {
         self.drain();
-        // A queue that the reaper removes holds `self`, which must not be freed by the timer callback.
+        // A queue that the reaper removes holds `self`, which must not be freed by the timer
+        // callback.
         self.reaper.shutdown();
         let queues = {
             let mut set = self.lock();
@@ -194,8 +195,8 @@ impl CgroupQueues {
     }
 }
 
-/// Owns the cgroup queues of a device, and shuts them down when dropped: in process context, after the
-/// last request has completed.
+/// Owns the cgroup queues of a device, and shuts them down when dropped: in process context, after
+/// the last request has completed.
 pub(crate) struct CgroupQueuesOwner(pub(crate) Arc<CgroupQueues>);
 
 impl core::ops::Deref for CgroupQueuesOwner {

@@ -21,9 +21,9 @@ pub(crate) enum Reaped {
 impl Reaper {
     /// Removes the first queue on the idle list that has been idle for the timeout.
     ///
-    /// Skips queues that have become busy since they were listed: their worker lists them again. Moves
-    /// queues with I/O in flight to the end of the list, since the tags they are charged for must not be
-    /// forgotten.
+    /// Skips queues that have become busy since they were listed: their worker lists them again.
+    /// Moves queues with I/O in flight to the end of the list, since the tags they are charged for
+    /// must not be forgotten.
     pub(crate) fn reap(&self) -> Reaped {
         let mut set = self.queues.set.lock();
         let QueueSet { tree, idle, .. } = &mut *set;

@@ -8,11 +8,12 @@
 //! - `done`: completed requests;
 //! - `here`: requests issued inline, without the worker;
 //! - `parked`: requests whose bios were detached;
-//! - `rbytes`, `wbytes`, `dbytes`, `rios`, `wios`, `dios`, `flushes`: bytes and requests submitted, by
-//!   operation. Write-zeroes count as discards.
+//! - `rbytes`, `wbytes`, `dbytes`, `rios`, `wios`, `dios`, `flushes`: bytes and requests submitted,
+//!   by operation. Write-zeroes count as discards.
 //!
-//! `/sys/block/loopN/loop/stat` has the sums over all cgroups since the device was created, including
-//! those of workers that have been reaped. [`debugfs`](crate::debugfs) has a line for each cgroup.
+//! `/sys/block/loopN/loop/stat` has the sums over all cgroups since the device was created,
+//! including those of workers that have been reaped. [`debugfs`](crate::debugfs) has a line for
+//! each cgroup.
 
 use kernel::{fmt, prelude::*};
 use kernel_ext::block::mq::{Op, Transfer};

@@ -49,8 +49,8 @@ impl Attribute<LoopOps> for BackingFile {
         let Some(binding) = binding(disk) else {
             return Ok(());
         };
-        // path() puts the path and its null byte at the end of the buffer. The null byte leaves room
-        // for the newline.
+        // path() puts the path and its null byte at the end of the buffer. The null byte leaves
+        // room for the newline.
         let len = {
             let buf = page.rest();
             let room = buf.len();

@@ -3,8 +3,8 @@
 //! The worker of a cgroup queue: dequeues requests and serves them as the cgroup.
 //!
 //! A worker serves requests one after the other, and blocks its own cgroup only. Direct I/O is
-//! asynchronous. For buffered reads, the worker tries the page cache first, which starts readahead for
-//! several of them before it waits for one.
+//! asynchronous. For buffered reads, the worker tries the page cache first, which starts readahead
+//! for several of them before it waits for one.
 
 use crate::{
     backing::{Binding, BindingRef},
@@ -31,18 +31,19 @@ use kernel_ext::{
     time::JiffiesInstant,
 };
 
-/// Number of requests that a worker dequeues at a time. Tags of dequeued requests cannot be reclaimed.
+/// Number of requests that a worker dequeues at a time. Tags of dequeued requests cannot be
+/// reclaimed.
 const BATCH_MAX: u32 = 4;
 
 /// Number of reads that a worker dequeues at a time if they can wait for the disk together.
 const READ_BATCH_MAX: u32 = 32;
 
-/// Maximum number of bytes of reads that wait for the disk together. Their readahead must still be cached
-/// when they are served, even if the memory of the cgroup is limited.
+/// Maximum number of bytes of reads that wait for the disk together. Their readahead must still be
+/// cached when they are served, even if the memory of the cgroup is limited.
 const READ_BATCH_BYTES: usize = 4 << 20;
 
-/// Maximum number of detached requests of a cgroup in service. With the tags that a single cgroup may
-/// hold, the cgroup has about as many requests in flight as the default depth of a device.
+/// Maximum number of detached requests of a cgroup in service. With the tags that a single cgroup
+/// may hold, the cgroup has about as many requests in flight as the default depth of a device.
 const SERVICE_DEPTH: i32 = 64;
 
 /// Requests and detached bios taken from a queue. The requests come first.
@@ -63,8 +64,8 @@ enum Dequeued {
 }
 
 impl CgroupQueue {
-    /// Takes requests and detached bios for the worker. `window` is whether reads can wait for the disk
-    /// together.
+    /// Takes requests and detached bios for the worker. `window` is whether reads can wait for the
+    /// disk together.
     fn dequeue(&mut self, totals: &mut QueueTotals, window: bool) -> Dequeued {
         if !self.has_worker_requests() {
             // The worker helps a task that issues its batch.
@@ -149,15 +150,16 @@ impl Worker {
     }
 
     /// Whether the worker can return until detached bios in service complete, or its queue is
-    /// scheduled. False if bios have completed already. `stalled` was set under the lock of the queue
-    /// set.
+    /// scheduled. False if bios have completed already. `stalled` was set under the lock of the
+    /// queue set.
     fn stall(&self) -> bool {
-        // Pairs with the decrement in the drop of `Service`, which is followed by a check of `stalled`.
+        // Pairs with the decrement in the drop of `Service`, which is followed by a check of
+        // `stalled`.
         self.in_service.fetch_add(0, Full) >= SERVICE_DEPTH || !self.end_stall()
     }
 
-    /// Takes requests, and the binding to serve them from. `None` if the queue is idle, or if the worker
-    /// will be queued again.
+    /// Takes requests, and the binding to serve them from. `None` if the queue is idle, or if the
+    /// worker will be queued again.
     fn take(self: &Arc<Self>) -> Option<(Batch, Option<Arc<Binding>>)> {
         loop {
             let mut set = self.queues.lock();
@@ -229,8 +231,8 @@ impl Worker {
         }
     }
 
-    /// Serves reads from the page cache, as many as can wait for the disk together. Moves other I/O, and
-    /// reads that would block, to `blocking`, for [`serve`](Self::serve).
+    /// Serves reads from the page cache, as many as can wait for the disk together. Moves other
+    /// I/O, and reads that would block, to `blocking`, for [`serve`](Self::serve).
     fn serve_cached<L>(
         self: &Arc<Self>,
         list: &mut L,
@@ -286,8 +288,8 @@ impl Worker {
         }
     }
 
-    /// Serves a read from the page cache; returns it if it would block. May sleep, but does not wait for
-    /// the backing file.
+    /// Serves a read from the page cache; returns it if it would block. May sleep, but does not
+    /// wait for the backing file.
     fn serve_read<I: IssueDirect>(
         self: &Arc<Self>,
         binding: &Binding,

@@ -149,8 +149,8 @@ mod suite {
         }
     }
 
-    /// Converts to an old layout and back. `None` if a value does not fit; otherwise whether all values
-    /// are preserved.
+    /// Converts to an old layout and back. `None` if a value does not fit; otherwise whether all
+    /// values are preserved.
     fn round_trip<I: OldInfo>(new: &loop_info64) -> Option<bool> {
         let back = I::from_info64(new)?.to_info64();
         Some(

@@ -2,31 +2,32 @@
 
 //! Offload policy: adaptive choice between inline issue and offload to the worker.
 //!
-//! Inline issue costs least. But a task that submits many requests before it waits for any of them is
-//! served sooner if another CPU takes a part of the work: the cgroup's worker issues some of the
-//! requests while the task submits the next ones. Whether offloading pays depends on the machine, on the cost
-//! of a request and on the load of the other CPUs. So it is tried, and kept while it is faster.
+//! Inline issue costs least. But a task that submits many requests before it waits for any of them
+//! is served sooner if another CPU takes a part of the work: the cgroup's worker issues some of the
+//! requests while the task submits the next ones. Whether offloading pays depends on the machine,
+//! on the cost of a request and on the load of the other CPUs. So it is tried, and kept while it is
+//! faster.
 //!
 //! # Trials
 //!
-//! Requests are counted in windows of [`WINDOW`], and each window is timed. A trial is a window with
-//! offloading switched the other way than in the window before it; two adjacent windows see the same
-//! machine load. A trial yields the ratio of the two times, with offloading to without. A moving average
-//! of the ratios decides. A request in flight at the end of a window counts for the next window if that
-//! window offloads, and for neither otherwise.
+//! Requests are counted in windows of [`WINDOW`], and each window is timed. A trial is a window
+//! with offloading switched the other way than in the window before it; two adjacent windows see
+//! the same machine load. A trial yields the ratio of the two times, with offloading to without. A
+//! moving average of the ratios decides. A request in flight at the end of a window counts for the
+//! next window if that window offloads, and for neither otherwise.
 //!
 //! A trial that is already slower than the window before it ends early. The interval between trials
-//! doubles while their results agree with the current choice. A trial that contradicts it is repeated
-//! soon. A task with one request in flight is recognised after [`IDLE_OFFLOADS_MAX`] requests, because
-//! the worker is idle whenever the next request comes; offloading ends, and the interval to the next
-//! trial doubles as well.
+//! doubles while their results agree with the current choice. A trial that contradicts it is
+//! repeated soon. A task with one request in flight is recognised after [`IDLE_OFFLOADS_MAX`]
+//! requests, because the worker is idle whenever the next request comes; offloading ends, and the
+//! interval to the next trial doubles as well.
 //!
 //! # EAGAIN
 //!
-//! After -EAGAIN, the next [`EAGAIN_BACKOFF`] requests also go to the worker, since they would mostly
-//! block, too. Inline issue resumes after that even if the worker is still busy: a task that always has
-//! many requests in flight would otherwise never return to inline issue. A worker with requests that may
-//! block is not given offloaded ones.
+//! After -EAGAIN, the next [`EAGAIN_BACKOFF`] requests also go to the worker, since they would
+//! mostly block, too. Inline issue resumes after that even if the worker is still busy: a task that
+//! always has many requests in flight would otherwise never return to inline issue. A worker with
+//! requests that may block is not given offloaded ones.
 
 use kernel::time::{Instant, Monotonic};
 use kernel_ext::task;
@@ -53,21 +54,22 @@ const TRIAL_CHECK: u32 = 16;
 /// Number of windows to the first trial, and after a trial that contradicted the current choice. At
 /// least 2, so that a trial is not compared with another one.
 const TRIAL_INTERVAL_MIN: u8 = 2;
-/// Number of windows to the next trial after any other one, and the limit of that number after trials
-/// that confirmed the current choice.
+/// Number of windows to the next trial after any other one, and the limit of that number after
+/// trials that confirmed the current choice.
 const TRIAL_INTERVAL_DEFAULT: u8 = 32;
 const TRIAL_INTERVAL_MAX: u8 = 128;
 /// Number of windows to the next trial, at most, when tasks have one request in flight.
 const SHALLOW_INTERVAL_MAX: u8 = 32;
 
-/// Number of unfinished requests that a window distinguishes: the offloaded requests that the worker
-/// may have. Any others are in flight in the backing file, whoever issued them.
+/// Number of unfinished requests that a window distinguishes: the offloaded requests that the
+/// worker may have. Any others are in flight in the backing file, whoever issued them.
 const UNFINISHED_MAX: u32 = 2 * BACKLOG_MAX as u32;
 
 /// The fixed-point representation of a ratio of 1.
 const RATIO_ONE: u32 = 256;
 
-/// Offloading starts when the average ratio is below the first, and ends when it is above the second.
+/// Offloading starts when the average ratio is below the first, and ends when it is above the
+/// second.
 const RATIO_START: u32 = RATIO_ONE - RATIO_ONE / 16;
 const RATIO_STOP: u32 = RATIO_ONE + RATIO_ONE / 16;
 
@@ -198,7 +200,8 @@ impl OffloadPolicy {
         self.enabled != self.trial
     }
 
-    /// Ends the window if it is complete, or if it is a trial that is slower than the window before.
+    /// Ends the window if it is complete, or if it is a trial that is slower than the window
+    /// before.
     fn check_window(&mut self, unfinished: u32, now: Instant<Monotonic>) {
         let time = (now - self.start).as_nanos().max(1).unsigned_abs();
         if self.left > 0 && time <= self.last_time {

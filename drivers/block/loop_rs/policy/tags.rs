@@ -11,25 +11,25 @@
 //! # Shares
 //!
 //! A cgroup may hold another tag if the tags that are left to other cgroups are then more than the
-//! cgroup holds, plus a [reserve]: see [`may_hold`]. A single cgroup holds nearly half of the tags, a
-//! second one half of the rest, and so on; when only the reserve is left, all requests are detached.
-//! The shares adapt to the number of blocked cgroups without knowing which cgroups are blocked, at the
-//! cost of one comparison.
+//! cgroup holds, plus a [reserve]: see [`may_hold`]. A single cgroup holds nearly half of the tags,
+//! a second one half of the rest, and so on; when only the reserve is left, all requests are
+//! detached. The shares adapt to the number of blocked cgroups without knowing which cgroups are
+//! blocked, at the cost of one comparison.
 //!
 //! If cgroup A is over its share but holds less than half of B's tags, requests of B that are still
-//! queued for B's worker are detached to free tags for A: see [`reclaim_threshold`]. Blocked cgroups
-//! end up with next to no tags, however many of them there are, and no request of another cgroup is
-//! detached because of them.
+//! queued for B's worker are detached to free tags for A: see [`reclaim_threshold`]. Blocked
+//! cgroups end up with next to no tags, however many of them there are, and no request of another
+//! cgroup is detached because of them.
 //!
 //! # No tag starvation by a blocked cgroup
 //!
 //! - At least the reserve is free after each decision: a request keeps its tag only while that many
 //!   tags are free, and detaching frees a tag.
 //! - A task that waits for a tag in the block layer found all tags in use. Tags that no cgroup is
-//!   charged for belong to requests on their way to queue_rq(). A task that dispatches requests does
-//!   not sleep in this driver before queue_rq() has seen the last of them: a request is issued inline
-//!   only when the task holds no other request, and the other requests of its batch can be detached.
-//!   If a plug holds requests of several queues, the other drivers may sleep.
+//!   charged for belong to requests on their way to queue_rq(). A task that dispatches requests
+//!   does not sleep in this driver before queue_rq() has seen the last of them: a request is issued
+//!   inline only when the task holds no other request, and the other requests of its batch can be
+//!   detached. If a plug holds requests of several queues, the other drivers may sleep.
 //! - The reserve is as large as the block layer's batch for waking tag waiters
 //!   (`sbq_calc_wake_batch()`).
 //! - Detaching allocates no memory and has no limit, so it does not fail for either.
@@ -40,11 +40,12 @@
 //!
 //! # Limitations
 //!
-//! The guarantee does not cover flushes: the block layer sends one flush at a time, and keeps the tags
-//! of all requests that wait for a flush. It does not cover requests that wait between tag allocation
-//! and queue_rq() either: a scheduler that limits the tags or tokens of a cgroup (bfq, kyber), or
-//! `io.cost` on the loop device itself, whose waiters can hold a tag that was allocated in advance.
-//! None of these is enabled by default. Writeback throttling, which would be, is turned off.
+//! The guarantee does not cover flushes: the block layer sends one flush at a time, and keeps the
+//! tags of all requests that wait for a flush. It does not cover requests that wait between tag
+//! allocation and queue_rq() either: a scheduler that limits the tags or tokens of a cgroup (bfq,
+//! kyber), or `io.cost` on the loop device itself, whose waiters can hold a tag that was allocated
+//! in advance. None of these is enabled by default. Writeback throttling, which would be, is turned
+//! off.
 
 use kernel::{
     prelude::*,
@@ -62,8 +63,8 @@ fn reserve(depth: u32) -> u32 {
     (depth / 8).clamp(1, 8)
 }
 
-/// Whether a cgroup that holds `held` tags may hold another one, when all cgroups together hold `total`
-/// of the `depth` tags.
+/// Whether a cgroup that holds `held` tags may hold another one, when all cgroups together hold
+/// `total` of the `depth` tags.
 pub(crate) fn may_hold(held: u32, total: u32, depth: u32) -> bool {
     let free = depth.saturating_sub(total).saturating_sub(1);
     held.saturating_add(reserve(depth)) <= free
@@ -91,8 +92,8 @@ impl ReturnedTags {
 ///
 /// # Invariants
 ///
-/// The number is `charged - returned`, modulo 2^32. `charged` is incremented under the caller's lock,
-/// `returned` by completing requests without it.
+/// The number is `charged - returned`, modulo 2^32. `charged` is incremented under the caller's
+/// lock, `returned` by completing requests without it.
 pub(crate) struct TagCounter {
     charged: u32,
     returned: Arc<ReturnedTags>,
@@ -136,8 +137,8 @@ impl TagCounter {
 
 /// The charge of one request's tag.
 pub(crate) struct TagCharge {
-    /// The count of the cgroup that is, or was last, charged. The next request with this tag is mostly
-    /// of the same cgroup; keeping the reference saves two atomic operations.
+    /// The count of the cgroup that is, or was last, charged. The next request with this tag is
+    /// mostly of the same cgroup; keeping the reference saves two atomic operations.
     returned: Option<Arc<ReturnedTags>>,
     is_charged: bool,
 }

@@ -42,8 +42,8 @@ mod suite {
         Ok((CgroupQueuesOwner(queues), reaper))
     }
 
-    /// Removes all idle queues. Queues that were busy since they were listed, or have I/O in flight, move
-    /// to the end of the list, where they can hide others until the next call.
+    /// Removes all idle queues. Queues that were busy since they were listed, or have I/O in
+    /// flight, move to the end of the list, where they can hide others until the next call.
     fn reap(reaper: &Reaper) {
         for _ in 0..3 {
             fsleep(Delta::from_millis(10));
