@@ -219,11 +219,13 @@ impl CgroupQueue {
         self.batch_task == task && !self.batch.is_empty()
     }
 
-    /// Whether the queue may hold one more of the `depth` tags. A queue with detached bios may not if
-    /// that adds to the tags that other queues find in use.
+    /// Whether the queue may hold one more of the `depth` tags.
     pub(crate) fn may_hold_tag(&self, totals: &QueueTotals, depth: u32) -> bool {
-        let (held, all) = (self.tags.get(), totals.tags.get());
-        (self.detached.is_empty() || held == all) && tags::may_hold(held, all, depth)
+        let (held, total) = (self.tags.get(), totals.tags.get());
+        match self.detached.is_empty() {
+            true => tags::may_hold(held, total, depth),
+            false => tags::may_hold_with_detached(held, total, depth),
+        }
     }
 
     /// Number of detached requests that have not completed.

@@ -10,8 +10,8 @@
 //!   if the request is `REQ_NOWAIT`: [`QueueSet::nowait_backs_off`];
 //! - the backing file supports it without blocking: [`mode`];
 //! - the submitter holds no other request, since it may sleep after all: [`is_alone`] for a request
-//!   without a batch, [`QueueSet::can_issue_batch`] for the requests of a batch, which are issued when
-//!   the last of them has been dispatched;
+//!   without a batch, [`QueueSet::can_issue_batch`] for the requests of a batch, which are issued
+//!   when the last of them has been dispatched;
 //! - the offload policy chooses the submitter;
 //! - the tag policy allows another tag, if the request can be in flight afterwards.
 //!

@@ -104,8 +104,8 @@ impl Device {
                 new.update_direct(disk.queue().logical_block_size());
                 self.queues().bind(Some(new.clone()));
             };
-            // No request may access both ranges. A freeze waits for all I/O in flight, which can take
-            // long, and is not needed for a change of flags or name.
+            // No request may access both ranges. A freeze waits for all I/O in flight, which can
+            // take long, and is not needed for a change of flags or name.
             match range_changed {
                 true => disk.queue().freeze(bind),
                 false => bind(),
