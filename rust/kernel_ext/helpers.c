@@ -290,3 +290,18 @@ bool rust_helper_IS_SYNC(const struct inode *inode)
 {
 	return IS_SYNC(inode);
 }
+
+/*
+ * With preemption, RCU tasks are what waits for tasks that were preempted in a module's code: see
+ * ExitBarrier in module.rs.
+ */
+#if defined(CONFIG_PREEMPTION) && !defined(CONFIG_TASKS_RCU)
+#error "loop_rs needs CONFIG_TASKS_RCU (NEED_TASKS_RCU) on a preemptible kernel"
+#endif
+
+#ifndef CONFIG_TASKS_RCU
+void rust_helper_synchronize_rcu_tasks(void)
+{
+	synchronize_rcu();
+}
+#endif

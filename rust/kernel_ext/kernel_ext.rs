@@ -18,6 +18,7 @@
 //! | What safe code could try | Effect | Remedy |
 //! | --- | --- | --- |
 //! | Sleep in a section of the RCU lock | It ends early | `might_sleep()` reports it |
+//! | Forget the [exit barrier](module::ExitBarrier) | Freed code may be called | None |
 //! | Forget a mutex's guard, and exit | A waiter that spins reads a freed task | None |
 //!
 //! A block layer maintainer would have these instead of code here:

@@ -14,6 +14,7 @@
 //! | Drop or forget a reference | The module is never unloaded |
 //! | Forget a registration, and unload the module | [`ExitBarrier`] waits for it, for ever |
 //! | Unload the module in the tail of its last callback | [`ExitBarrier`] waits for that, too |
+//! | Forget the barrier, or drop it before other registrations | Nothing; freed code may be called |
 //! | Do without an [`ExitBarrier`] | [`Disk::add`](crate::block::Disk::add) fails |
 
 use crate::bindings;

@@ -144,7 +144,7 @@ pub(crate) struct CgroupQueue {
     pub(crate) scheduled: bool,
     /// The worker got requests other than offloaded ones since it was last idle. These may block.
     pub(crate) has_blocking_work: bool,
-    /// A request may be in `pending` although older bios are in `detached`.
+    /// A request that cannot be detached may be in `pending` although older bios are in `detached`.
     pub(crate) detached_bypassed: bool,
     pub(crate) counts: Counts,
     /// Number of requests and detached bios that were added for the worker.
@@ -166,8 +166,7 @@ pub(crate) struct CgroupQueue {
     /// The rest of detached bios after a short transfer. They keep their usage reference, so that
     /// each request is served from one range of one file.
     pub(crate) resubmit: EnteredBios<LoopOps>,
-    /// Bios without a tag. The worker serves them after `pending`, or in turn with it if
-    /// `detached_bypassed`.
+    /// Bios without a tag. The worker serves them after `pending`.
     pub(crate) detached: DetachedBios<LoopOps>,
     pub(crate) worker: Arc<Worker>,
     /// The value of `idle_since` when the worker was put on the idle list.
@@ -221,11 +220,8 @@ impl CgroupQueue {
 
     /// Whether the queue may hold one more of the `depth` tags.
     pub(crate) fn may_hold_tag(&self, totals: &QueueTotals, depth: u32) -> bool {
-        let (held, total) = (self.tags.get(), totals.tags.get());
-        match self.detached.is_empty() {
-            true => tags::may_hold(held, total, depth),
-            false => tags::may_hold_with_detached(held, total, depth),
-        }
+        // Requests stay behind bios that are detached already.
+        self.detached.is_empty() && tags::may_hold(self.tags.get(), totals.tags.get(), depth)
     }
 
     /// Number of detached requests that have not completed.

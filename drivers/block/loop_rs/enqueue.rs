@@ -14,15 +14,9 @@ use kernel_ext::{
 
 impl CgroupQueue {
     /// Adds a request for the worker, and charges its tag.
-    pub(crate) fn push(
-        &mut self,
-        mut rq: Request<LoopOps>,
-        totals: &mut QueueTotals,
-        reason: QueueReason,
-    ) {
+    fn push(&mut self, mut rq: Request<LoopOps>, totals: &mut QueueTotals, reason: QueueReason) {
         self.count(&rq, totals, reason);
         self.tags.charge(&mut totals.tags, &mut rq.data_mut().tag);
-        self.detached_bypassed |= !self.detached.is_empty();
         self.pending.push_back(rq);
         self.received = self.received.wrapping_add(1);
     }
@@ -38,6 +32,17 @@ impl CgroupQueue {
         self.batch_has_sync = !rq.is_readahead() || self.batch_has_sync && !first;
         self.tags.charge(&mut totals.tags, &mut rq.data_mut().tag);
         self.batch.push_back(rq);
+    }
+
+    /// Adds a request that cannot be detached.
+    pub(crate) fn push_undetachable(
+        &mut self,
+        rq: Request<LoopOps>,
+        totals: &mut QueueTotals,
+        reason: QueueReason,
+    ) {
+        self.detached_bypassed |= !self.detached.is_empty();
+        self.push(rq, totals, reason);
     }
 
     /// Adds the bios of a request that was [counted](Self::count) before it was detached.

@@ -12,10 +12,12 @@
 //! - the submitter holds no other request, since it may sleep after all: [`is_alone`] for a request
 //!   without a batch, [`QueueSet::can_issue_batch`] for the requests of a batch, which are issued
 //!   when the last of them has been dispatched;
+//! - the cgroup has no detached bios, which are older, unless the request is served from the page
+//!   cache;
 //! - the offload policy chooses the submitter;
 //! - the tag policy allows another tag, if the request can be in flight afterwards.
 //!
-//! The last two are checked by [`QueueSet::begin_inline`].
+//! The last three are checked by [`QueueSet::begin_inline`].
 
 use crate::{
     backing::Binding,
@@ -26,7 +28,7 @@ use crate::{
 };
 use kernel::sync::atomic::Relaxed;
 use kernel_ext::{
-    block::mq::{Op, Request, Transfer},
+    block::mq::{IoList, Op, Request, Transfer},
     task,
     time::JiffiesInstant,
 };
@@ -105,6 +107,10 @@ impl QueueSet {
         };
         if alone && queue.has_batch_of(task::current_id()) {
             return InlineDecision::Batch;
+        }
+        // Buffered I/O is done at once, and does not delay detached bios.
+        if mode == InlineMode::Direct && !queue.detached.is_empty() {
+            return InlineDecision::Queue;
         }
         let worker = if !queue.scheduled && !queue.has_worker_requests() {
             WorkerState::Idle

@@ -64,10 +64,7 @@ impl Dispatch<'_> {
             inline = false;
             match set.begin_inline(id, &mut rq, self.depth, true) {
                 InlineDecision::Issue(target) => {
-                    // Earlier requests of the batch do not wait for this one.
-                    if let Some(batch) = set.batch {
-                        set.schedule_pending(batch, self.workqueues);
-                    }
+                    set.release_batch(id, self.workqueues);
                     drop(set);
                     rq = match self.issue_inline(id, target, rq) {
                         Some(rq) => rq,
@@ -242,7 +239,7 @@ impl Dispatch<'_> {
                 let id = self.find(&mut set, &rq);
                 if let Some((queue, totals)) = set.get_mut(id) {
                     // The request was counted above.
-                    queue.push(rq, totals, QueueReason::Reclaimed);
+                    queue.push_undetachable(rq, totals, QueueReason::Reclaimed);
                 }
                 id
             }
@@ -271,6 +268,25 @@ impl CgroupQueue {
 }
 
 impl QueueSet {
+    /// Has the worker serve earlier requests of a batch, whose last request the current task issues
+    /// inline from queue `id`: they do not wait for that. If the current task's earlier requests are
+    /// in another queue, since its cgroup has changed or got a queue of its own, the task will not
+    /// issue them.
+    fn release_batch(&mut self, id: QueueId, workqueues: &Workqueues) {
+        let Some(batch) = self.batch else { return };
+        let stranded = batch != id
+            && self
+                .get_mut(batch)
+                .is_some_and(|(queue, _)| queue.has_batch_of(task::current_id()));
+        match stranded {
+            true => {
+                self.batch = None;
+                self.schedule(batch, workqueues);
+            }
+            false => self.schedule_pending(batch, workqueues),
+        }
+    }
+
     /// Takes the first request of the current task's batch.
     fn pop_batch(&mut self, id: QueueId) -> Option<Request<LoopOps>> {
         let (queue, _) = self.get_mut(id)?;

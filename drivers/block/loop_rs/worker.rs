@@ -91,7 +91,8 @@ impl CgroupQueue {
             }
         }
         let mut frozen = false;
-        // Detached bios come after all pending requests, or in turn with those that came later.
+        // Detached bios come after all pending requests, unless requests that cannot be detached
+        // would starve them.
         if self.pending.is_empty() || self.detached_bypassed {
             let (entered, is_frozen) = self.dequeue_detached(&mut batch.detached, window);
             n += entered;

@@ -34,9 +34,8 @@
 //!   (`sbq_calc_wake_batch()`).
 //! - Detaching allocates no memory and has no limit, so it does not fail for either.
 //! - Detached bios wait for the cgroup's worker only. The worker serves requests and detached bios
-//!   in FIFO order: while bios of a cgroup are detached and another cgroup holds a tag, later
-//!   requests of the cgroup are detached, too: see [`may_hold_with_detached`]. If no other cgroup
-//!   holds a tag, later requests keep theirs, and the worker serves both in turn.
+//!   in FIFO order: while bios of a cgroup are detached, later requests of the cgroup are detached,
+//!   too. So a blocked cgroup takes no new tags while no other cgroup has I/O.
 //!
 //! # Limitations
 //!
@@ -68,12 +67,6 @@ fn reserve(depth: u32) -> u32 {
 pub(crate) fn may_hold(held: u32, total: u32, depth: u32) -> bool {
     let free = depth.saturating_sub(total).saturating_sub(1);
     held.saturating_add(reserve(depth)) <= free
-}
-
-/// As [`may_hold`], for a cgroup with detached bios: it may not add to the tags that other cgroups
-/// find in use.
-pub(crate) fn may_hold_with_detached(held: u32, total: u32, depth: u32) -> bool {
-    held == total && may_hold(held, total, depth)
 }
 
 /// Number of tags above which a cgroup has a request detached for a cgroup that holds `held` tags.

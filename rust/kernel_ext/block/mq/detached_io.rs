@@ -211,10 +211,16 @@ impl<T: Operations> Drop for BoxedIo<T> {
         //
         // SAFETY: By the type invariant, and as `self` is not used any more. Each field is dropped once.
         unsafe {
-            let usage = ptr::read(&raw const (*inner).usage);
-            ptr::drop_in_place(&raw mut (*inner).io);
-            ptr::drop_in_place(&raw mut (*inner).range);
-            ptr::drop_in_place(&raw mut (*inner).data);
+            let DetachedIo {
+                io,
+                range,
+                data,
+                usage,
+            } = &mut *inner;
+            let usage = ptr::read(usage);
+            ptr::drop_in_place(io);
+            ptr::drop_in_place(range);
+            ptr::drop_in_place(data);
             drop(KBox::<MaybeUninit<DetachedIo<T>>>::from_raw(inner.cast()));
             drop(usage);
         }

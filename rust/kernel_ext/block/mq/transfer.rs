@@ -13,7 +13,8 @@
 //! | Write to a file opened to be read | `EBADF` |
 //! | Read from a file opened to be written | Its operation decides, as in `drivers/block/loop.c` |
 //! | Ask for `IOCB_NOWAIT` or direct I/O that a file lacks | `EOPNOTSUPP`, `EINVAL` |
-//! | Implement [`Transfer`], or call its raw methods | Its supertrait is private |
+//! | Implement [`Transfer`] | Its supertrait is private |
+//! | Call the raw methods of a type parameter | Nothing; the I/O is forgotten, or the driver completes it |
 //! | Serve I/O from its own device | Nothing; it waits for itself |
 //! | Have the module unloaded as the last I/O completes | [`ExitBarrier`](crate::module::ExitBarrier) |
 

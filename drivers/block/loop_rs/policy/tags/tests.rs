@@ -65,16 +65,6 @@ mod suite {
     }
 
     #[test]
-    fn detached_bios_of_a_single_cgroup() {
-        // Alone it holds as many tags as without detached bios, beside another one no more.
-        assert!(may_hold_with_detached(0, 0, 128));
-        assert!(may_hold_with_detached(59, 59, 128));
-        assert!(!may_hold_with_detached(60, 60, 128));
-        assert!(!may_hold_with_detached(0, 1, 128));
-        assert!(!may_hold_with_detached(29, 30, 128));
-    }
-
-    #[test]
     fn numbers_out_of_range() {
         assert!(!may_hold(u32::MAX, 0, 128));
         assert!(!may_hold(0, u32::MAX, 128));
