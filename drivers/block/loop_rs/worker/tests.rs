@@ -4,7 +4,7 @@
 
 use kernel::prelude::*;
 
-#[kunit_tests(loop_rs_slots)]
+#[kunit_tests(loop_rs_queues)]
 mod suite {
     use crate::{
         cgroup_queue::{CgroupQueues, QueueId, Reaper, Worker},

@@ -4,7 +4,7 @@
 
 use kernel::prelude::*;
 
-#[kunit_tests(loop_rs_spread)]
+#[kunit_tests(loop_rs_offload)]
 mod suite {
     use super::super::*;
     use kernel::time::Delta;
