@@ -15,7 +15,8 @@ mod tests {
             ((page >> 9) - 1, 512, 511, false),
             (1, 0, 0, false),
             (page >> 9, page, page, true),
-            (page >> 9, page * 2, 0, false),
+            // Refused without a warning if it is larger than all block sizes.
+            (page >> 9, page * 2, 0, page * 2 > bindings::MAX_LOGICAL_BLOCK_SIZE),
             (0, 65536, 0, true),
             (0, 0, page + 1, false),
             (0, 0, u32::MAX, false),
