@@ -16,7 +16,12 @@ mod tests {
             (1, 0, 0, false),
             (page >> 9, page, page, true),
             // Refused without a warning if it is larger than all block sizes.
-            (page >> 9, page * 2, 0, page * 2 > bindings::MAX_LOGICAL_BLOCK_SIZE),
+            (
+                page >> 9,
+                page * 2,
+                0,
+                page * 2 > bindings::MAX_LOGICAL_BLOCK_SIZE,
+            ),
             (0, 65536, 0, true),
             (0, 0, page + 1, false),
             (0, 0, u32::MAX, false),
