@@ -354,8 +354,7 @@ static void partition_reader(int unused)
 			continue;
 		}
 		/*
-		 * The device number that the name had can be that of another partition by the time
-		 * of the open.
+		 * Another partition can have the device number of the name by the time of the open.
 		 */
 		if (read_block(fd, READ_PARTITION, buf, 0, 1)) {
 			for (nr = 0; nr < 3 && buf[0] >> 16 != starts[nr] << 10; nr++)

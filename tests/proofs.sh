@@ -162,8 +162,8 @@ mem_killed() {
 	want_ge "$what: shmem charged" "$shmem" $((MEM_LIMIT * (${SLOW:-1} > 1 ? 6 : 7) / 8))
 }
 
-# The same through the page cache of the loop device, whose pages are charged to the writer in any
-# case, but can be reclaimed once they are written back.
+# A writer over memory.max through the page cache of the loop device is killed. Its pages there are
+# charged to the writer in any case, but can be reclaimed once they are written back.
 mem_killed_buffered() {
 	local before after rc
 

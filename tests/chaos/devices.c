@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the tasks of loop_chaos work with: blocks with verifiable contents, devices, and cgroups.
+ * Blocks with verifiable contents, devices and cgroups for the tasks of loop_chaos.
  */
 #include "chaos.h"
 
@@ -328,7 +328,7 @@ int open_slot(int slot, int flags)
 		loop_name(name, nr);
 		fd = doing(OPEN, open(name, open_flags(slot) | flags));
 	}
-	/* Its number can be that of another slot by now. */
+	/* Another slot can have the device number by now. */
 	if (fd >= 0 && (doing(PROBE, ioctl(fd, LOOP_GET_STATUS64, &info)) ||
 			!is_slots(slot, &info))) {
 		enter(CLOSE);

@@ -198,9 +198,9 @@ pub(crate) fn ki_complete_detached(mut io: BoxedIo<LoopOps>, result: Result<usiz
         Some(result) => complete_with(io, result),
         None => {
             // The worker may complete the bios as soon as they are in the queue. The disk is not
-            // freed before the end of the RCU read-side section: `del_gendisk()` begins when they have
-            // completed, as their submitter has the disk open, and waits for a grace period
-            // (`bdi_unregister()`).
+            // freed before the end of the RCU read-side section: the submitter has the disk open
+            // until the bios complete, so `del_gendisk()` begins after that, and it waits for a
+            // grace period (`bdi_unregister()`).
             let _rcu = rcu::read_lock();
             let queues = with_queues(io.disk(), |queues| Arc::from(queues));
             let id = io.data_mut().as_ref().map(|s| s.worker().id);

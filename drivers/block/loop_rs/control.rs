@@ -163,7 +163,7 @@ impl Driver {
                 minors: 1 << self.part_shift,
                 suppress_partition_scan: self.part_shift == 0,
                 media_change_events: true,
-                // wbt would make the writeback of one cgroup wait for that of another.
+                // Writeback throttling would make cgroups wait for each other's writeback.
                 throttle_writeback: false,
             },
             limits,
