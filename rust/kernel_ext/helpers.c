@@ -14,6 +14,7 @@
 #include <linux/ioprio.h>
 #include <linux/irqflags.h>
 #include <linux/kref.h>
+#include <linux/lockdep.h>
 #include <linux/memcontrol.h>
 #include <linux/mutex.h>
 #include <linux/pagemap.h>
@@ -25,6 +26,18 @@
 #include <linux/sched/signal.h>
 #include <linux/wait.h>
 #include <linux/wait_bit.h>
+
+/* Lock classes of one queue and its tag set, which needs not be blocking. */
+void rust_helper_blk_mq_set_lock_classes(struct request_queue *q,
+					 struct lock_class_key *srcu,
+					 struct lock_class_key *elevator)
+{
+#ifdef CONFIG_DEBUG_LOCK_ALLOC
+	if (q->tag_set->srcu)
+		lockdep_set_class(q->tag_set->srcu, srcu);
+	lockdep_set_class(&q->elevator_lock, elevator);
+#endif
+}
 
 void rust_helper_css_get(struct cgroup_subsys_state *css)
 {

@@ -131,6 +131,9 @@ impl<T: Operations> Disk<T> {
             }
         };
 
+        // SAFETY: The disk was allocated with the tag set above. The queue's sysfs files and
+        // scheduler are removed, or were never added, before the tag set is dropped.
+        unsafe { tag_set.set_lock_classes(disk) };
         let private = KBox::into_raw(private.write(Private {
             data,
             freed: freed.clone(),

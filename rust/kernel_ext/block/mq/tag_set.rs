@@ -15,7 +15,7 @@
 use super::{operations::OperationsVTable, request::Pdu, Operations};
 use crate::bindings;
 use core::marker::PhantomData;
-use kernel::{error::to_result, prelude::*, types::Opaque};
+use kernel::{error::to_result, prelude::*, sync::LockClassKey, types::Opaque};
 
 /// Parameters of a [`TagSet`].
 #[derive(Clone, Copy)]
@@ -41,10 +41,16 @@ pub struct TagSetOptions {
 /// `inner` is an allocated tag set whose requests each have room for a [`Pdu<T>`], initialised as
 /// long as the request exists.
 #[pin_data(PinnedDrop)]
-#[repr(transparent)]
 pub struct TagSet<T: Operations> {
     #[pin]
     inner: Opaque<bindings::blk_mq_tag_set>,
+    // The C code has one lock class for the SRCU of all tag sets, and one for the elevator locks of
+    // all queues. Dispatch holds the SRCU while it enters the queue of a disk below, whose elevator
+    // lock is held when that queue is frozen: lockdep would take the two disks for one.
+    #[pin]
+    srcu_class: LockClassKey,
+    #[pin]
+    elevator_class: LockClassKey,
     // Invariant in `T`: the private data of a subtype's requests has another type.
     _p: PhantomData<fn(T) -> T>,
 }
@@ -96,8 +102,28 @@ impl<T: Operations> TagSet<T> {
                 // SAFETY: `slot` holds a tag set with all that the caller must provide.
                 to_result(unsafe { bindings::blk_mq_alloc_tag_set(slot) })
             }),
+            srcu_class <- LockClassKey::new_dynamic(),
+            elevator_class <- LockClassKey::new_dynamic(),
             _p: PhantomData,
         }? Error)
+    }
+
+    /// Gives the disk's locks classes of their own.
+    ///
+    /// # Safety
+    ///
+    /// `disk` was allocated with this tag set, and is not added yet. Its elevator lock is not taken
+    /// any more when the tag set is dropped.
+    pub(crate) unsafe fn set_lock_classes(&self, disk: *mut bindings::gendisk) {
+        // SAFETY: By the requirements of this function nobody holds the locks. The keys are
+        // registered. The SRCU is freed before `srcu_class` is dropped.
+        unsafe {
+            bindings::blk_mq_set_lock_classes(
+                (*disk).queue,
+                self.srcu_class.as_ptr(),
+                self.elevator_class.as_ptr(),
+            )
+        }
     }
 
     pub(crate) fn as_raw(&self) -> *mut bindings::blk_mq_tag_set {
