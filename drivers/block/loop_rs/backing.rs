@@ -244,6 +244,7 @@ impl Binding {
 
     /// Whether the file supports nowait I/O in the binding's mode, buffered or direct. Direct I/O
     /// must not have to allocate the file system's workqueue for it.
+    #[inline(always)]
     pub(crate) fn can_nowait(&self) -> bool {
         let file = self.file();
         file.can_nowait()

@@ -219,6 +219,7 @@ impl CgroupQueue {
     }
 
     /// Whether the queue may hold one more of the `depth` tags.
+    #[inline(always)]
     pub(crate) fn may_hold_tag(&self, totals: &QueueTotals, depth: u32) -> bool {
         // Requests stay behind bios that are detached already.
         self.detached.is_empty() && tags::may_hold(self.tags.get(), totals.tags.get(), depth)
@@ -270,6 +271,7 @@ pub(crate) struct QueueSet {
 
 impl QueueSet {
     /// Returns a queue, and the totals.
+    #[inline(always)]
     pub(crate) fn get_mut(&mut self, id: QueueId) -> Option<(&mut CgroupQueue, &mut QueueTotals)> {
         let queue = match id {
             QueueId::Css(css) => self.tree.get_mut(&css),

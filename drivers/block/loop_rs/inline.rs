@@ -48,6 +48,7 @@ pub(crate) fn is_candidate(queues: &CgroupQueues, rq: &Request<LoopOps>) -> bool
 }
 
 /// The mode in which the backing file supports inline issue of the request; `None` if it does not.
+#[inline(always)]
 pub(crate) fn mode<I: Transfer>(binding: &Binding, io: &I) -> Option<InlineMode> {
     if !binding.can_nowait() {
         return None;

@@ -211,6 +211,7 @@ pub(crate) enum InlineTarget {
 }
 
 impl InlineTarget {
+    #[inline(always)]
     pub(crate) fn new(binding: &Arc<Binding>, mode: InlineMode) -> Self {
         match mode {
             InlineMode::Buffered => Self::Buffered(binding.clone()),

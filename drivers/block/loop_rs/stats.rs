@@ -41,6 +41,7 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// Counts a submitted request.
+    #[inline(always)]
     pub(crate) fn count<I: Transfer>(&mut self, io: &I) {
         let volume = match io.op() {
             Op::Read => &mut self.read,

@@ -157,6 +157,7 @@ impl OffloadPolicy {
 
     /// Returns the target of the next request. `unfinished` is the number of requests of the cgroup
     /// that hold a tag.
+    #[inline(always)]
     pub(crate) fn next(&mut self, worker: WorkerState, unfinished: u32) -> Target {
         self.left = self.left.saturating_sub(1);
         if self.left == 0 || self.trial && self.left % TRIAL_CHECK == 0 {

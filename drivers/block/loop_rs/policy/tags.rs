@@ -64,6 +64,7 @@ fn reserve(depth: u32) -> u32 {
 
 /// Whether a cgroup that holds `held` tags may hold another one, when all cgroups together hold
 /// `total` of the `depth` tags.
+#[inline(always)]
 pub(crate) fn may_hold(held: u32, total: u32, depth: u32) -> bool {
     let free = depth.saturating_sub(total).saturating_sub(1);
     held.saturating_add(reserve(depth)) <= free
@@ -121,6 +122,7 @@ impl TagCounter {
 
     /// Charges a tag to this cgroup and its device, until [`TagCharge::uncharge`]. Called with the
     /// lock held that protects both counters.
+    #[inline(always)]
     pub(crate) fn charge(&mut self, device: &mut TagCounter, charge: &mut TagCharge) {
         charge.uncharge();
         // INVARIANT: `charge` increments `returned` of both once.
@@ -157,6 +159,7 @@ impl TagCharge {
     }
 
     /// Ends the charge, if there is one. Any context.
+    #[inline(always)]
     pub(crate) fn uncharge(&mut self) {
         if !core::mem::replace(&mut self.is_charged, false) {
             return;

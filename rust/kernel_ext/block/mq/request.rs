@@ -83,6 +83,7 @@ pub enum Op {
 }
 
 impl Op {
+    #[inline(always)]
     pub(super) fn from_raw(flags: bindings::blk_opf_t) -> Self {
         match flags & bindings::REQ_OP_MASK {
             bindings::req_op_REQ_OP_READ => Op::Read,
@@ -291,6 +292,7 @@ unsafe impl<T: Operations> RawIo for Request<T> {
 }
 
 impl<T: Operations> Transfer for Request<T> {
+    #[inline(always)]
     fn op(&self) -> Op {
         // SAFETY: By the type invariant the request is valid.
         Op::from_raw(unsafe { (*self.as_raw()).cmd_flags })
