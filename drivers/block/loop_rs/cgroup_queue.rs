@@ -25,7 +25,7 @@ use crate::{
     backing::Binding,
     policy::{
         offload::OffloadPolicy,
-        tags::{self, TagCharge, TagCounter},
+        tags::{self, Others, SoleUse, TagCharge, TagCounter},
     },
     stats::Counts,
 };
@@ -144,7 +144,7 @@ pub(crate) struct CgroupQueue {
     pub(crate) scheduled: bool,
     /// The worker got requests other than offloaded ones since it was last idle. These may block.
     pub(crate) has_blocking_work: bool,
-    /// A request that cannot be detached may be in `pending` although older bios are in `detached`.
+    /// A younger request may be in `pending` although bios are in `detached`.
     pub(crate) detached_bypassed: bool,
     pub(crate) counts: Counts,
     /// Number of requests and detached bios that were added for the worker.
@@ -169,6 +169,7 @@ pub(crate) struct CgroupQueue {
     /// Bios without a tag. The worker serves them after `pending`.
     pub(crate) detached: DetachedBios<LoopOps>,
     pub(crate) worker: Arc<Worker>,
+    sole_use: SoleUse,
     /// The value of `idle_since` when the worker was put on the idle list.
     pub(crate) listed_since: JiffiesInstant,
 }
@@ -187,6 +188,7 @@ impl CgroupQueue {
             detached: DetachedBios::new(),
             detached_bypassed: false,
             tags: TagCounter::new(Some(&totals.tags), flags)?,
+            sole_use: SoleUse::new(),
             counts: Counts::default(),
             received: 0,
             taken: 0,
@@ -220,9 +222,24 @@ impl CgroupQueue {
 
     /// Whether the queue may hold one more of the `depth` tags.
     #[inline(always)]
-    pub(crate) fn may_hold_tag(&self, totals: &QueueTotals, depth: u32) -> bool {
+    pub(crate) fn may_hold_tag(&mut self, totals: &QueueTotals, depth: u32) -> bool {
         // Requests stay behind bios that are detached already.
         self.detached.is_empty() && tags::may_hold(self.tags.get(), totals.tags.get(), depth)
+            || self.may_hold_tag_alone(totals, depth)
+    }
+
+    /// Whether the queue may hold one more of the `depth` tags because its cgroup has the device to
+    /// itself.
+    #[cold]
+    fn may_hold_tag_alone(&mut self, totals: &QueueTotals, depth: u32) -> bool {
+        let ios = totals.counts.transfers();
+        let others = Others {
+            ios: ios.wrapping_sub(self.counts.transfers()),
+            tags: totals.tags.get().wrapping_sub(self.tags.get()),
+        };
+        self.sole_use
+            .check(&mut self.tags, others, JiffiesInstant::now())
+            && tags::may_hold_alone(totals.tags.get(), depth)
     }
 
     /// Number of detached requests that have not completed.

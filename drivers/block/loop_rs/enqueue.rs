@@ -14,9 +14,15 @@ use kernel_ext::{
 
 impl CgroupQueue {
     /// Adds a request for the worker, and charges its tag.
-    fn push(&mut self, mut rq: Request<LoopOps>, totals: &mut QueueTotals, reason: QueueReason) {
+    pub(crate) fn push(
+        &mut self,
+        mut rq: Request<LoopOps>,
+        totals: &mut QueueTotals,
+        reason: QueueReason,
+    ) {
         self.count(&rq, totals, reason);
         self.tags.charge(&mut totals.tags, &mut rq.data_mut().tag);
+        self.detached_bypassed |= !self.detached.is_empty();
         self.pending.push_back(rq);
         self.received = self.received.wrapping_add(1);
     }
@@ -34,17 +40,6 @@ impl CgroupQueue {
         self.batch.push_back(rq);
     }
 
-    /// Adds a request that cannot be detached.
-    pub(crate) fn push_undetachable(
-        &mut self,
-        rq: Request<LoopOps>,
-        totals: &mut QueueTotals,
-        reason: QueueReason,
-    ) {
-        self.detached_bypassed |= !self.detached.is_empty();
-        self.push(rq, totals, reason);
-    }
-
     /// Adds the bios of a request that was [counted](Self::count) before it was detached.
     fn push_detached(
         &mut self,
@@ -52,13 +47,13 @@ impl CgroupQueue {
         totals: &mut QueueTotals,
         reason: QueueReason,
     ) {
-        self.has_blocking_work = true;
+        self.has_blocking_work |= reason != QueueReason::Offload;
         for counts in [&mut self.counts, &mut totals.counts] {
             counts.detached = counts.detached.wrapping_add(1);
         }
         match reason {
             // A reclaimed request was submitted before the bios that are detached.
-            QueueReason::Reclaimed => self.detached.push_front(bios),
+            QueueReason::Reclaimed if !self.detached_bypassed => self.detached.push_front(bios),
             _ => self.detached.push_back(bios),
         }
         self.received = self.received.wrapping_add(1);

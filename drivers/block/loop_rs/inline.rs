@@ -111,7 +111,7 @@ impl QueueSet {
         }
         // Buffered I/O is done at once, and does not delay detached bios.
         if mode == InlineMode::Direct && !queue.detached.is_empty() {
-            return InlineDecision::Queue;
+            return InlineDecision::Offload;
         }
         let worker = if !queue.scheduled && !queue.has_worker_requests() {
             WorkerState::Idle
@@ -128,7 +128,7 @@ impl QueueSet {
         // Buffered I/O completes before queue_rq() returns, and needs no charge.
         if mode == InlineMode::Direct && !rq.data_mut().tag.is_charged() {
             if !queue.may_hold_tag(totals, depth) {
-                return InlineDecision::Queue;
+                return InlineDecision::Offload;
             }
             queue.tags.charge(&mut totals.tags, &mut rq.data_mut().tag);
         }

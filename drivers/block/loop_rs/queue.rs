@@ -103,7 +103,7 @@ impl Dispatch<'_> {
         let inline = inline && inline::mode(binding, &rq).is_some();
         if let Err(rq) = set.try_push(id, rq, self.depth, (!inline).then_some(reason)) {
             let reason = match inline {
-                true => QueueReason::New,
+                true => QueueReason::Offload,
                 false => reason,
             };
             drop(set);
@@ -239,7 +239,7 @@ impl Dispatch<'_> {
                 let id = self.find(&mut set, &rq);
                 if let Some((queue, totals)) = set.get_mut(id) {
                     // The request was counted above.
-                    queue.push_undetachable(rq, totals, QueueReason::Reclaimed);
+                    queue.push(rq, totals, QueueReason::Reclaimed);
                 }
                 id
             }

@@ -61,10 +61,15 @@ impl Counts {
         self.submitted().saturating_sub(self.worker)
     }
 
-    fn submitted(&self) -> u64 {
+    /// Number of submitted requests other than flushes.
+    pub(crate) fn transfers(&self) -> u64 {
         [self.read.ios, self.write.ios, self.discard.ios]
             .into_iter()
-            .fold(self.flushes, u64::wrapping_add)
+            .fold(0, u64::wrapping_add)
+    }
+
+    fn submitted(&self) -> u64 {
+        self.transfers().wrapping_add(self.flushes)
     }
 }
 

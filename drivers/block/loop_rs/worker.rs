@@ -42,8 +42,8 @@ const READ_BATCH_MAX: u32 = 32;
 /// cached when they are served, even if the memory of the cgroup is limited.
 const READ_BATCH_BYTES: usize = 4 << 20;
 
-/// Maximum number of detached requests of a cgroup in service. With the tags that a single cgroup
-/// may hold, the cgroup has about as many requests in flight as the default depth of a device.
+/// Maximum number of detached requests of a cgroup in service. With its share of the tags, a single
+/// cgroup has about as many requests in flight as the default depth of a device.
 const SERVICE_DEPTH: i32 = 64;
 
 /// Requests and detached bios taken from a queue. The requests come first.

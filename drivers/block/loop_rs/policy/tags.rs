@@ -21,6 +21,11 @@
 //! cgroups end up with next to no tags, however many of them there are, and no request of another
 //! cgroup is detached because of them.
 //!
+//! A cgroup that has the device to itself, and whose requests complete quickly, may hold three
+//! quarters of the tags, also while older bios of it are detached: see [`SoleUse`]. That ends when
+//! another cgroup submits I/O, or when a request takes long. The other cgroup then finds fewer tags
+//! until requests complete, and more of its requests are detached.
+//!
 //! # No tag starvation by a blocked cgroup
 //!
 //! - At least the reserve is free after each decision: a request keeps its tag only while that many
@@ -33,9 +38,9 @@
 //! - The reserve is as large as the block layer's batch for waking tag waiters
 //!   (`sbq_calc_wake_batch()`).
 //! - Detaching allocates no memory and has no limit, so it does not fail for either.
-//! - Detached bios wait for the cgroup's worker only. The worker serves requests and detached bios
-//!   in FIFO order: while bios of a cgroup are detached, later requests of the cgroup are detached,
-//!   too. So a blocked cgroup takes no new tags while no other cgroup has I/O.
+//! - Detached bios wait for the cgroup's worker only. While bios of a cgroup are detached, later
+//!   requests of the cgroup are detached, too, and served in FIFO order, unless its requests
+//!   complete quickly. So a blocked cgroup takes no new tags while no other cgroup has I/O.
 //!
 //! # Limitations
 //!
@@ -52,10 +57,16 @@ use kernel::{
         atomic::{Atomic, Relaxed},
         Arc,
     },
+    time::{msecs_to_jiffies, Msecs},
 };
+use kernel_ext::time::JiffiesInstant;
 
 #[cfg(doc)]
 use kernel_ext::block::mq::Request;
+
+/// How long a cgroup must have had the device to itself before it may hold more than its share, and
+/// how long its requests may take.
+const SOLE_USE_WINDOW_MS: Msecs = 100;
 
 /// Number of the `depth` tags that no cgroup may hold: the wake batch of the block layer.
 fn reserve(depth: u32) -> u32 {
@@ -75,9 +86,73 @@ pub(crate) fn reclaim_threshold(held: u32) -> u32 {
     held.saturating_mul(2).saturating_add(1)
 }
 
+/// Whether a cgroup that [has the device to itself](SoleUse) may hold another tag. A quarter of the
+/// tags stays free for cgroups that come.
+pub(crate) fn may_hold_alone(total: u32, depth: u32) -> bool {
+    total.saturating_add(reserve(depth).max(depth / 4)) < depth
+}
+
+/// What other cgroups do on the device.
+#[derive(Clone, Copy)]
+pub(crate) struct Others {
+    /// Number of I/Os that they have submitted.
+    pub(crate) ios: u64,
+    /// Number of tags that they hold.
+    pub(crate) tags: u32,
+}
+
+/// Whether a cgroup has the device to itself, and its requests complete quickly.
+///
+/// Both are checked for windows of [`SOLE_USE_WINDOW_MS`].
+pub(crate) struct SoleUse {
+    /// Start of the window.
+    start: JiffiesInstant,
+    /// Number of I/Os of other cgroups at the start.
+    others: u64,
+    /// The result of the window before.
+    confirmed: bool,
+}
+
+impl SoleUse {
+    pub(crate) fn new() -> Self {
+        Self {
+            start: JiffiesInstant::now(),
+            others: 0,
+            confirmed: false,
+        }
+    }
+
+    /// Whether, in the last complete window and since, other cgroups submitted no I/O, and the
+    /// cgroup gave back all tags that it held at the start. Called when the cgroup is over its
+    /// share.
+    pub(crate) fn check(
+        &mut self,
+        tags: &mut TagCounter,
+        others: Others,
+        now: JiffiesInstant,
+    ) -> bool {
+        let window = msecs_to_jiffies(SOLE_USE_WINDOW_MS);
+        // The flush, which is in no cgroup, holds a tag.
+        let is_alone = others.ios == self.others && others.tags <= 1;
+        if is_alone && now.is_before(self.start.after(window)) {
+            return self.confirmed;
+        }
+        // After a pause, tags may be older than two windows.
+        let is_recent = now.is_before(self.start.after(2 * window));
+        *self = Self {
+            start: now,
+            others: others.ios,
+            confirmed: tags.next_epoch() && is_alone && is_recent,
+        };
+        self.confirmed
+    }
+}
+
 /// Number of tags that requests of a cgroup, or of a device, have given back.
 struct ReturnedTags {
     returned: Atomic<u32>,
+    /// Those of them that were charged in an odd epoch.
+    returned_odd: Atomic<u32>,
     /// The device's count, if this is a cgroup's.
     device: Option<Arc<ReturnedTags>>,
 }
@@ -96,6 +171,10 @@ impl ReturnedTags {
 /// lock, `returned` by completing requests without it.
 pub(crate) struct TagCounter {
     charged: u32,
+    /// Number of charges in odd epochs.
+    charged_odd: u32,
+    /// The current epoch is odd. No tag was charged before the previous epoch.
+    is_odd: bool,
     returned: Arc<ReturnedTags>,
 }
 
@@ -104,9 +183,12 @@ impl TagCounter {
     pub(crate) fn new(device: Option<&TagCounter>, flags: kernel::alloc::Flags) -> Result<Self> {
         Ok(Self {
             charged: 0,
+            charged_odd: 0,
+            is_odd: false,
             returned: Arc::new(
                 ReturnedTags {
                     returned: Atomic::new(0),
+                    returned_odd: Atomic::new(0),
                     device: device.map(|device| device.returned.clone()),
                 },
                 flags,
@@ -120,6 +202,20 @@ impl TagCounter {
             .wrapping_sub(self.returned.returned.load(Relaxed))
     }
 
+    /// Starts a new epoch, unless a tag of the previous epoch is still charged. Returns whether it
+    /// did.
+    fn next_epoch(&mut self) -> bool {
+        let odd = self
+            .charged_odd
+            .wrapping_sub(self.returned.returned_odd.load(Relaxed));
+        let previous = match self.is_odd {
+            true => self.get().wrapping_sub(odd),
+            false => odd,
+        };
+        self.is_odd ^= previous == 0;
+        previous == 0
+    }
+
     /// Charges a tag to this cgroup and its device, until [`TagCharge::uncharge`]. Called with the
     /// lock held that protects both counters.
     #[inline(always)]
@@ -128,11 +224,13 @@ impl TagCounter {
         // INVARIANT: `charge` increments `returned` of both once.
         device.charged = device.charged.wrapping_add(1);
         self.charged = self.charged.wrapping_add(1);
+        self.charged_odd = self.charged_odd.wrapping_add(self.is_odd.into());
         match &charge.returned {
             Some(returned) if Arc::ptr_eq(returned, &self.returned) => (),
             _ => charge.returned = Some(self.returned.clone()),
         }
         charge.is_charged = true;
+        charge.is_odd = self.is_odd;
     }
 }
 
@@ -142,6 +240,8 @@ pub(crate) struct TagCharge {
     /// mostly of the same cgroup; keeping the reference saves two atomic operations.
     returned: Option<Arc<ReturnedTags>>,
     is_charged: bool,
+    /// The tag was charged in an odd epoch.
+    is_odd: bool,
 }
 
 impl TagCharge {
@@ -150,6 +250,7 @@ impl TagCharge {
         Self {
             returned: None,
             is_charged: false,
+            is_odd: false,
         }
     }
 
@@ -165,6 +266,9 @@ impl TagCharge {
             return;
         }
         if let Some(returned) = &self.returned {
+            if self.is_odd {
+                returned.returned_odd.fetch_add(1, Relaxed);
+            }
             returned.inc();
             if let Some(device) = &returned.device {
                 device.inc();

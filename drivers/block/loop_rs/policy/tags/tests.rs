@@ -65,6 +65,84 @@ mod suite {
     }
 
     #[test]
+    fn sole_use() -> Result {
+        const ALONE: Others = Others { ios: 0, tags: 1 };
+        let window = msecs_to_jiffies(SOLE_USE_WINDOW_MS);
+        let mut device = TagCounter::new(None, GFP_KERNEL)?;
+        let mut tags = TagCounter::new(Some(&device), GFP_KERNEL)?;
+        let [mut early, mut late] = [const { TagCharge::none() }; 2];
+        let mut policy = SoleUse::new();
+        let mut now = policy.start;
+        tags.charge(&mut device, &mut early);
+        assert!(!policy.check(&mut tags, ALONE, now.after(window - 1)));
+        // No tag is older than a window.
+        now = now.after(window);
+        assert!(policy.check(&mut tags, ALONE, now));
+        assert!(policy.check(&mut tags, ALONE, now.after(window - 1)));
+        // One is, whatever other tags do.
+        tags.charge(&mut device, &mut late);
+        for _ in 0..5 {
+            now = now.after(window);
+            assert!(!policy.check(&mut tags, ALONE, now));
+            tags.charge(&mut device, &mut late);
+        }
+        early.uncharge();
+        assert!(!policy.check(&mut tags, ALONE, now.after(window - 1)));
+        now = now.after(window);
+        assert!(policy.check(&mut tags, ALONE, now));
+        // Another cgroup holds a tag beside the flush, or submits I/O.
+        let two = Others { ios: 0, tags: 2 };
+        assert!(!policy.check(&mut tags, two, now));
+        let other = Others { ios: 1, tags: 0 };
+        assert!(!policy.check(&mut tags, other, now));
+        late.uncharge();
+        now = now.after(window - 1);
+        assert!(!policy.check(&mut tags, other, now));
+        now = now.after(1);
+        assert!(policy.check(&mut tags, other, now));
+        // The age of tags is unknown after a pause.
+        now = now.after(2 * window);
+        assert!(!policy.check(&mut tags, other, now));
+        now = now.after(window);
+        assert!(policy.check(&mut tags, other, now));
+        Ok(())
+    }
+
+    #[test]
+    fn epochs() -> Result {
+        let mut device = TagCounter::new(None, GFP_KERNEL)?;
+        let mut tags = TagCounter::new(Some(&device), GFP_KERNEL)?;
+        let [mut even, mut odd] = [const { TagCharge::none() }; 2];
+        for _ in 0..3 {
+            tags.charge(&mut device, &mut even);
+            assert!(tags.next_epoch());
+            tags.charge(&mut device, &mut odd);
+            // `even` is of the previous epoch.
+            assert!(!tags.next_epoch());
+            assert!(!tags.next_epoch());
+            even.uncharge();
+            assert!(tags.next_epoch());
+            assert!(!tags.next_epoch());
+            odd.uncharge();
+            assert_eq!(tags.get(), 0);
+            assert!(tags.next_epoch());
+            assert!(tags.next_epoch());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn shares_of_a_single_cgroup() {
+        assert!(may_hold_alone(95, 128));
+        assert!(!may_hold_alone(96, 128));
+        assert!(!may_hold_alone(u32::MAX, 128));
+        assert!(may_hold_alone(2, 4));
+        assert!(!may_hold_alone(3, 4));
+        assert!(!may_hold_alone(0, 1));
+        assert!(!may_hold_alone(0, 0));
+    }
+
+    #[test]
     fn numbers_out_of_range() {
         assert!(!may_hold(u32::MAX, 0, 128));
         assert!(!may_hold(0, u32::MAX, 128));
