@@ -111,7 +111,7 @@ pub(crate) enum QueueId {
 pub(crate) enum QueueReason {
     /// The request cannot be issued inline.
     New,
-    /// The offload policy chose the worker.
+    /// The submitter could issue the request inline without blocking, but leaves it to the worker.
     Offload,
     /// Inline issue returned -EAGAIN.
     InlineEagain,

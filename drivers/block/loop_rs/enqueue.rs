@@ -2,8 +2,9 @@
 
 //! Adding requests and detached bios to a cgroup queue, and scheduling its worker.
 
-use crate::cgroup_queue::{
-    CgroupQueue, LoopOps, QueueId, QueueReason, QueueSet, QueueTotals, Workqueues,
+use crate::{
+    cgroup_queue::{CgroupQueue, LoopOps, QueueId, QueueReason, QueueSet, QueueTotals, Workqueues},
+    config::Flag,
 };
 use kernel::prelude::*;
 use kernel_ext::{
@@ -76,9 +77,9 @@ impl CgroupQueue {
     }
 
     /// Moves the batch to the requests for the worker.
-    pub(crate) fn end_batch(&mut self, totals: &mut QueueTotals) {
+    pub(crate) fn end_batch(&mut self, totals: &mut QueueTotals, reason: QueueReason) {
         while let Some(rq) = self.batch.pop_front() {
-            self.push(rq, totals, QueueReason::New);
+            self.push(rq, totals, reason);
         }
     }
 
@@ -102,6 +103,18 @@ impl CgroupQueue {
 }
 
 impl QueueSet {
+    /// The reason to queue the rest of a batch: direct I/O would mostly not have blocked.
+    pub(crate) fn batch_reason(&self) -> QueueReason {
+        let direct = self
+            .binding
+            .as_ref()
+            .is_some_and(|binding| binding.flags.has(Flag::DIRECT_IO));
+        match direct {
+            true => QueueReason::Offload,
+            false => QueueReason::New,
+        }
+    }
+
     /// Adds a request to a queue and charges its tag, if the tag policy allows it; returns the
     /// request otherwise. Without a `reason` to queue it for the worker it is added to the current
     /// task's batch, unless another task has a batch in the queue.
@@ -158,8 +171,9 @@ impl QueueSet {
 
     /// Schedules the worker of a queue for all of its requests, including a batch.
     pub(crate) fn schedule(&mut self, id: QueueId, workqueues: &Workqueues) {
+        let reason = self.batch_reason();
         if let Some((queue, totals)) = self.get_mut(id) {
-            queue.end_batch(totals);
+            queue.end_batch(totals, reason);
             queue.wake(workqueues.of(id));
         }
     }

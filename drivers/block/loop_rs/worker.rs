@@ -8,7 +8,9 @@
 
 use crate::{
     backing::{Binding, BindingRef},
-    cgroup_queue::{CgroupQueue, CgroupQueues, LoopOps, QueueId, QueueSet, QueueTotals, Worker},
+    cgroup_queue::{
+        CgroupQueue, CgroupQueues, LoopOps, QueueId, QueueReason, QueueSet, QueueTotals, Worker,
+    },
     complete::complete_with,
     io::{self, IssueDirect, IssueResult, NowaitResult},
 };
@@ -65,11 +67,16 @@ enum Dequeued {
 
 impl CgroupQueue {
     /// Takes requests and detached bios for the worker. `window` is whether reads can wait for the
-    /// disk together.
-    fn dequeue(&mut self, totals: &mut QueueTotals, window: bool) -> Dequeued {
+    /// disk together, `batch_reason` the [`QueueSet::batch_reason`].
+    fn dequeue(
+        &mut self,
+        totals: &mut QueueTotals,
+        window: bool,
+        batch_reason: QueueReason,
+    ) -> Dequeued {
         if !self.has_worker_requests() {
             // The worker helps a task that issues its batch.
-            self.end_batch(totals);
+            self.end_batch(totals, batch_reason);
         }
         if self.is_empty() {
             return Dequeued::Empty;
@@ -165,8 +172,9 @@ impl Worker {
         loop {
             let mut set = self.queues.lock();
             let window = set.binding.as_ref().is_some_and(|b| b.can_read_cached());
+            let batch_reason = set.batch_reason();
             let (queue, totals) = set.get_mut(self.id)?;
-            match queue.dequeue(totals, window) {
+            match queue.dequeue(totals, window, batch_reason) {
                 Dequeued::Batch(batch) => return Some((batch, set.binding.clone())),
                 Dequeued::DepthReached => {
                     self.stalled.store(true, Relaxed);

@@ -37,6 +37,8 @@ const WINDOW: u32 = 128;
 
 /// Number of offloaded requests queued for the worker at most. Requests beyond are issued inline.
 const BACKLOG_MAX: u64 = 16;
+/// The same with [`IN_FLIGHT_BUSY`] requests in flight: the worker does not become idle in between.
+const BACKLOG_BUSY_MAX: u64 = 64;
 
 /// Number of requests in a row that may find the worker idle before offloading ends.
 const IDLE_OFFLOADS_MAX: u8 = 2;
@@ -63,7 +65,7 @@ const SHALLOW_INTERVAL_MAX: u8 = 32;
 
 /// Number of unfinished requests that a window distinguishes: the offloaded requests that the
 /// worker may have. Any others are in flight in the backing file, whoever issued them.
-const UNFINISHED_MAX: u32 = 2 * BACKLOG_MAX as u32;
+const UNFINISHED_MAX: u32 = 2 * BACKLOG_BUSY_MAX as u32;
 
 /// The fixed-point representation of a ratio of 1.
 const RATIO_ONE: u32 = 256;
@@ -72,6 +74,12 @@ const RATIO_ONE: u32 = 256;
 /// second.
 const RATIO_START: u32 = RATIO_ONE - RATIO_ONE / 16;
 const RATIO_STOP: u32 = RATIO_ONE + RATIO_ONE / 16;
+
+/// Number of requests in flight in the backing file from which on one CPU is the likely limit.
+/// Offloading then starts and ends at ratios that are this much higher: it takes little CPU time,
+/// and trials on a busy machine are wrong at times.
+const IN_FLIGHT_BUSY: u32 = 48;
+const RATIO_BONUS: u32 = RATIO_ONE / 8;
 
 /// The average before the first trial.
 const RATIO_INITIAL: u32 = RATIO_ONE - RATIO_ONE / 8;
@@ -127,8 +135,10 @@ pub(crate) struct OffloadPolicy {
     confirmed_interval: u8,
     /// Number of unfinished requests at the start of the window.
     unfinished: u8,
+    /// The last window that did not offload left [`IN_FLIGHT_BUSY`] requests in flight.
+    is_busy: bool,
     /// The average ratio, in units of `1 / RATIO_ONE`. Offloading is faster if it is below 1.
-    ratio: u32,
+    ratio: u16,
     /// Start of the window.
     start: Instant<Monotonic>,
     /// Time of the last window in nanoseconds, scaled to [`WINDOW`] requests. 0 if unknown.
@@ -149,7 +159,8 @@ impl OffloadPolicy {
             unfinished: 0,
             start: Instant::now(),
             last_time: 0,
-            ratio: RATIO_INITIAL,
+            ratio: RATIO_INITIAL as u16,
+            is_busy: false,
             idle_offloads: 0,
             eagain_backoff: 0,
         }
@@ -173,7 +184,11 @@ impl OffloadPolicy {
             _ if !self.is_offloading() => Target::Submitter,
             WorkerState::Offloading(queued) => {
                 self.idle_offloads = 0;
-                match queued < BACKLOG_MAX {
+                let max = match self.is_busy {
+                    true => BACKLOG_BUSY_MAX,
+                    false => BACKLOG_MAX,
+                };
+                match queued < max {
                     true => Target::Offload,
                     false => Target::Submitter,
                 }
@@ -208,7 +223,11 @@ impl OffloadPolicy {
         if self.left > 0 && time <= self.last_time {
             return;
         }
+        let is_busy = unfinished >= IN_FLIGHT_BUSY;
         let unfinished = unfinished.min(UNFINISHED_MAX) as u8;
+        if !self.is_offloading() {
+            self.is_busy = is_busy;
+        }
         // Requests that the worker still had are no work of a window that does not offload.
         let unfinished_before = match self.is_offloading() {
             true => self.unfinished,
@@ -274,20 +293,26 @@ impl OffloadPolicy {
     /// Adds the ratio of a trial to the average, and updates the choice and the trial interval.
     fn trial_ended(&mut self, ratio: u32) {
         let was_enabled = self.enabled;
-        let sum = self.ratio * 3 + ratio;
+        let average = u32::from(self.ratio);
+        let sum = average * 3 + ratio;
         // Rounded towards `ratio`, so that the average reaches it.
-        //
-        // INVARIANT: The average of two ratios within the limits is within them.
-        self.ratio = match ratio > self.ratio {
+        let average = match ratio > average {
             true => sum.div_ceil(4),
             false => sum / 4,
         };
-        if self.ratio < RATIO_START {
+        // INVARIANT: The average of two ratios within the limits is within them.
+        self.ratio = average as u16;
+        let bonus = match self.is_busy {
+            true => RATIO_BONUS,
+            false => 0,
+        };
+        let (start, stop) = (RATIO_START + bonus, RATIO_STOP + bonus);
+        if average < start {
             self.enabled = true;
-        } else if self.ratio > RATIO_STOP {
+        } else if average > stop {
             self.enabled = false;
         }
-        let (faster, slower) = (ratio < RATIO_START, ratio > RATIO_STOP);
+        let (faster, slower) = (ratio < start, ratio > stop);
         let (confirmed, contradicted) = match self.enabled {
             true => (faster, slower),
             false => (slower, faster),

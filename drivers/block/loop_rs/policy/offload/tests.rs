@@ -175,6 +175,31 @@ mod suite {
         assert!(!policy.enabled);
     }
 
+    /// With many requests in flight in the file, offloading may be a little slower.
+    #[test]
+    fn busy() {
+        let mut policy = OffloadPolicy::new();
+        for (unfinished, is_busy) in [(IN_FLIGHT_BUSY - 1, false), (IN_FLIGHT_BUSY, true)] {
+            policy.left = 0;
+            policy.check_window(unfinished, Instant::now());
+            policy.trial = false;
+            assert_eq!(policy.is_busy, is_busy);
+            policy.enabled = false;
+            policy.ratio = (RATIO_ONE + RATIO_ONE / 32) as u16;
+            policy.trial_ended(RATIO_ONE + RATIO_ONE / 32);
+            assert_eq!(policy.enabled, is_busy);
+        }
+        // The worker's requests do not count.
+        policy.left = 0;
+        policy.check_window(0, Instant::now());
+        assert!(policy.is_busy);
+        policy.trial = false;
+        for _ in 0..20 {
+            policy.trial_ended(RATIO_ONE + RATIO_ONE / 4);
+        }
+        assert!(!policy.enabled);
+    }
+
     /// The average reaches a constant ratio, from either side.
     #[test]
     fn average() {
@@ -183,7 +208,7 @@ mod suite {
             for _ in 0..100 {
                 policy.trial_ended(ratio);
             }
-            assert_eq!(policy.ratio, ratio);
+            assert_eq!(u32::from(policy.ratio), ratio);
             assert_eq!(policy.enabled, ratio < RATIO_START);
         }
     }
@@ -216,7 +241,7 @@ mod suite {
         assert!(policy.trial && policy.left == 96);
         policy.check_window(16, after(369));
         assert!(!policy.trial && policy.left == WINDOW);
-        assert!(policy.ratio > RATIO_INITIAL && policy.last_time > 4 * 128_000);
+        assert!(u32::from(policy.ratio) > RATIO_INITIAL && policy.last_time > 4 * 128_000);
         // Requests that the worker still has do not count for a window that does not offload.
         (policy.enabled, policy.trial, policy.left) = (true, true, 0);
         policy.check_window(0, after(369 + 128));
@@ -231,6 +256,6 @@ mod suite {
                 policy.window_ended(took);
             }
         }
-        assert!(policy.ratio >= RATIO_MIN && policy.ratio <= RATIO_MAX);
+        assert!((RATIO_MIN..=RATIO_MAX).contains(&policy.ratio.into()));
     }
 }
