@@ -20,6 +20,11 @@ export LOOP_RS_CACHE LOOP_RS_SERIES LOOP_RS_MIRROR LOOP_RS_ACCEL
 .PHONY: all
 all:
 	@scripts/build $(KARGS)
+	@scripts/build loop-top
+
+.PHONY: loop-top
+loop-top:
+	@scripts/build loop-top
 
 .PHONY: run
 run:
