@@ -9,6 +9,8 @@
 //! - `waiting`: requests and detached bios that the worker has not dequeued;
 //! - the names of [`stats`](crate::stats);
 //! - `idle_ms`: time in milliseconds since the worker became idle; 0 if it is busy;
+//! - `oldest_ms`: age in milliseconds of the oldest request that waits for the worker, detached ones
+//!   included; 0 if none waits;
 //! - `fallbacks`, for the root cgroup: requests of other cgroups for whose queue there was no
 //!   memory.
 
@@ -37,6 +39,8 @@ struct QueueReport {
     idle_since: JiffiesInstant,
     /// Number of requests and detached bios that the worker has not dequeued.
     waiting: u64,
+    /// Age of the oldest of them in milliseconds.
+    oldest_ms: u64,
     stats: Report,
     fallbacks: u64,
 }
@@ -62,6 +66,15 @@ impl QueueSet {
             busy: queue.scheduled,
             idle_since: queue.idle_since,
             waiting: queue.received.wrapping_sub(queue.taken),
+            oldest_ms: [
+                queue.pending.first_started(),
+                queue.detached.first_started(),
+            ]
+            .into_iter()
+            .flatten()
+            .map(JiffiesInstant::elapsed_ms)
+            .max()
+            .unwrap_or(0),
             stats: Report {
                 tags: queue.tags.get(),
                 detached: queue.detached_in_flight(),
@@ -121,10 +134,11 @@ impl Writer for Workers {
                 false => ("idle", queue.idle_since.elapsed_ms()),
             };
             f.write_fmt(fmt!(
-                "{} {state} waiting={} {} idle_ms={idle_ms}",
+                "{} {state} waiting={} {} idle_ms={idle_ms} oldest_ms={}",
                 BStr::from_bytes(path),
                 queue.waiting,
-                queue.stats
+                queue.stats,
+                queue.oldest_ms
             ))?;
             if queue.id == QueueId::Root {
                 f.write_fmt(fmt!(" fallbacks={}", queue.fallbacks))?;

@@ -52,7 +52,7 @@ use kernel::{prelude::*, time::Jiffies};
 const NOT_COUNTED: u32 = bindings::BLK_QC_T_NONE as u32;
 
 /// How long ago a request started, in jiffies.
-fn elapsed(start_time_ns: u64) -> Jiffies {
+pub(super) fn elapsed(start_time_ns: u64) -> Jiffies {
     // SAFETY: No requirements.
     unsafe {
         let now = bindings::ktime_get() as u64;
@@ -282,7 +282,8 @@ pub struct DetachedBios<T: Operations> {
 
 // SAFETY: The list is nothing but the bios it owns.
 unsafe impl<T: Operations> Send for DetachedBios<T> {}
-// SAFETY: A shared list gives no access to its bios.
+// SAFETY: Through a shared list one can only read when its first request started, which does not
+// change.
 unsafe impl<T: Operations> Sync for DetachedBios<T> {}
 
 impl<T: Operations> DetachedBios<T> {
@@ -300,6 +301,18 @@ impl<T: Operations> DetachedBios<T> {
     /// How many requests' bios are on the list.
     pub fn nr_requests(&self) -> usize {
         self.len
+    }
+
+    /// When the first request started; `None` if there is none, or the I/O statistics do not count
+    /// it.
+    pub fn first_started(&self) -> Option<JiffiesInstant> {
+        if self.head.is_null() {
+            return None;
+        }
+        // SAFETY: By the type invariant the first bio is valid, ours, and marked.
+        let start = unsafe { (*self.head).__bindgen_anon_1.bi_cookie };
+        let now = JiffiesInstant::now();
+        (start != NOT_COUNTED).then(|| now.before(now.into_raw().wrapping_sub(widen(start))))
     }
 
     /// Adds the bios of a request at the front.

@@ -14,8 +14,9 @@
 //! | Send a list of I/O that is not `Send` | It is `Send` if its I/O is |
 //! | Forget a list | Nothing; the disk's removal waits for its I/O forever |
 
-use super::{kiocb::KiocbState, Submit};
-use core::{marker::PhantomData, ptr};
+use super::{kiocb::KiocbState, raw::RawSubmit, Operations, Request, Submit};
+use crate::time::JiffiesInstant;
+use core::{marker::PhantomData, mem::ManuallyDrop, ptr};
 
 /// A list that owns I/O, first in, first out.
 pub trait IoList: Default {
@@ -49,7 +50,8 @@ pub struct TransferList<I: Submit> {
 
 // SAFETY: A list is nothing but the I/O it owns.
 unsafe impl<I: Submit + Send> Send for TransferList<I> {}
-// SAFETY: There is no access to I/O through a shared list.
+// SAFETY: Through a shared list one can only read when its first request started, which does not
+// change.
 unsafe impl<I: Submit + Send> Sync for TransferList<I> {}
 
 impl<I: Submit> TransferList<I> {
@@ -107,6 +109,20 @@ impl<I: Submit> TransferList<I> {
     /// Takes all I/O off the list.
     pub fn take(&mut self) -> Self {
         core::mem::take(self)
+    }
+}
+
+impl<T: Operations> TransferList<Request<T>> {
+    /// When the first request was allocated; `None` if there is none, or the block layer did not
+    /// record it.
+    pub fn first_started(&self) -> Option<JiffiesInstant> {
+        if self.head.is_null() {
+            return None;
+        }
+        // SAFETY: By the type invariant the head belongs to a request that the list owns. It is
+        // given up again below, as it is not dropped.
+        let first = ManuallyDrop::new(unsafe { Request::<T>::from_kiocb(self.head) });
+        first.started()
     }
 }
 

@@ -16,6 +16,7 @@
 //! | Remove the disk that it is for | Nothing; the removal waits for it |
 
 use super::{
+    detached::elapsed,
     kiocb::KiocbState,
     raw::{RawIo, RawSubmit},
     Operations, Submit, Transfer,
@@ -26,6 +27,7 @@ use crate::{
     cgroup::Css,
     sync::read_once,
     task,
+    time::JiffiesInstant,
 };
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::prelude::*;
@@ -240,6 +242,14 @@ impl<T: Operations> Request<T> {
             read_once(&raw const (*folio).__bindgen_anon_1.__bindgen_anon_1.mapping)
                 == (*(*bio).bi_bdev).bd_mapping
         }
+    }
+
+    /// When the request was allocated, if the block layer recorded it: for the I/O statistics, the
+    /// scheduler or a policy of the queue.
+    pub(super) fn started(&self) -> Option<JiffiesInstant> {
+        // SAFETY: By the type invariant the request is valid.
+        let start = unsafe { (*self.as_raw()).start_time_ns };
+        (start != 0).then(|| JiffiesInstant::now().before(elapsed(start)))
     }
 
     /// Whether the request is readahead (`REQ_RAHEAD`).
