@@ -369,3 +369,56 @@ proof_io() {
 	io_held buffered buffered
 	io_teardown
 }
+
+#
+# 4. Isolation
+#
+
+ISOLATION_SECONDS=10
+ISOLATION_WIOPS=64
+
+# beside CGROUP FIO-OPTIONS...: starts direct I/O on the loop device in the cgroup.
+beside() {
+	local cg=$1
+
+	shift
+	cg_run "$cg" fio --output=/dev/null --name=j --filename="$LOOP" --bs=4k --direct=1 \
+		--ioengine=libaio --size=32M --time_based --runtime=600 "$@" &
+}
+
+# proof_isolation DIR: a cgroup reads while another one on its device is held by io.max. loop-top, if
+# it is there, shows both in $T/picture.
+proof_isolation() {
+	local reader=$CGROOT/loop_rs-reader writer=$CGROOT/loop_rs-writer disk reads writes
+
+	disk=$(disk_of "$1") || fail "$1 is on no disk"
+	dd if=/dev/zero of="$1/shared" bs=1M count=64 conv=fsync 2>/dev/null
+	attach --direct-io=on "$1/shared"
+	mkdir "$reader" "$writer"
+	cg_limit_io "$writer" "$disk" wiops=$ISOLATION_WIOPS
+	step "isolation: $ISOLATION_SECONDS s of reads beside writes that io.max holds"
+	beside "$writer" --rw=randwrite --offset=32M --iodepth=512
+	beside "$reader" --rw=randread --iodepth=4
+	sleep 5
+	reads=$(cg_io "$reader" "$disk" rios)
+	writes=$(cg_io "$writer" "$disk" wios)
+	if [ -x "${LOOP_TOP:-}" ]; then
+		"$LOOP_TOP" -1 -a -d $ISOLATION_SECONDS "$LOOP" >"$T/picture"
+		cat "$T/picture"
+	else
+		sleep $ISOLATION_SECONDS
+	fi
+	reads=$((($(cg_io "$reader" "$disk" rios) - reads) / ISOLATION_SECONDS))
+	writes=$((($(cg_io "$writer" "$disk" wios) - writes) / ISOLATION_SECONDS))
+	echo "$disk wiops=max" >"$writer/io.max"
+	echo 1 >"$reader/cgroup.kill"
+	echo 1 >"$writer/cgroup.kill"
+	wait
+	note "isolation  $reads reads/s beside $writes writes/s, with a limit of $ISOLATION_WIOPS/s"
+	detach
+	rm "$1/shared"
+	cg_remove "$reader"
+	cg_remove "$writer"
+	want_le "writes per second" "$writes" $((ISOLATION_WIOPS * 5 / 4))
+	[ "$DRIVER" = loop ] || want_ge "reads per second" "$reads" $((ISOLATION_WIOPS * 4))
+}
