@@ -68,9 +68,11 @@ read_list()
 #	# vars:		the variables of scripts/config that it depends on
 # It is made in NAME-KEY.tmp and renamed when complete, with NAME.lock held:
 # NAME-KEY is always complete, and a .tmp is left over if no process holds the
-# lock.  Users of a product hold .in-use shared.
+# lock.  Users of a product hold .in-use shared.  Its .vars has the variables, also of
+# the products it needs: a new edition replaces those with the same variables.
 
 declare -A product_name product_space product_needs product_from product_vars product_dirs
+declare -A product_all_vars
 
 product_head()
 {
@@ -93,7 +95,7 @@ product_head()
 # product_dir NAME: sets REPLY to its directory.
 product_dir()
 {
-	local text='' word files=("$scripts/products/$1")
+	local text='' word vars='' files=("$scripts/products/$1")
 
 	product_head "$1"
 	REPLY=${product_dirs[$1]:-}
@@ -101,6 +103,7 @@ product_dir()
 	for word in ${product_needs[$1]:-}; do
 		product_dir "$word"
 		text+="${REPLY##*/} "
+		vars+=" ${product_all_vars[$word]}"
 		# the version of the newest kernel of the series is no part of a key
 		[ ! -e "$REPLY/versions" ] || text+=$(<"$REPLY/versions")
 	done
@@ -109,7 +112,10 @@ product_dir()
 	done
 	for word in ${product_vars[$1]:-}; do
 		text+="$word=${!word} "
+		vars+=" $word=${!word}"
 	done
+	# shellcheck disable=SC2086 # words
+	product_all_vars[$1]=$(printf '%s\n' $vars | sort -u)
 	REPLY=$({ echo "$text"; cat "${files[@]}"; } | sha256sum)
 	REPLY=$cache/$1-${REPLY:0:12}
 	product_dirs[$1]=$REPLY
