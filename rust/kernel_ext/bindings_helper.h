@@ -66,3 +66,19 @@ const int RUST_CONST_HELPER_LOOP_MIN_COUNT = CONFIG_BLK_DEV_LOOP_RS_MIN_COUNT;
 #else
 const int RUST_CONST_HELPER_LOOP_MIN_COUNT = CONFIG_BLK_DEV_LOOP_MIN_COUNT;
 #endif
+
+/* As in the C driver, drivers/block/loop.c. */
+struct compat_loop_info {
+	compat_int_t	lo_number;
+	compat_dev_t	lo_device;
+	compat_ulong_t	lo_inode;
+	compat_dev_t	lo_rdevice;
+	compat_int_t	lo_offset;
+	compat_int_t	lo_encrypt_type;
+	compat_int_t	lo_encrypt_key_size;
+	compat_int_t	lo_flags;
+	char		lo_name[LO_NAME_SIZE];
+	unsigned char	lo_encrypt_key[LO_KEY_SIZE];
+	compat_ulong_t	lo_init[2];
+	char		reserved[4];
+};

@@ -66,6 +66,7 @@ pub(crate) mod bindings {
     pub(crate) mod generated {
         use kernel::bindings::*;
         use kernel::ffi;
+        use pin_init::MaybeZeroable;
 
         include!(env!("KERNEL_EXT_BINDINGS"));
         include!(env!("KERNEL_EXT_HELPERS"));

@@ -128,10 +128,9 @@ unsafe extern "C" fn get(buf: *mut c_char, param: *const bindings::kernel_param)
 /// The operations of an [`IntParam`].
 #[doc(hidden)]
 pub static INT_PARAM_OPS: bindings::kernel_param_ops = bindings::kernel_param_ops {
-    flags: 0,
     set: Some(set),
     get: Some(get),
-    free: None,
+    ..pin_init::zeroed()
 };
 
 /// A `struct kernel_param` of an [`IntParam`].
@@ -160,10 +159,10 @@ impl RawParam {
             ops: &raw const INT_PARAM_OPS,
             perm: 0o444,
             level: -1,
-            flags: 0,
             __bindgen_anon_1: bindings::kernel_param__bindgen_ty_1 {
                 arg: core::ptr::from_ref(param).cast_mut().cast(),
             },
+            ..pin_init::zeroed()
         })
     }
 }

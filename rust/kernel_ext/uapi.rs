@@ -72,6 +72,7 @@ pub mod loop_ {
         /// `struct loop_config`.
         LoopConfig: loop_config, { 4 + 4 + 232 + 64 };
     }
+
     /// The old form of `struct loop_info64`, in the layout of one kind of task.
     pub trait OldInfo: FromBytes + AsBytes + Sized {
         /// Returns its fields as a `struct loop_info64`; the rest is 0.
@@ -82,102 +83,62 @@ pub mod loop_ {
     }
 
     macro_rules! old_info {
-        ($($(#[$meta:meta])* $name:ident: $size:expr, $dev:ty, $word:ty,
-           [$($pad:ident: $pad_ty:ty = $zero:expr),*],
-           { $($field:ident: $ty:ty,)* })*) => {$(
+        ($($(#[$meta:meta])* $name:ident: $c:ident;)*) => {$(
             $(#[$meta])*
             #[derive(Clone, Copy)]
-            #[repr(C)]
-            #[allow(dead_code)] // What is there only to be at its place.
-            pub struct $name { $($field: $ty,)* }
+            #[repr(transparent)]
+            pub struct $name([u8; core::mem::size_of::<generated::$c>()]);
 
-            // No padding: the fields make up the whole.
-            const _: () = assert!(
-                core::mem::size_of::<$name>() == $size
-                    && 0 $(+ core::mem::size_of::<$ty>())* == $size
-            );
-
-            // SAFETY: Integers and arrays of integers.
+            // SAFETY: An array of bytes.
             unsafe impl FromBytes for $name {}
 
-            // SAFETY: As above, and without padding, as is checked above.
+            // SAFETY: An array of bytes: what is padding in the C struct, too, is initialised.
             unsafe impl AsBytes for $name {}
 
             impl OldInfo for $name {
-                #[allow(clippy::cast_lossless)]
+                #[allow(clippy::cast_lossless, clippy::unnecessary_cast)]
                 fn to_info64(&self) -> loop_info64 {
+                    // SAFETY: A C struct of integers and arrays of integers, of that size.
+                    let info: generated::$c = unsafe { core::mem::transmute(self.0) };
                     loop_info64 {
-                        lo_number: self.lo_number as u32,
-                        lo_device: self.lo_device as u64,
-                        lo_inode: self.lo_inode as u64,
-                        lo_rdevice: self.lo_rdevice as u64,
+                        lo_number: info.lo_number as u32,
+                        lo_device: info.lo_device as u64,
+                        lo_inode: info.lo_inode as u64,
+                        lo_rdevice: info.lo_rdevice as u64,
                         // With its sign, so that a negative offset is none that there is.
-                        lo_offset: i64::from(self.lo_offset) as u64,
-                        lo_flags: self.lo_flags as u32,
-                        lo_file_name: self.lo_name,
+                        lo_offset: i64::from(info.lo_offset) as u64,
+                        lo_flags: info.lo_flags as u32,
+                        lo_file_name: info.lo_name,
                         ..Default::default()
                     }
                 }
 
                 fn from_info64(info: &loop_info64) -> Option<Self> {
-                    Some(Self {
-                        lo_number: info.lo_number as i32,
-                        lo_device: <$dev>::try_from(info.lo_device).ok()?,
-                        lo_inode: <$word>::try_from(info.lo_inode).ok()?,
-                        lo_rdevice: <$dev>::try_from(info.lo_rdevice).ok()?,
-                        lo_offset: info.lo_offset.try_into().ok()?,
-                        lo_encrypt_type: 0,
-                        lo_encrypt_key_size: 0,
-                        lo_flags: info.lo_flags as i32,
-                        lo_name: info.lo_file_name,
-                        lo_encrypt_key: [0; 32],
-                        lo_init: [0; 2],
-                        reserved: [0; 4],
-                        $($pad: $zero,)*
-                    })
+                    let mut old = Self([0; core::mem::size_of::<generated::$c>()]);
+                    let fields = old.0.as_mut_ptr().cast::<generated::$c>();
+                    macro_rules! set {
+                        ($field:ident, $value:expr) => {
+                            // SAFETY: The bytes of a field of the struct, which may be unaligned.
+                            unsafe { (&raw mut (*fields).$field).write_unaligned($value) }
+                        };
+                    }
+                    set!(lo_number, info.lo_number as i32);
+                    set!(lo_device, info.lo_device.try_into().ok()?);
+                    set!(lo_inode, info.lo_inode.try_into().ok()?);
+                    set!(lo_rdevice, info.lo_rdevice.try_into().ok()?);
+                    set!(lo_offset, info.lo_offset.try_into().ok()?);
+                    set!(lo_flags, info.lo_flags as i32);
+                    set!(lo_name, info.lo_file_name);
+                    Some(old)
                 }
             }
         )*};
     }
 
     old_info! {
-        /// `struct loop_info` of 64-bit tasks.
-        LoopInfo: core::mem::size_of::<generated::loop_info>(), u64, u64,
-        [pad0: u32 = 0, pad1: u32 = 0],
-        {
-            lo_number: i32,
-            pad0: u32,
-            lo_device: u64,
-            lo_inode: u64,
-            lo_rdevice: u64,
-            lo_offset: i32,
-            lo_encrypt_type: i32,
-            lo_encrypt_key_size: i32,
-            lo_flags: i32,
-            lo_name: [u8; LO_NAME_SIZE as usize],
-            lo_encrypt_key: [u8; LO_KEY_SIZE as usize],
-            lo_init: [u64; 2],
-            reserved: [u8; 4],
-            pad1: u32,
-        }
-        /// `struct loop_info` of 32-bit tasks (`struct compat_loop_info`).
-        CompatLoopInfo: 140, u16, u32,
-        [pad0: u16 = 0, pad1: u16 = 0],
-        {
-            lo_number: i32,
-            lo_device: u16,
-            pad0: u16,
-            lo_inode: u32,
-            lo_rdevice: u16,
-            pad1: u16,
-            lo_offset: i32,
-            lo_encrypt_type: i32,
-            lo_encrypt_key_size: i32,
-            lo_flags: i32,
-            lo_name: [u8; LO_NAME_SIZE as usize],
-            lo_encrypt_key: [u8; LO_KEY_SIZE as usize],
-            lo_init: [u32; 2],
-            reserved: [u8; 4],
-        }
+        /// `struct loop_info`, of tasks with the kernel's word size.
+        LoopInfo: loop_info;
+        /// `struct compat_loop_info`, of 32-bit tasks.
+        CompatLoopInfo: compat_loop_info;
     }
 }

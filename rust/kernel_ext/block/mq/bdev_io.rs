@@ -129,8 +129,7 @@ unsafe fn note_write(iocb: *mut bindings::kiocb) -> bool {
 /// Maps the page cache of a block device to the device.
 static BDEV_IOMAP_OPS: bindings::iomap_ops = bindings::iomap_ops {
     iomap_begin: Some(bdev_iomap_begin),
-    iomap_end: None,
-    iomap_next: None,
+    ..pin_init::zeroed()
 };
 
 /// As the C function `blkdev_iomap_begin`.
@@ -166,9 +165,7 @@ unsafe extern "C" fn bdev_iomap_begin(
 
 static BDEV_WRITE_OPS: bindings::iomap_write_ops = bindings::iomap_write_ops {
     get_folio: Some(bdev_get_folio),
-    put_folio: None,
-    iomap_valid: None,
-    read_folio_range: None,
+    ..pin_init::zeroed()
 };
 
 /// As the C function `iomap_get_folio`, for a folio that has buffer heads: iomap would allocate
