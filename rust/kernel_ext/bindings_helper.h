@@ -4,6 +4,8 @@
  * for how the list is kept to that.
  */
 
+#include "compat.h"
+
 #include <linux/backing-dev.h>
 #include <linux/blk-cgroup.h>
 #include <linux/blk-mq.h>

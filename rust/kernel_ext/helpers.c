@@ -4,6 +4,8 @@
  * more than a field access. One wrapper each, no logic.
  */
 
+#include "compat.h"
+
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/bottom_half.h>
@@ -24,6 +26,7 @@
 #include <linux/ratelimit.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/spinlock.h>
 #include <linux/wait.h>
 #include <linux/wait_bit.h>
 
@@ -302,6 +305,25 @@ unsigned long rust_helper_rlimit(unsigned int limit)
 bool rust_helper_IS_SYNC(const struct inode *inode)
 {
 	return IS_SYNC(inode);
+}
+
+/* For kernels without the kernel crate's SpinLockIrq: see compat.rs. */
+unsigned long rust_helper_compat_spin_lock_irqsave(spinlock_t *lock)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(lock, flags);
+	return flags;
+}
+
+void rust_helper_compat_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags)
+{
+	spin_unlock_irqrestore(lock, flags);
+}
+
+bool rust_helper_compat_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags)
+{
+	return spin_trylock_irqsave(lock, *flags);
 }
 
 /*

@@ -32,6 +32,7 @@
 
 pub mod block;
 pub mod cgroup;
+pub mod compat;
 pub mod fs;
 pub mod miscdevice;
 pub mod module;

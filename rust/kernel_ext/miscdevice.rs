@@ -17,15 +17,15 @@
 //! | Take an invalid minor number | The C function checks: `EINVAL`, `EBUSY` |
 //! | Forget a registration, and have the module unloaded | The exit waits ([`ExitBarrier`](crate::module::ExitBarrier)) |
 
-use crate::{bindings, module::Registered};
+use crate::{bindings, compat::this_module, module::Registered};
 use core::marker::PhantomData;
 use kernel::{
     error::{from_result, to_result},
     ffi::{c_int, c_long, c_uint, c_ulong},
-    module::this_module,
     prelude::*,
     sync::Arc,
     types::{ForeignOwnable, Opaque},
+    ModuleMetadata,
 };
 
 /// The operations of a control device.
@@ -34,6 +34,9 @@ use kernel::{
 /// same for 64-bit and 32-bit tasks. They act on an object that is registered with the device.
 #[vtable]
 pub trait Control: Sized + Send + Sync + 'static {
+    /// The module with the implementation: `crate::LocalModule`.
+    type OwnerModule: ModuleMetadata;
+
     /// Handles an ioctl. Process context; may sleep.
     fn ioctl(&self, cmd: u32, arg: usize) -> Result<c_int>;
 }

@@ -17,10 +17,9 @@
 //! | Forget the barrier, or drop it before other registrations | Nothing; freed code may be called |
 //! | Do without an [`ExitBarrier`] | [`Disk::add`](crate::block::Disk::add) fails |
 
-use crate::bindings;
+use crate::{bindings, compat::this_module};
 use core::marker::PhantomData;
 use kernel::{
-    module::this_module,
     prelude::*,
     sync::atomic::{Atomic, Relaxed},
     task::might_sleep,

@@ -155,7 +155,7 @@ impl RawParam {
         };
         Self(bindings::kernel_param {
             name: kernel::str::as_char_ptr_in_const_context(name),
-            mod_: kernel::module::this_module::<M>().as_ptr(),
+            mod_: crate::compat::this_module::<M>().as_ptr(),
             ops: &raw const INT_PARAM_OPS,
             perm: 0o444,
             level: -1,

@@ -37,7 +37,7 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{Atomic, AtomicFlag, Full, Relaxed},
-        new_spinlock_irq, Arc, ArcBorrow, SetOnce, SpinLockIrq, SpinLockIrqGuard,
+        Arc, ArcBorrow, SetOnce,
     },
     time::Jiffies,
     workqueue::{impl_has_work, new_work, Work},
@@ -48,6 +48,7 @@ use kernel_ext::{
         GenDisk,
     },
     cgroup::{Css, Io},
+    compat::{new_spinlock_irq, SpinLockIrq, SpinLockIrqGuard},
     time::JiffiesInstant,
     timer::Timer,
     workqueue::OwnedQueue,

@@ -24,6 +24,7 @@ use kernel_ext::{
         mq::{BoxedIo, DetachedIo, Op, Request, Transfer},
         GenDisk, Queue, Status, SECTOR_SIZE,
     },
+    compat::EOPNOTSUPP,
     task,
 };
 

@@ -21,6 +21,7 @@ use kernel_ext::{
         mq::{TagSet, TagSetOptions},
         Disk, DiskOptions, QueueLimits,
     },
+    compat::ENOSYS,
     impl_has_driver_slot, miscdevice, new_killable_mutex,
     sync::KillableMutex,
     uapi::loop_::{LOOP_CTL_ADD, LOOP_CTL_GET_FREE, LOOP_CTL_REMOVE},
@@ -243,6 +244,8 @@ pub(crate) struct Control(pub(crate) Arc<Driver>);
 
 #[vtable]
 impl miscdevice::Control for Control {
+    type OwnerModule = crate::LocalModule;
+
     fn ioctl(&self, cmd: u32, arg: usize) -> Result<c_int> {
         // The argument is an int.
         let number = u32::try_from(arg as i32);

@@ -21,6 +21,7 @@ use kernel_ext::{
         mq::{Op, Transfer},
         Status, SECTOR_SHIFT,
     },
+    compat::{EDQUOT, ESTALE},
     fs::FileExt,
 };
 

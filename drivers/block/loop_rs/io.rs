@@ -16,6 +16,7 @@ use crate::{
 use kernel::{prelude::*, sync::Arc};
 use kernel_ext::{
     block::mq::{DetachedIo, IoFlags, Op, Request, Submit, Submitted, Transfer},
+    compat::EOPNOTSUPP,
     fs::{BackingFile, FileExt, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
     task,
 };

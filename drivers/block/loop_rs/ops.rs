@@ -67,6 +67,8 @@ impl_disk_vtable!(LoopOps);
 /// All of these run in process context and may sleep.
 #[vtable]
 impl disk_ops::Operations for LoopOps {
+    type OwnerModule = crate::LocalModule;
+
     /// Called with the disk's `open_mutex` held.
     fn open(disk: &GenDisk<Self>, _mode: OpenMode) -> Result {
         disk.data().open()

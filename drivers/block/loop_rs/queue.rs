@@ -14,12 +14,13 @@ use crate::{
     io::{self, InlineTarget},
     policy::tags,
 };
-use kernel::sync::{ArcBorrow, SpinLockIrqGuard};
+use kernel::sync::ArcBorrow;
 use kernel_ext::{
     block::{
         mq::{IoList, Op, Request, Transfer},
         Status,
     },
+    compat::SpinLockIrqGuard,
     task,
 };
 

@@ -19,15 +19,15 @@ use super::{
     gendisk::GenDisk,
     mq, //
 };
-use crate::{bindings, fs::FdTable, module::HoldsModule};
+use crate::{bindings, compat::this_module, fs::FdTable, module::HoldsModule};
 use core::marker::PhantomData;
 use kernel::{
     error::{from_result, to_result, VTABLE_DEFAULT_ERROR},
     ffi::{c_int, c_uint, c_ulong},
-    module::this_module,
     prelude::*,
     sync::LockClassKey,
     types::NotThreadSafe,
+    ModuleMetadata,
 };
 
 /// The operations of a disk, beyond those on requests. Called in process context; may sleep.
@@ -91,6 +91,9 @@ use kernel::{
 /// ```
 #[vtable]
 pub trait Operations: mq::Operations + HasDiskVTable {
+    /// The module with the implementation: `crate::LocalModule`.
+    type OwnerModule: ModuleMetadata;
+
     /// Opens the disk or a partition of it. The disk's `open_mutex` is held.
     ///
     /// # Errors

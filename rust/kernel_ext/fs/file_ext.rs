@@ -15,6 +15,7 @@
 use crate::{
     bindings,
     block::{bdev::DevT, BlockDevice},
+    compat::EOPNOTSUPP,
     sync::read_once,
     task,
 };

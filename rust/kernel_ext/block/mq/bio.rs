@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h)
 
-use crate::{bindings, block::Status};
+use crate::{bindings, block::Status, compat::bvec_iter_offset};
 use core::{mem::MaybeUninit, ptr};
 use kernel::{
     alloc::flags::__GFP_NOWARN,
@@ -69,7 +69,8 @@ pub(super) unsafe fn for_each_bvec(
 ) {
     // SAFETY: By the requirements of this function.
     let (vecs, iter) = unsafe { ((*bio).bi_io_vec, (*bio).bi_iter) };
-    let (mut idx, mut done, mut left) = (iter.bi_idx as usize, iter.bi_offset, iter.bi_size);
+    let (mut idx, mut done, mut left) =
+        (iter.bi_idx as usize, bvec_iter_offset(&iter), iter.bi_size);
     while left > 0 {
         // SAFETY: A bio's iterator stays within its vector until it has run out of bytes.
         let vec = unsafe { *vecs.add(idx) };
@@ -109,7 +110,7 @@ unsafe fn nr_bvecs(bio: *const bindings::bio) -> usize {
 pub(super) unsafe fn bio_iter(bio: *const bindings::bio, direction: u32) -> bindings::iov_iter {
     let mut iter = MaybeUninit::uninit();
     // SAFETY: The bio's vector has that many entries from `bi_idx` on. The first is used from
-    // `bi_offset` on: the bio may have been split from another.
+    // its offset on: the bio may have been split from another.
     unsafe {
         let at = (*bio).bi_iter;
         bindings::iov_iter_bvec(
@@ -119,7 +120,7 @@ pub(super) unsafe fn bio_iter(bio: *const bindings::bio, direction: u32) -> bind
             nr_bvecs(bio),
             at.bi_size as usize,
         );
-        (*iter.as_mut_ptr()).iov_offset = at.bi_offset as usize;
+        (*iter.as_mut_ptr()).iov_offset = bvec_iter_offset(&at) as usize;
         iter.assume_init()
     }
 }

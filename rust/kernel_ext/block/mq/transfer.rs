@@ -29,6 +29,7 @@ use crate::{
     bindings,
     block::{Queue, Status},
     cgroup::{Css, Io},
+    compat::EOPNOTSUPP,
     fs::{BackingFile, FileExt},
 };
 use kernel::{
