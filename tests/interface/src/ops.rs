@@ -411,9 +411,9 @@ fn describe_old(world: &World, instance: &Instance, abi: Abi, bytes: &[u8]) -> S
             let old = LoopInfo::from_bytes(bytes);
             let info = LoopInfo64 {
                 number: old.number as u32,
-                device: old.device,
+                device: old.device.into(),
                 inode: old.inode,
-                rdevice: old.rdevice,
+                rdevice: old.rdevice.into(),
                 offset: old.offset as i64 as u64,
                 encrypt_type: old.encrypt_type as u32,
                 encrypt_key_size: old.encrypt_key_size as u32,

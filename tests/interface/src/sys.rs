@@ -39,6 +39,21 @@ pub fn ioctl(abi: Abi, fd: RawFd, cmd: u32, arg: usize) -> Ret {
     match abi {
         // SAFETY: The kernel checks the argument; the memory that it may write to is that of an
         // `Arena`, which is only accessed by copying.
+        #[cfg(target_arch = "aarch64")]
+        Abi::Native => unsafe {
+            std::arch::asm!(
+                "svc 0",
+                in("x8") libc::SYS_ioctl,
+                inlateout("x0") fd as i64 => value,
+                in("x1") u64::from(cmd),
+                in("x2") arg,
+            );
+        },
+        // A 64-bit program can make no 32-bit system calls.
+        #[cfg(target_arch = "aarch64")]
+        Abi::Compat => value = -i64::from(libc::ENOSYS),
+        // SAFETY: As above.
+        #[cfg(target_arch = "x86_64")]
         Abi::Native => unsafe {
             std::arch::asm!(
                 "syscall",
@@ -50,6 +65,7 @@ pub fn ioctl(abi: Abi, fd: RawFd, cmd: u32, arg: usize) -> Ret {
                 lateout("r11") _,
             );
         },
+        #[cfg(target_arch = "x86_64")]
         Abi::Compat => {
             const SYS32_IOCTL: u64 = 54;
 
@@ -102,7 +118,14 @@ pub struct Arena {
     base: *mut u8,
 }
 
-const PAGE: usize = 4096;
+/// The largest page size, of arm64.
+const PAGE: usize = 64 << 10;
+
+/// Only for 32-bit programs.
+#[cfg(target_arch = "x86_64")]
+const MAP_32BIT: i32 = libc::MAP_32BIT;
+#[cfg(target_arch = "aarch64")]
+const MAP_32BIT: i32 = 0;
 
 impl Arena {
     pub fn new() -> Result<Self> {
@@ -112,7 +135,7 @@ impl Arena {
                 ptr::null_mut(),
                 3 * PAGE,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | MAP_32BIT,
                 -1,
                 0,
             )

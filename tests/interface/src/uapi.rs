@@ -83,21 +83,30 @@ pub struct LoopConfig {
 // SAFETY: No padding.
 unsafe impl Plain for LoopConfig {}
 
+/// `__kernel_old_dev_t`.
+#[cfg(target_arch = "x86_64")]
+pub type OldDev = u64;
+#[cfg(target_arch = "aarch64")]
+pub type OldDev = u32;
+
 /// `struct loop_info`, the old one.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct LoopInfo {
     pub number: i32,
+    #[cfg(target_arch = "x86_64")]
     pub pad: u32,
-    pub device: u64,
+    pub device: OldDev,
     pub inode: u64,
-    pub rdevice: u64,
+    pub rdevice: OldDev,
     pub offset: i32,
     pub encrypt_type: i32,
     pub encrypt_key_size: i32,
     pub flags: i32,
     pub name: [u8; 64],
     pub encrypt_key: [u8; 32],
+    #[cfg(target_arch = "aarch64")]
+    pub pad: u32,
     pub init: [u64; 2],
     pub reserved: [u8; 4],
     pub pad_end: u32,
