@@ -21,7 +21,18 @@ if [ -z "${HOME:-}" ]; then
 fi
 cache=$(realpath -ms "${LOOP_RS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loop_rs}")
 export LOOP_RS_CACHE=$cache
-export LOOP_RS_SERIES LOOP_RS_SUITE LOOP_RS_KERNEL_SUITE LOOP_RS_FLAVOUR LOOP_RS_CC LOOP_RS_LLVM
+export LOOP_RS_SERIES LOOP_RS_SUITE LOOP_RS_KERNEL_SUITE LOOP_RS_ARCH LOOP_RS_FLAVOUR
+export LOOP_RS_CC LOOP_RS_LLVM
+
+# The prefix of tools for the kernel's architecture, and what it takes to build a kernel
+# or a module with them.
+case $LOOP_RS_ARCH in
+amd64)	cross='' toolchain=() ;;
+arm64)	cross=aarch64-linux-gnu- toolchain=(ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-) ;;
+*)	printf '%s: LOOP_RS_ARCH is amd64 or arm64, not %s\n' "$me" "$LOOP_RS_ARCH" >&2
+	exit 1 ;;
+esac
+toolchain+=("CC=$cross$LOOP_RS_CC" "HOSTCC=$LOOP_RS_CC")
 
 # The start time of the first script: nested scripts count from there.
 export LOOP_RS_T0=${LOOP_RS_T0:-$EPOCHSECONDS}
@@ -51,10 +62,11 @@ need_root()
 	[ "$EUID" = 0 ] || die "must be run as root (it makes a Debian root, and mounts in name spaces of its own)"
 }
 
-# Package lists: one name a line, # starts a comment.
+# Package lists: one name a line, # starts a comment.  @CC@ and @LLVM@ are the compilers'
+# versions.
 read_list()
 {
-	sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "$@"
+	sed "s/[[:space:]]*#.*//; /^[[:space:]]*\$/d; s/@CC@/$LOOP_RS_CC/; s/@LLVM@/$LOOP_RS_LLVM/" "$@"
 }
 
 # --- products ---------------------------------------------------------------

@@ -60,7 +60,8 @@ apt_conf()
 	EOF
 }
 
-# apt_private DIR SUITE: an apt of our own under DIR, by way of APT_CONFIG.
+# apt_private DIR SUITE: an apt of our own under DIR, by way of APT_CONFIG, for the
+# kernel's architecture.
 apt_private()
 {
 	local dir=$1
@@ -71,7 +72,8 @@ apt_private()
 	{
 		apt_conf
 		cat <<-EOF
-		APT::Architecture "amd64";
+		APT::Architecture "$LOOP_RS_ARCH";
+		APT::Architectures "$LOOP_RS_ARCH";
 		Dir::State::lists "$dir/lists";
 		Dir::State::status "$dir/status";
 		Dir::Cache "$dir/cache";
@@ -92,7 +94,8 @@ debian_root()
 	shift
 	apt_conf >"$tmp"
 	packages=$(read_list "$@" | paste -sd,)
-	TMPDIR=${dir%/*} mmdebstrap --mode=root --variant=essential --architectures=amd64 \
+	TMPDIR=${dir%/*} mmdebstrap --mode=root --variant=essential \
+		"--architectures=amd64$([[ $packages != *:arm64* ]] || echo ,arm64)" \
 		--skip=output/dev,output/mknod \
 		--aptopt="$tmp" \
 		--dpkgopt=force-unsafe-io \

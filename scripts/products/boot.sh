@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# What scripts/vm boots of a kernel: vmlinuz, initrd, modules.img, release.
+# What scripts/vm boots of a kernel: vmlinuz, initrd, modules.img, release, and in share
+# the file system that shares directories with the guest.
 
 # boot_dir ROOT DIR RELEASE VMLINUZ TREE: from a VMLINUZ and the modules under
 # TREE/usr/lib/modules or TREE/lib/modules, with ROOT's tools.
 boot_dir()
 {
-	local root=$1 dir=$2 release=$3 vmlinuz=$4 tree=$5 modules name path
+	local root=$1 dir=$2 release=$3 vmlinuz=$4 tree=$5 modules name path share
 
 	root_mounts "$root"
 	mount --bind "$dir" "$root/vm"
@@ -29,7 +30,14 @@ boot_dir()
 	mkdir -p "$dir/initrd.d"/{bin,dev,proc,sys,newroot,modules}
 	cp "$root/bin/busybox" "$dir/initrd.d/bin/"
 	cp "$scripts/guest-initramfs" "$dir/initrd.d/init"
-	for name in virtio_pci virtio_blk virtio_console ext4 9pnet_virtio 9p; do
+	share=(9pnet_virtio 9p)
+	echo 9p >"$dir/share"
+	if ! in_chroot "$root" modprobe -d /vm/modules -S "$release" -n 9p 2>/dev/null; then
+		share=(virtiofs)
+		echo virtiofs >"$dir/share"
+	fi
+	cp "$dir/share" "$dir/initrd.d/share"
+	for name in virtio_pci virtio_blk virtio_console ext4 "${share[@]}"; do
 		in_chroot "$root" modprobe -d /vm/modules -S "$release" --show-depends "$name"
 	done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' |
 	while read -r path; do
