@@ -12,7 +12,8 @@ obj-m += drivers/block/loop_rs/
 else
 
 # Each can be set on the command line or in the environment.
-export LOOP_RS_CACHE LOOP_RS_SERIES LOOP_RS_MIRROR LOOP_RS_ACCEL
+export LOOP_RS_CACHE LOOP_RS_SERIES LOOP_RS_SUITE LOOP_RS_KERNEL_SUITE
+export LOOP_RS_FLAVOUR LOOP_RS_ARCH LOOP_RS_MIRROR LOOP_RS_ACCEL
 
 # Several targets share one set-up.
 .NOTPARALLEL:
@@ -37,6 +38,10 @@ test:
 .PHONY: test-all
 test-all:
 	@scripts/test --all $(TESTS)
+
+.PHONY: matrix
+matrix:
+	@scripts/matrix $(CELLS)
 
 .PHONY: test-the-tests
 test-the-tests:
