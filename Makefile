@@ -95,6 +95,22 @@ lint: all clippy
 fmt fmt-check:
 	@scripts/build $@
 
+.PHONY: deb
+deb:
+	@scripts/package/deb
+
+.PHONY: test-packages
+test-packages:
+	@scripts/package/test $(CASES)
+
+.PHONY: install
+install:
+	@scripts/package/install
+
+.PHONY: uninstall
+uninstall:
+	@scripts/package/install --uninstall
+
 .PHONY: clean
 clean:
 	rm -rf build
