@@ -16,7 +16,7 @@ use nix::{errno::Errno, fcntl, sys::stat::Mode};
 use std::{
     collections::BTreeSet,
     fs, io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
     sync::{atomic::Ordering::Relaxed, Arc, Mutex, PoisonError},
 };
@@ -52,7 +52,7 @@ pub fn open(path: impl AsRef<Path>, flags: i32) -> Result<OwnedFd, Errno> {
     let flags = fcntl::OFlag::from_bits_retain(flags | libc::O_CLOEXEC);
     let fd = fcntl::open(path.as_ref(), flags, Mode::from_bits_truncate(0o600))?;
     // SAFETY: It was opened just now.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(fd.into_raw_fd()) })
 }
 
 impl<'a> Process<'a> {

@@ -33,15 +33,15 @@ pub fn because<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnc
 
 pub fn open(path: impl AsRef<Path>, flags: i32) -> Result<OwnedFd, Errno> {
     use nix::{fcntl, sys::stat::Mode};
-    use std::os::fd::FromRawFd;
+    use std::os::fd::{FromRawFd, IntoRawFd};
 
     let fd = fcntl::open(
         path.as_ref(),
         fcntl::OFlag::from_bits_retain(flags | libc::O_CLOEXEC),
         Mode::from_bits_truncate(0o600),
     )?;
-    // SAFETY: It was opened just now.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: It was opened just now. Newer versions of nix return an owned one.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd.into_raw_fd()) })
 }
 
 /// The name of an error, or of a result.
