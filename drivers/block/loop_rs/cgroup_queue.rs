@@ -25,7 +25,7 @@ use crate::{
     backing::Binding,
     policy::{
         offload::OffloadPolicy,
-        tags::{self, Others, SoleUse, TagCharge, TagCounter},
+        tags::{SoleUse, TagCharge, TagCounter},
     },
     stats::Counts,
 };
@@ -170,7 +170,7 @@ pub(crate) struct CgroupQueue {
     /// Bios without a tag. The worker serves them after `pending`.
     pub(crate) detached: DetachedBios<LoopOps>,
     pub(crate) worker: Arc<Worker>,
-    sole_use: SoleUse,
+    pub(crate) sole_use: SoleUse,
     /// The value of `idle_since` when the worker was put on the idle list.
     pub(crate) listed_since: JiffiesInstant,
 }
@@ -219,28 +219,6 @@ impl CgroupQueue {
     /// Whether the queue has a batch of the task with this id.
     pub(crate) fn has_batch_of(&self, task: usize) -> bool {
         self.batch_task == task && !self.batch.is_empty()
-    }
-
-    /// Whether the queue may hold one more of the `depth` tags.
-    #[inline(always)]
-    pub(crate) fn may_hold_tag(&mut self, totals: &QueueTotals, depth: u32) -> bool {
-        // Requests stay behind bios that are detached already.
-        self.detached.is_empty() && tags::may_hold(self.tags.get(), totals.tags.get(), depth)
-            || self.may_hold_tag_alone(totals, depth)
-    }
-
-    /// Whether the queue may hold one more of the `depth` tags because its cgroup has the device to
-    /// itself.
-    #[cold]
-    fn may_hold_tag_alone(&mut self, totals: &QueueTotals, depth: u32) -> bool {
-        let ios = totals.counts.transfers();
-        let others = Others {
-            ios: ios.wrapping_sub(self.counts.transfers()),
-            tags: totals.tags.get().wrapping_sub(self.tags.get()),
-        };
-        self.sole_use
-            .check(&mut self.tags, others, JiffiesInstant::now())
-            && tags::may_hold_alone(totals.tags.get(), depth)
     }
 
     /// Number of detached requests that have not completed.

@@ -5,15 +5,39 @@
 use crate::{
     cgroup_queue::{CgroupQueue, LoopOps, QueueId, QueueReason, QueueSet, QueueTotals, Workqueues},
     config::Flag,
+    policy::tags::{self, Others},
 };
 use kernel::prelude::*;
 use kernel_ext::{
     block::mq::{Detached, DetachedIo, IoList, Request, Transfer},
     task,
+    time::JiffiesInstant,
     workqueue::OwnedQueue,
 };
 
 impl CgroupQueue {
+    /// Whether the queue may hold one more of the `depth` tags.
+    #[inline(always)]
+    pub(crate) fn may_hold_tag(&mut self, totals: &QueueTotals, depth: u32) -> bool {
+        // Requests stay behind bios that are detached already.
+        self.detached.is_empty() && tags::may_hold(self.tags.get(), totals.tags.get(), depth)
+            || self.may_hold_tag_alone(totals, depth)
+    }
+
+    /// Whether the queue may hold one more of the `depth` tags because its cgroup has the device to
+    /// itself.
+    #[cold]
+    fn may_hold_tag_alone(&mut self, totals: &QueueTotals, depth: u32) -> bool {
+        let ios = totals.counts.transfers();
+        let others = Others {
+            ios: ios.wrapping_sub(self.counts.transfers()),
+            tags: totals.tags.get().wrapping_sub(self.tags.get()),
+        };
+        self.sole_use
+            .check(&mut self.tags, others, JiffiesInstant::now())
+            && tags::may_hold_alone(totals.tags.get(), depth)
+    }
+
     /// Adds a request for the worker, and charges its tag.
     pub(crate) fn push(
         &mut self,
