@@ -64,7 +64,7 @@ case_install()
 	expect "modprobe.d/loop-rs.conf" on install lsinitramfs "/boot/initrd.img-$release"
 	expect "sig_key" on install sh -c "modinfo -k $release loop_rs; echo sig_key: \$(modinfo -k $release -F sig_key loop_rs)"
 	expect "DKMS module signing key" on install modinfo -k "$release" -F signer loop_rs
-	# what is kept for a kernel, in MiB
+	# At most 100 MiB are kept for a kernel.
 	on install sh -ec 'mb=$(du -cm /var/cache/loop-rs /var/lib/loop-rs /var/lib/dkms/loop-rs | tail -n 1 | cut -f1)
 		echo "kept: $mb MiB"; [ "$mb" -le 100 ]
 		[ -z "$(ls /var/tmp)" ]'
