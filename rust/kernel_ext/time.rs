@@ -27,6 +27,22 @@ impl JiffiesInstant {
         Self(unsafe { read_once(&raw const bindings::jiffies) })
     }
 
+    /// Returns the point at which `ktime_get()` returned `ns`, which is in the past. Any context.
+    pub(crate) fn of_ktime(ns: u64) -> Self {
+        // SAFETY: No requirements.
+        let elapsed = unsafe {
+            let now = bindings::ktime_get() as u64;
+            bindings::nsecs_to_jiffies(now.saturating_sub(ns))
+        };
+        Self::now().before(elapsed)
+    }
+
+    /// Returns the point within the last 2^32 jiffies whose low 32 bits are `low`.
+    pub(crate) fn of_low_bits(low: u32) -> Self {
+        let now = Self::now();
+        now.before((now.0 as u32).wrapping_sub(low) as Jiffies)
+    }
+
     /// Returns the point `delta` jiffies later.
     #[inline]
     pub fn after(self, delta: Jiffies) -> Self {

@@ -51,15 +51,6 @@ use kernel::{prelude::*, time::Jiffies};
 /// `bi_cookie` of a first bio that the I/O statistics do not count.
 const NOT_COUNTED: u32 = bindings::BLK_QC_T_NONE as u32;
 
-/// How long ago a request started, in jiffies.
-pub(super) fn elapsed(start_time_ns: u64) -> Jiffies {
-    // SAFETY: No requirements.
-    unsafe {
-        let now = bindings::ktime_get() as u64;
-        bindings::nsecs_to_jiffies(now.saturating_sub(start_time_ns))
-    }
-}
-
 impl BioRange {
     /// Takes the bios of a [`Detached`], and the record in the first one.
     pub(super) fn of(bios: ManuallyDrop<Detached<impl Operations>>) -> Self {
@@ -78,7 +69,7 @@ impl BioRange {
             let account = (start != NOT_COUNTED).then(|| Account {
                 part: (*head).bi_bdev,
                 sectors: len >> SECTOR_SHIFT,
-                start: widen(start),
+                start: JiffiesInstant::of_low_bits(start).into_raw(),
             });
             ((*head).bi_iter.bi_sector, (*head).bi_opf, account)
         };
@@ -109,12 +100,6 @@ impl BioRange {
             _p: PhantomData,
         })
     }
-}
-
-/// Returns the point in time within the last 2^32 jiffies whose low 32 bits are `start`.
-fn widen(start: u32) -> Jiffies {
-    let now = JiffiesInstant::now().into_raw();
-    now.wrapping_sub((now as u32).wrapping_sub(start) as Jiffies)
 }
 
 /// Marks a bio as the first one of a request, and records in it when the request started if the I/O
@@ -187,10 +172,7 @@ impl<T: Operations> Request<T> {
         //
         // SAFETY: As above.
         let start = unsafe {
-            let start = counted.then(|| {
-                let now = JiffiesInstant::now();
-                now.before(elapsed((*rq).start_time_ns)).into_raw()
-            });
+            let start = counted.then(|| JiffiesInstant::of_ktime((*rq).start_time_ns).into_raw());
             (*rq).bio = ptr::null_mut();
             (*rq).biotail = ptr::null_mut();
             (*rq).__data_len = 0;
@@ -311,8 +293,7 @@ impl<T: Operations> DetachedBios<T> {
         }
         // SAFETY: By the type invariant the first bio is valid, ours, and marked.
         let start = unsafe { (*self.head).__bindgen_anon_1.bi_cookie };
-        let now = JiffiesInstant::now();
-        (start != NOT_COUNTED).then(|| now.before(now.into_raw().wrapping_sub(widen(start))))
+        (start != NOT_COUNTED).then(|| JiffiesInstant::of_low_bits(start))
     }
 
     /// Adds the bios of a request at the front.

@@ -16,7 +16,6 @@
 //! | Remove the disk that it is for | Nothing; the removal waits for it |
 
 use super::{
-    detached::elapsed,
     kiocb::KiocbState,
     raw::{RawIo, RawSubmit},
     Operations, Submit, Transfer,
@@ -249,7 +248,7 @@ impl<T: Operations> Request<T> {
     pub(super) fn started(&self) -> Option<JiffiesInstant> {
         // SAFETY: By the type invariant the request is valid.
         let start = unsafe { (*self.as_raw()).start_time_ns };
-        (start != 0).then(|| JiffiesInstant::now().before(elapsed(start)))
+        (start != 0).then(|| JiffiesInstant::of_ktime(start))
     }
 
     /// Whether the request is readahead (`REQ_RAHEAD`).
