@@ -26,7 +26,7 @@ impl CgroupQueue {
 
     /// Whether the queue may hold one more of the `depth` tags because its cgroup has the device to
     /// itself.
-    #[cold]
+    #[inline(never)]
     fn may_hold_tag_alone(&mut self, totals: &QueueTotals, depth: u32) -> bool {
         let ios = totals.counts.transfers();
         let others = Others {

@@ -92,7 +92,7 @@ pub(crate) fn may_hold_alone(total: u32, depth: u32) -> bool {
     total.saturating_add(reserve(depth).max(depth / 4)) < depth
 }
 
-/// What other cgroups do on the device.
+/// Use of the device by other cgroups.
 #[derive(Clone, Copy)]
 pub(crate) struct Others {
     /// Number of I/Os that they have submitted.
@@ -105,8 +105,8 @@ pub(crate) struct Others {
 ///
 /// Both are checked for windows of [`SOLE_USE_WINDOW_MS`].
 pub(crate) struct SoleUse {
-    /// Start of the window.
-    start: JiffiesInstant,
+    /// End of the window.
+    end: JiffiesInstant,
     /// Number of I/Os of other cgroups at the start.
     others: u64,
     /// The result of the window before.
@@ -116,7 +116,7 @@ pub(crate) struct SoleUse {
 impl SoleUse {
     pub(crate) fn new() -> Self {
         Self {
-            start: JiffiesInstant::now(),
+            end: JiffiesInstant::now().after(msecs_to_jiffies(SOLE_USE_WINDOW_MS)),
             others: 0,
             confirmed: false,
         }
@@ -131,16 +131,16 @@ impl SoleUse {
         others: Others,
         now: JiffiesInstant,
     ) -> bool {
-        let window = msecs_to_jiffies(SOLE_USE_WINDOW_MS);
         // The flush, which is in no cgroup, holds a tag.
         let is_alone = others.ios == self.others && others.tags <= 1;
-        if is_alone && now.is_before(self.start.after(window)) {
+        if is_alone && now.is_before(self.end) {
             return self.confirmed;
         }
         // After a pause, tags may be older than two windows.
-        let is_recent = now.is_before(self.start.after(2 * window));
+        let window = msecs_to_jiffies(SOLE_USE_WINDOW_MS);
+        let is_recent = now.is_before(self.end.after(window));
         *self = Self {
-            start: now,
+            end: now.after(window),
             others: others.ios,
             confirmed: tags.next_epoch() && is_alone && is_recent,
         };
@@ -151,7 +151,7 @@ impl SoleUse {
 /// Number of tags that requests of a cgroup, or of a device, have given back.
 struct ReturnedTags {
     returned: Atomic<u32>,
-    /// Those of them that were charged in an odd epoch.
+    /// Number of the tags in `returned` that were charged in an odd epoch.
     returned_odd: Atomic<u32>,
     /// The device's count, if this is a cgroup's.
     device: Option<Arc<ReturnedTags>>,

@@ -72,7 +72,7 @@ mod suite {
         let mut tags = TagCounter::new(Some(&device), GFP_KERNEL)?;
         let [mut early, mut late] = [const { TagCharge::none() }; 2];
         let mut policy = SoleUse::new();
-        let mut now = policy.start;
+        let mut now = policy.end.before(window);
         tags.charge(&mut device, &mut early);
         assert!(!policy.check(&mut tags, ALONE, now.after(window - 1)));
         // No tag is older than a window.
