@@ -104,7 +104,7 @@ impl Dispatch<'_> {
         let inline = inline && inline::mode(binding, &rq).is_some();
         if let Err(rq) = set.try_push(id, rq, self.depth, (!inline).then_some(reason)) {
             let reason = match inline {
-                true => QueueReason::Offload,
+                true => set.batch_reason(),
                 false => reason,
             };
             drop(set);
