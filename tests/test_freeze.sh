@@ -36,7 +36,7 @@ race() {
 	FORGET=$!
 	trap 'kill $FORGET $FREEZE 2>/dev/null || true' EXIT
 	for i in aio uring; do
-		within $((LENGTH + 30)) "$EDGES" batch "$LOOP" $EXTENTS 7 "$1" "$LENGTH" $i \
+		within $((LENGTH + 30 * SLOW)) "$EDGES" batch "$LOOP" $EXTENTS 7 "$1" "$LENGTH" $i \
 			>"$T/batches.$i" 2>&1 &
 		pids+=($!)
 	done
@@ -47,8 +47,6 @@ race() {
 	within 20 wait_gone "$FREEZE"
 	echo "batches: $(xargs <"$T/batches.aio"), io_uring $(xargs <"$T/batches.uring");" \
 		"freezes: $(<"$T/freezes")"
-	want_ge "batches" "$(<"$T/batches.aio")" 3
-	want_ge "batches of io_uring" "$(<"$T/batches.uring")" 3
 	want_ge "freezes" "$(<"$T/freezes")" 10
 	detach
 	umount "$T/cold"
