@@ -30,7 +30,7 @@
 #include <linux/wait.h>
 #include <linux/wait_bit.h>
 
-/* Lock classes of one queue and its tag set, which needs not be blocking. */
+/* Sets the lock classes of a queue, and of its tag set if that is blocking. */
 void rust_helper_blk_mq_set_lock_classes(struct request_queue *q,
 					 struct lock_class_key *srcu,
 					 struct lock_class_key *elevator)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# What scripts/vm boots of a kernel: vmlinuz, initrd, modules.img, release, and in share
-# the file system that shares directories with the guest.
+# The files of a kernel that scripts/vm boots: vmlinuz, initrd, modules.img, release, and share,
+# which names the file system that shares directories with the guest.
 
 # boot_dir ROOT DIR RELEASE VMLINUZ TREE: from a VMLINUZ and the modules under
 # TREE/usr/lib/modules or TREE/lib/modules, with ROOT's tools.

@@ -37,7 +37,8 @@ const WINDOW: u32 = 128;
 
 /// Number of offloaded requests queued for the worker at most. Requests beyond are issued inline.
 const BACKLOG_MAX: u64 = 16;
-/// The same with [`IN_FLIGHT_BUSY`] requests in flight: the worker does not become idle in between.
+/// Limit of that number with [`IN_FLIGHT_BUSY`] requests in flight. A worker with fewer would become
+/// idle while the submitter issues a request.
 const BACKLOG_BUSY_MAX: u64 = 64;
 
 /// Number of requests in a row that may find the worker idle before offloading ends.
