@@ -237,11 +237,13 @@ impl CgroupQueues {
     /// cleared by a work item. If there is no memory for the work item, the next request of this
     /// kind tries again.
     pub(crate) fn complete_unsupported<I: ServedIo>(self: &Arc<Self>, io: I) {
-        self.clear_limit(&io);
+        self.spawn_clear_limit(io.disk(), io.op());
         io.complete_io(Status::NOTSUPP);
     }
 
-    fn clear_limit<I: ServedIo>(self: &Arc<Self>, io: &I) {
+    /// Queues a work item that clears the queue limit of an operation, unless the binding changes
+    /// until it runs. May sleep.
+    pub(crate) fn spawn_clear_limit(self: &Arc<Self>, disk: &GenDisk<LoopOps>, op: Op) {
         let Some(workqueues) = self.workqueues.as_ref() else {
             return;
         };
@@ -249,7 +251,7 @@ impl CgroupQueues {
         if self.clearing_limit.xchg(true, Full) {
             return;
         }
-        let (queues, disk, op) = (self.clone(), ARef::from(io.disk()), io.op());
+        let (queues, disk) = (self.clone(), ARef::from(disk));
         let binds = queues.lock().binds;
         let clear = move || {
             // A file that was attached since may support the operation.

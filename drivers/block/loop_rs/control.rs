@@ -264,3 +264,6 @@ impl miscdevice::Control for Control {
         Ok(result?.try_into()?)
     }
 }
+
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;

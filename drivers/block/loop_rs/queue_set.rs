@@ -5,7 +5,8 @@
 use crate::{
     backing::Binding,
     cgroup_queue::{
-        CgroupQueue, CgroupQueues, LockedQueueSet, QueueId, QueueSet, Reaper, Worker, Workqueues,
+        CgroupQueue, CgroupQueues, LockedQueueSet, QueueId, QueueSet, QueueTotals, Reaper, Worker,
+        Workqueues,
     },
     errors::ErrorLog,
     stats::Report,
@@ -29,6 +30,9 @@ use kernel_ext::{
     new_deferrable_timer,
     workqueue::{OwnedQueue, WQ_FREEZABLE, WQ_UNBOUND},
 };
+
+/// Memory for a node of the tree of queues.
+type Reservation = RBTreeNodeReservation<usize, CgroupQueue>;
 
 impl CgroupQueues {
     /// Creates the queues of a device. `timeout` is the time after which idle queues are removed.
@@ -130,15 +134,24 @@ impl CgroupQueues {
         id: usize,
         css: Option<&Css<Io>>,
     ) -> QueueId {
-        if let Entry::Vacant(vacant) = set.tree.entry(id) {
+        self.find_or_create(set, id, |totals| {
             let flags = GFP_NOWAIT | __GFP_NOWARN;
-            let created = RBTreeNodeReservation::new(flags).and_then(|reservation| {
-                let css = css.map(ARef::from);
-                let worker = Worker::new(self.into(), QueueId::Css(id), css, flags)?;
-                let queue = CgroupQueue::new(worker, &set.totals, flags)?;
-                Ok((queue, reservation))
-            });
-            match created {
+            let reservation = RBTreeNodeReservation::new(flags)?;
+            let css = css.map(ARef::from);
+            let worker = Worker::new(self.into(), QueueId::Css(id), css, flags)?;
+            Ok((CgroupQueue::new(worker, totals, flags)?, reservation))
+        })
+    }
+
+    /// As [`find_css`](Self::find_css), with the function that creates the queue and its tree node.
+    pub(crate) fn find_or_create(
+        self: ArcBorrow<'_, Self>,
+        set: &mut QueueSet,
+        id: usize,
+        create: impl FnOnce(&QueueTotals) -> Result<(CgroupQueue, Reservation)>,
+    ) -> QueueId {
+        if let Entry::Vacant(vacant) = set.tree.entry(id) {
+            match create(&set.totals) {
                 Ok((mut queue, reservation)) => {
                     // The worker may never be scheduled, which would put it on the list otherwise.
                     if let Ok(listed) = ListArc::try_from_arc(queue.worker.clone()) {

@@ -107,6 +107,25 @@ mod suite {
         Ok(())
     }
 
+    /// A request is added to the root cgroup's queue if a queue of its own cannot be created. The
+    /// next request of the cgroup tries again.
+    #[test]
+    fn without_memory_the_root_serves() -> Result {
+        let (queues, _) = queues_and_reaper()?;
+        for failures in 1..3 {
+            let mut set = queues.lock();
+            let id = queues
+                .as_arc_borrow()
+                .find_or_create(&mut set, 7, |_| Err(ENOMEM));
+            assert!(id == QueueId::Root);
+            assert!(set.tree.get(&7).is_none());
+            assert!(set.totals.fallbacks == failures);
+        }
+        assert!(find(&queues, 7) == QueueId::Css(7));
+        assert!(queues.lock().totals.fallbacks == 2);
+        Ok(())
+    }
+
     #[test]
     fn a_queue_stays_until_the_timeout() -> Result {
         let (queues, _) = queues_and_reaper()?;
