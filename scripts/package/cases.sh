@@ -4,7 +4,7 @@
 # The cases of scripts/package/test, in the order in which they run.
 
 # Set by scripts/package/test, from the versions of the archive.
-: "${release:=}" "${version:=}" "${stable:=}" "${old:=}" "${newer:=}"
+: "${release:=}" "${version:=}" "${stable:=}" "${before:=}" "${old:=}" "${newer:=}"
 
 from_backports=trixie-backports
 
@@ -17,9 +17,15 @@ install()
 	on "$machine" sh -ec 'apt-get -q update && exec apt-get -qy install --no-install-recommends "$@"' sh "$@"
 }
 
+# version_of NAME PACKAGE: the newest in the archive.
+version_of()
+{
+	on "$1" apt-cache show "$2" | sed -n 's/^Version: //p' | head -n 1
+}
+
 # The machines that cases start from.
 # shellcheck disable=SC2034
-declare -A made_from=([clean]=base [kernel]=clean [installed]=kernel)
+declare -A made_from=([clean]=base [kernel]=clean [installed]=kernel [two_kernels]=installed)
 
 make_clean()
 {
@@ -28,14 +34,16 @@ make_clean()
 		for dir in stable backports loop-rs; do
 			echo "deb [trusted=yes] file:/archive/$dir ./"
 		done >/etc/apt/sources.list
-		mkdir -p /etc/systemd/system
-		apt-get -q update'
+		mkdir -p /etc/systemd/system'
+	# as initramfs-tools recommends
+	install "$1" zstd
 }
 
 # A user with the kernel of backports, and its headers.
 make_kernel()
 {
-	install "$1" "linux-image-$release/$from_backports" "linux-headers-$release/$from_backports"
+	install "$1" {linux-image-,linux-headers-}"$LOOP_RS_FLAVOUR/$from_backports"
+	on "$1" test -e "/boot/initrd.img-$release"
 }
 
 # Without the kernel's source at first, which installs all the same; then with it.
@@ -48,8 +56,14 @@ make_installed()
 	expect "install linux-source-$LOOP_RS_SERIES of version $version" on "$1" cat /var/lib/loop-rs/skipped
 	on "$1" sh -c '[ -z "$(ls /lib/modules/*/updates 2>/dev/null)" ]'
 	t0=$EPOCHSECONDS
-	install "$1" "linux-source-$LOOP_RS_SERIES/$from_backports"
+	install "$1" "linux-source/$from_backports"
 	echo "with the build: $((EPOCHSECONDS - t0)) s"
+}
+
+# With Debian's own kernel beside it, for which the module can't be built.
+make_two_kernels()
+{
+	install "$1" "linux-image-$stable" "linux-headers-$stable"
 }
 
 # --- installation -----------------------------------------------------------
@@ -65,12 +79,50 @@ case_install()
 	expect "sig_key" on install sh -c "modinfo -k $release loop_rs; echo sig_key: \$(modinfo -k $release -F sig_key loop_rs)"
 	expect "DKMS module signing key" on install modinfo -k "$release" -F signer loop_rs
 	# At most 100 MiB are kept for a kernel.
-	on install sh -ec 'mb=$(du -cm /var/cache/loop-rs /var/lib/loop-rs /var/lib/dkms/loop-rs | tail -n 1 | cut -f1)
+	on install bash -ec 'mb=$(du -cm /var/cache/loop-rs /var/lib/loop-rs /var/lib/dkms/loop-rs | tail -n 1 | cut -f1)
 		echo "kept: $mb MiB"; [ "$mb" -le 100 ]
 		[ -z "$(ls /var/tmp)" ]'
 	expect_not "loop-rs" on install sh -c 'dpkg --audit'
 	# the lock, the order and the key: nothing is to be done now
 	expect_not building on install loop-rs update
+}
+
+# A build without cached metadata takes at most 90 s of two CPUs and 2 GiB. The time of others on
+# this machine doesn't count.
+case_build_cost()
+{
+	made installed make_installed kernel
+	new_machine cost installed
+	on cost bash -ec '
+		used() { du -cm /tmp /var/tmp /var/cache/loop-rs /var/lib/loop-rs /var/lib/dkms 2>/dev/null | tail -n 1 | cut -f1; }
+		rm -r /var/cache/loop-rs
+		before=$(used) most=0
+		TIMEFORMAT="%R %U %S"
+		{ time loop-rs update --force --no-initramfs "$1" >/root/update.log; } 2>/root/time &
+		while [ -n "$(jobs -r)" ]; do
+			now=$(used)
+			[ "$now" -le "$most" ] || most=$now
+			sleep 1
+		done
+		read -r real user system <<<"$(tail -n 1 /root/time)"
+		cat /root/update.log "/var/lib/dkms/loop-rs/0.1/$1/x86_64/log/make.log"
+		mb=$((most - before)) cpu=$(awk "BEGIN { print int($user + $system) }")
+		echo "built in $real s, with $cpu s of CPU time; $mb MiB of disk meanwhile"
+		[ -e "/lib/modules/$1/updates/dkms/loop_rs.ko.xz" ]
+		[ "$mb" -gt 50 ] && [ "$mb" -le 2048 ]
+		[ "$cpu" -gt 10 ] && [ "$cpu" -le 180 ]' bash "$release"
+}
+
+# The program that shows the counters is a package of its own.
+case_loop_top()
+{
+	made clean make_clean base
+	new_machine loop-top clean
+	install loop-top loop-top
+	expect_not loop-rs on loop-top dpkg-query -W
+	expect "/dev/loop0" on loop-top loop-top --help
+	expect "STATISTICS" on loop-top sh -c 'zcat /usr/share/man/man1/loop-top.1.gz; apt-get -qy install loop-rs-common >/dev/null; zcat /usr/share/man/man4/loop_rs.4.gz'
+	expect "complete -F _loop_top loop-top" on loop-top cat /usr/share/bash-completion/completions/loop-top
 }
 
 case_modules_package()
@@ -118,33 +170,69 @@ case_dracut()
 
 case_skip_stable_kernel()
 {
-	made installed make_installed kernel
-	new_machine skip-stable installed
-	install skip-stable "linux-image-$stable" "linux-headers-$stable"
+	made two_kernels make_two_kernels installed
+	new_machine skip-stable two_kernels
 	expect "$stable is built without CONFIG_RUST" on skip-stable cat /var/lib/loop-rs/skipped
 	on skip-stable test -e "/boot/initrd.img-$stable"
 	expect_not loop_rs on skip-stable lsinitramfs "/boot/initrd.img-$stable"
+	expect "$release: /lib/modules/$release/updates/dkms/loop_rs.ko" on skip-stable loop-rs status
 }
 
+# The archive has no kernel of a series that is too new: one of its kernels gets another name.
 case_skip_other_series()
 {
+	local other=8.0.1+deb13-$LOOP_RS_FLAVOUR
+
 	made installed make_installed kernel
 	new_machine skip-series installed
-	install skip-series "linux-image-$old/$from_backports" "linux-headers-$old/$from_backports"
-	expect "$old: this version of loop_rs is for the kernel series" on skip-series cat /var/lib/loop-rs/skipped
-	# a point release
-	install skip-series "linux-image-$newer/$from_backports" "linux-headers-$newer/$from_backports"
-	expect "$newer: this version of loop_rs is for the kernel series" on skip-series loop-rs status
-	on skip-series test -e "/boot/initrd.img-$newer"
-	on skip-series apt-get -qy purge "linux-image-$old" "linux-headers-$old" "linux-modules-$old" "linux-binary-$old" "linux-base-$old"
-	expect_not "$old" on skip-series cat /var/lib/loop-rs/skipped
+	on skip-series bash -ec '
+		mkdir /var/tmp/other && cd /var/tmp/other
+		from=${1%%+*} to=${2%%+*}
+		for deb in /archive/backports/linux-{image,binary,modules,base,headers}-"$1"_*.deb \
+				/archive/backports/linux-{headers,kbuild}-"${1%-*}"*_*.deb; do
+			[ ! -e "new-${deb##*/}" ] || continue
+			dpkg-deb -R "$deb" dir
+			grep -rlIF "$from" dir | xargs -r sed -i "s/${from//./\\.}/$to/g"
+			find dir -type l -lname "*$from*" | while read -r link; do
+				target=$(readlink "$link")
+				ln -sfn "${target//"$from"/"$to"}" "$link"
+			done
+			find dir -depth -name "*$from*" | while read -r file; do
+				name=${file##*/}
+				mv "$file" "${file%/*}/${name//"$from"/"$to"}"
+			done
+			dpkg-deb -Znone -b dir "new-${deb##*/}" >/dev/null
+			rm -rf dir
+		done
+		dpkg -i new-*.deb
+		rm -r /var/tmp/other' bash "$old" "$other"
+	expect "$other: this version of loop_rs is for kernels from" on skip-series cat /var/lib/loop-rs/skipped
+	on skip-series test -e "/boot/initrd.img-$other"
+	expect_not loop_rs on skip-series lsinitramfs "/boot/initrd.img-$other"
+	on skip-series apt-get -qy purge "linux-image-$other" "linux-headers-$other" "linux-modules-$other" "linux-binary-$other" "linux-base-$other"
+	expect_not "$other" on skip-series cat /var/lib/loop-rs/skipped
+}
+
+# A kernel without headers.
+case_skip_no_headers()
+{
+	made installed make_installed kernel
+	new_machine no-headers installed
+	install no-headers "linux-image-$newer/$from_backports"
+	expect "$newer: the headers of $newer are missing: install linux-headers-$newer" on no-headers loop-rs status
+	on no-headers test -e "/boot/initrd.img-$newer"
+	expect_not loop_rs on no-headers lsinitramfs "/boot/initrd.img-$newer"
+	# headers of it, and not yet their source
+	install no-headers "linux-headers-$newer/$from_backports"
+	expect "$newer: the headers of $newer have no Rust metadata" on no-headers loop-rs status
+	expect_not "$release: " on no-headers cat /var/lib/loop-rs/skipped
 }
 
 case_skip_other_rustc()
 {
 	made kernel make_kernel clean
 	new_machine skip-rustc kernel
-	install skip-rustc loop-rs-dkms "linux-source-$LOOP_RS_SERIES/$from_backports" \
+	install skip-rustc loop-rs-dkms "linux-source/$from_backports" \
 		rustc/trixie-backports rust-src/trixie-backports
 	expect "was built with rustc 1.85.1" on skip-rustc loop-rs status
 	expect "install rustc and rust-src of version 1.85.1" on skip-rustc cat /var/lib/loop-rs/skipped
@@ -201,6 +289,35 @@ case_debian_revision()
 	expect "1" on revision sh -c 'ls /var/cache/loop-rs | wc -l'
 }
 
+# --- upgrades of the kernel -------------------------------------------------
+
+# All in one command, in apt's order; then the next point release, then the next series.
+case_upgrade()
+{
+	local kernel
+
+	made clean make_clean base
+	new_machine upgrade clean
+	install upgrade loop-rs-dkms openssl "linux-image-$old/$from_backports" "linux-headers-$old/$from_backports" \
+		"linux-source-$before=$(version_of upgrade "linux-image-$old")"
+	expect "$old: /lib/modules/$old/updates/dkms/loop_rs.ko" on upgrade loop-rs status
+	install upgrade "linux-image-$newer/$from_backports" "linux-headers-$newer/$from_backports" \
+		"linux-source-$before=$(version_of upgrade "linux-image-$newer")"
+	expect "$newer: /lib/modules/$newer/updates/dkms/loop_rs.ko" on upgrade loop-rs status
+	install upgrade {linux-image-,linux-headers-}"$LOOP_RS_FLAVOUR/$from_backports" "linux-source/$from_backports"
+	for kernel in "$old" "$newer" "$release"; do
+		expect "$kernel: /lib/modules/$kernel/updates/dkms/loop_rs.ko" on upgrade loop-rs status
+		expect "updates/dkms/loop_rs.ko" on upgrade lsinitramfs "/boot/initrd.img-$kernel"
+	done
+	on upgrade test ! -s /var/lib/loop-rs/skipped
+	boot upgrade "$newer" <<-'EOT'
+		uname -r
+		truncate -s 16M /root/image
+		losetup -f --show /root/image
+		test -d /sys/module/loop_rs
+	EOT
+}
+
 # --- removal ----------------------------------------------------------------
 
 case_kernel_removed()
@@ -230,7 +347,7 @@ case_boot()
 {
 	made installed make_installed kernel
 	new_machine boot installed
-	install boot squashfs-tools systemd-container
+	install boot squashfs-tools systemd-container loop-top
 	# a mount unit of a squashfs, as snapd has them, and an image for nspawn
 	on boot sh -ec 'mkdir -p /root/snap /snap/test /var/lib/machines
 		echo hello >/root/snap/file
@@ -266,6 +383,9 @@ case_boot()
 		losetup -l
 		umount /mnt
 		systemd-nspawn -q -i /var/lib/machines/os.raw /bin/echo from nspawn | grep 'from nspawn'
+		loop-top -1 -d 0.5
+		loop-top -J -d 0.5 | grep -F '"back-file": "/var/lib/test.snap"'
+		loop-top -J -d 0.5 | grep -F '"path": "/"'
 
 		unload()
 		{
@@ -301,10 +421,9 @@ case_boot()
 # A kernel that doesn't have it, on the machine of one that has.
 case_boot_skipped_kernel()
 {
-	made installed make_installed kernel
-	new_machine boot-skipped installed
-	install boot-skipped "linux-image-$newer/$from_backports" "linux-headers-$newer/$from_backports"
-	boot boot-skipped "$newer" <<-'EOT'
+	made two_kernels make_two_kernels installed
+	new_machine boot-skipped two_kernels
+	boot boot-skipped "$stable" <<-'EOT'
 		uname -r
 		modprobe loop
 		test -d /sys/module/loop
@@ -387,11 +506,10 @@ case_boot_live_without()
 }
 
 # A root file system in a file: a script of the initramfs attaches it.
-case_boot_root_in_file()
+# boot_root_in_file NAME DRIVER
+boot_root_in_file()
 {
-	made installed make_installed kernel
-	new_machine root-in-file installed
-	on root-in-file sh -ec '
+	on "$1" sh -ec '
 		cat >/etc/initramfs-tools/hooks/losetup <<-"X"
 			#!/bin/sh
 			[ "$1" != prereqs ] || exit 0
@@ -412,12 +530,45 @@ case_boot_root_in_file()
 		X
 		chmod +x /etc/initramfs-tools/hooks/losetup /etc/initramfs-tools/scripts/local-top/root-in-file
 		update-initramfs -u -k '"$release"
-	ROOT="file" boot root-in-file "$release" <<-'EOT'
+	ROOT="file" boot "$1" "$release" <<-EOT
 		findmnt /
 		losetup -l
-		test "$(findmnt -n -o SOURCE /)" = /dev/loop0
-		test -d /sys/module/loop_rs
+		test "\$(findmnt -n -o SOURCE /)" = /dev/loop0
+		test -d /sys/module/$2
 		echo data >/root/file
 		sync
+	EOT
+}
+
+case_boot_root_in_file()
+{
+	made installed make_installed kernel
+	new_machine root-in-file installed
+	boot_root_in_file root-in-file loop_rs
+}
+
+case_boot_root_in_file_without()
+{
+	made installed make_installed kernel
+	new_machine root-in-file-without installed
+	on root-in-file-without rm /usr/share/initramfs-tools/hooks/loop-rs
+	boot_root_in_file root-in-file-without loop
+}
+
+# --- the source package's own tests -----------------------------------------
+
+case_autopkgtest()
+{
+	made installed make_installed kernel
+	new_machine autopkgtest installed
+	install autopkgtest autopkgtest
+	on autopkgtest sh -ec 'mkdir /root/loop-rs && cp -r /checkout/scripts/package/debian /root/loop-rs'
+	# It can build there.
+	ROOT="all" boot autopkgtest "$release" <<-'EOT'
+		autopkgtest --output-dir=/root/out --ignore-restrictions=isolation-machine \
+			--no-built-binaries /root/loop-rs -- null || echo "exit status of autopkgtest: $?"
+		cat /root/out/summary
+		grep -E '^build +PASS' /root/out/summary
+		grep -E '^load +PASS' /root/out/summary
 	EOT
 }
