@@ -387,12 +387,7 @@ case_boot()
 		loop-top -J -d 0.5 | grep -F '"back-file": "/var/lib/test.snap"'
 		loop-top -J -d 0.5 | grep -F '"path": "/"'
 
-		# The node of a driver that can be loaded by opening it: made at boot, removed when
-		# the driver is unloaded.
-		node()
-		{
-			[ -c /dev/loop-control ] || mknod /dev/loop-control c 10 237
-		}
+		# An unload removes the node that is made at boot, and whose open loads a driver.
 		unload()
 		{
 			umount /snap/test 2>/dev/null || :
@@ -401,7 +396,7 @@ case_boot()
 			rmmod loop_rs 2>/dev/null || rmmod loop
 			test ! -d /sys/module/loop_rs
 			test ! -d /sys/module/loop
-			node
+			[ -c /dev/loop-control ] || mknod /dev/loop-control c 10 237
 		}
 		for command in "modprobe loop" "modprobe -b loop" "modprobe -abq loop" \
 				"modprobe -q char-major-10-237" "modprobe -q -b block-major-7-0" \
