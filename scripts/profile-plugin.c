@@ -75,7 +75,7 @@ struct write {
 	uint64_t line, address, target, count;
 };
 
-/* What only the thread of the CPU changes. */
+/* The counts of one CPU. The CPU's thread alone changes them. */
 static struct cpu {
 	uint64_t instructions[TARGETS], lost[TARGETS];
 	struct block *locked[BUCKETS];
