@@ -242,7 +242,7 @@ impl CgroupQueues {
     }
 
     /// Queues a work item that clears the queue limit of an operation, unless the binding changes
-    /// until it runs. May sleep.
+    /// before it runs. May sleep.
     pub(crate) fn spawn_clear_limit(self: &Arc<Self>, disk: &GenDisk<LoopOps>, op: Op) {
         let Some(workqueues) = self.workqueues.as_ref() else {
             return;
