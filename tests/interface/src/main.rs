@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The whole interface of the loop driver, on the C driver and on loop_rs: each ioctl in each state
-//! of a device, with valid and invalid arguments, sysfs, uevents and so on. It only records the
-//! outcomes; loop_rs must behave like the C driver.
+//! of a device, with valid and invalid arguments, sysfs, uevents and so on. `record` records the
+//! outcomes of one driver; `compare` compares the records of two.
 
 mod compare;
 mod ops;
@@ -25,25 +25,25 @@ use std::{
     time::{Duration, Instant},
 };
 use sys::{Abi, Arena, Uevents};
-use world::{because, changes, Glance, Instance, Setup, Snapshot, World, SPAN};
+use world::{changes, context, Fingerprint, Instance, Setup, Snapshot, World, SPAN};
 
 const USAGE: &str = "\
 usage: interface_cases groups
        interface_cases record MODULE NAME DIR
        interface_cases compare FIRST DIFFERENCES LOOP-RECORD LOOP_RS-RECORD
 
-groups   prints the names of the test cases: a state of a device and what is
-         done to it.
-record   loads the loop driver in the file MODULE, of which the kernel says
-         NAME, tries all of it, unloads it, and prints a line for each thing
-         tried: group, name, and what came of it, between tabs. Files are made
-         in DIR, which should have
+groups   prints the names of the test cases: a state of a device and an
+         operation.
+record   loads the loop driver in the file MODULE, whose module name is NAME,
+         runs all cases, unloads it, and prints a line for each case: group,
+         name and outcome, separated by tabs. Files are created in DIR, which
+         should have
 
              image   a small ext4 file system, not mounted
              disk/   a directory on an ext4 file system on a disk
 
-         and there should be RAM disks of 1 MiB. What needs something that is
-         not there is skipped.
+         and there should be RAM disks of 1 MiB. Cases that need something
+         missing are skipped.
 compare  prints KTAP result lines, numbered from FIRST, one for each group, and
          one for the table of differences; exits 1 if one of them failed.
 
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         ["record", module, name, dir] => record(module, name, Path::new(dir)).map(|()| true),
         ["state", index, dir] => index
             .parse()
-            .map_err(because(index))
+            .map_err(context(index))
             .and_then(|index| record_state(index, Path::new(dir)))
             .map(|()| true),
         ["compare", first, table, c, ours] => compare_files(first, table, c, ours),
@@ -113,8 +113,8 @@ fn groups() -> Vec<String> {
 }
 
 fn compare_files(first: &str, table: &str, c: &str, ours: &str) -> Result<bool, String> {
-    let read = |path| fs::read_to_string(path).map_err(because(path));
-    let first = first.parse().map_err(because(first))?;
+    let read = |path| fs::read_to_string(path).map_err(context(path));
+    let first = first.parse().map_err(context(first))?;
     let report = compare::compare(first, &groups(), &read(table)?, &read(c)?, &read(ours)?)?;
     print!("{}", report.text);
     Ok(report.failed == 0)
@@ -130,11 +130,11 @@ fn line(out: &mut impl Write, group: &str, case: &str, outcome: &str) {
 
 /// The environment of a process with devices of its own.
 fn world(index: u32, dir: PathBuf) -> Setup<World> {
-    fs::create_dir_all(&dir).map_err(because(dir.display()))?;
+    fs::create_dir_all(&dir).map_err(context(dir.display()))?;
     Ok(World {
         control: open_control()?,
-        arena: Arena::new().map_err(because("mmap"))?,
-        uevents: Uevents::listen().map_err(because("uevents"))?,
+        arena: Arena::new().map_err(context("mmap"))?,
+        uevents: Uevents::listen().map_err(context("uevents"))?,
         dir,
         base: 16 + 2 * SPAN * index,
         ram: index,
@@ -143,10 +143,10 @@ fn world(index: u32, dir: PathBuf) -> Setup<World> {
 }
 
 fn open_control() -> Setup<OwnedFd> {
-    world::open("/dev/loop-control", libc::O_RDWR).map_err(because("/dev/loop-control"))
+    world::open("/dev/loop-control", libc::O_RDWR).map_err(context("/dev/loop-control"))
 }
 
-/// Number of states that are tested concurrently: most of the time is waiting.
+/// Number of states that are tested concurrently. The processes mostly wait.
 const AT_ONCE: usize = 8;
 
 fn record(module: &str, name: &str, dir: &Path) -> Setup<()> {
@@ -184,7 +184,7 @@ fn record_states(dir: &Path) -> Setup<()> {
 
     while next < STATES.len() || !running.is_empty() {
         if next < STATES.len() && running.len() < AT_ONCE {
-            let out = fs::File::create(file(next)).map_err(because("record"))?;
+            let out = fs::File::create(file(next)).map_err(context("record"))?;
             let child = Command::new("/proc/self/exe")
                 .arg("state")
                 .arg(next.to_string())
@@ -192,7 +192,7 @@ fn record_states(dir: &Path) -> Setup<()> {
                 .stdin(Stdio::null())
                 .stdout(out)
                 .spawn()
-                .map_err(because("spawn"))?;
+                .map_err(context("spawn"))?;
             running.push((next, child, Instant::now()));
             next += 1;
             continue;
@@ -203,7 +203,7 @@ fn record_states(dir: &Path) -> Setup<()> {
                 Ok(None) if start.elapsed() > limit => {
                     let _ = child.kill();
                     let _ = child.wait();
-                    ended[index] = Some("not done in time".into());
+                    ended[index] = Some("time limit exceeded".into());
                 }
                 Ok(None) => still.push((index, child, start)),
                 Ok(Some(status)) => ended[index] = Some(status.to_string()),
@@ -215,11 +215,11 @@ fn record_states(dir: &Path) -> Setup<()> {
     }
     let mut out = io::stdout().lock();
     for (index, (state, end)) in STATES.iter().zip(ended).enumerate() {
-        let text = fs::read_to_string(file(index)).map_err(because("record"))?;
-        out.write_all(text.as_bytes()).map_err(because("record"))?;
+        let text = fs::read_to_string(file(index)).map_err(context("record"))?;
+        out.write_all(text.as_bytes()).map_err(context("record"))?;
         let end = end.unwrap_or_default();
         if end != "exit status: 0" {
-            // So that the driver can be unloaded.
+            // Remove its devices, so that the driver can be unloaded.
             if let Ok(world) = world(index as u32, dir.join("leftovers")) {
                 for nr in world.base..world.base + SPAN {
                     let _ = world.remove(nr);
@@ -246,9 +246,9 @@ fn record_state(index: usize, dir: &Path) -> Setup<()> {
     for nr in world.base..world.base + SPAN {
         world.remove(nr)?;
     }
-    // Limit the memory for outcomes of other devices.
-    fs::remove_dir_all(&world.dir).map_err(because("rm"))?;
-    run.out.flush().map_err(because("record"))
+    // The files take memory that the processes of other states need.
+    fs::remove_dir_all(&world.dir).map_err(context("rm"))?;
+    run.out.flush().map_err(context("record"))
 }
 
 struct Run<'a, W: Write> {
@@ -298,10 +298,10 @@ impl<W: Write> Run<'_, W> {
         };
         let uevents = self.world.take_uevents().join("; ");
         self.line("set-up", "uevents", &uevents);
-        let glance = instance.glance(self.world);
+        let fingerprint = instance.fingerprint(self.world);
         let mut normal = Normal {
-            snapshot: instance.snapshot(self.world, &glance),
-            glance,
+            snapshot: instance.snapshot(self.world, &fingerprint),
+            fingerprint,
         };
         let sysfs = instance.sysfs(self.world);
         for (key, value) in &sysfs {
@@ -324,7 +324,7 @@ impl<W: Write> Run<'_, W> {
             }
             for &abi in case.abis {
                 // One ioctl shows that 32-bit programs reach the driver in each state.
-                if abi == Abi::Compat && !thorough && !(op.is_ours() && index == 0) {
+                if abi == Abi::Compat && !thorough && !(op.is_loop_ioctl() && index == 0) {
                     continue;
                 }
                 let name = match abi {
@@ -353,19 +353,19 @@ impl<W: Write> Run<'_, W> {
         normal: &mut Normal,
     ) -> Setup<(String, Instance)> {
         let world = self.world;
-        if op.kind == ops::Changes::Asks {
+        if op.effect == ops::Effect::Query {
             return Ok((ops::run(world, &instance, abi, act).1, instance));
         }
         let seq = instance.diskseq(world);
         world.take_uevents();
         let (ret, mut outcome) = ops::run(world, &instance, abi, act);
         let uevents = world.take_uevents();
-        let now = instance.glance(world);
+        let now = instance.fingerprint(world);
         if instance.diskseq(world) != seq {
             outcome.push_str("; another diskseq");
         }
-        if now != normal.glance
-            || (op.kind == ops::Changes::Something && matches!(ret, Some(Ok(_))))
+        if now != normal.fingerprint
+            || (op.effect == ops::Effect::Modify && matches!(ret, Some(Ok(_))))
         {
             for change in changes(&normal.snapshot, &instance.snapshot(world, &now)) {
                 outcome.push_str("; ");
@@ -376,13 +376,13 @@ impl<W: Write> Run<'_, W> {
             outcome.push_str("; ");
             outcome.push_str(&uevent);
         }
-        let instance = if instance.restore(world, &normal.glance, &now) {
+        let instance = if instance.restore(world, &normal.fingerprint, &now) {
             instance
         } else {
             instance.dispose(world)?;
             let instance = self.make()?;
-            // A different file, or its node, has a different number.
-            normal.glance = instance.glance(world);
+            // The new backing file has another inode number.
+            normal.fingerprint = instance.fingerprint(world);
             instance
         };
         Ok((outcome, instance))
@@ -395,7 +395,7 @@ impl<W: Write> Run<'_, W> {
         world.take_uevents();
         let more = instance.more.clone();
         if let Some(dir) = &instance.mounted {
-            nix::mount::umount(dir).map_err(because("umount"))?;
+            nix::mount::umount(dir).map_err(context("umount"))?;
         }
         drop(instance.others);
         drop(instance.fd);
@@ -429,7 +429,7 @@ impl<W: Write> Run<'_, W> {
 /// The visible attributes of a device in a state.
 struct Normal {
     snapshot: Snapshot,
-    glance: Glance,
+    fingerprint: Fingerprint,
 }
 
 #[cfg(test)]

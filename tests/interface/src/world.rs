@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Devices to test, and everything that is visible of them.
+//! The environment of the cases: directory, device numbers, uevents, files.
+
+mod attributes;
+mod instance;
+
+pub use attributes::{changes, Snapshot};
+pub use instance::{Fingerprint, Instance};
 
 use crate::{
     sys::{self, Abi, Arena, Ret, Uevents},
@@ -8,12 +14,11 @@ use crate::{
 };
 use nix::errno::Errno;
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::Read,
     os::{
         fd::{AsRawFd, OwnedFd, RawFd},
-        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+        unix::fs::OpenOptionsExt,
     },
     path::{Path, PathBuf},
     thread::sleep,
@@ -23,11 +28,11 @@ use std::{
 /// Size of a backing file.
 pub const SIZE: u64 = 1 << 20;
 
-/// A failed set-up, as an outcome.
+/// The result of a set-up; the error becomes the outcome of the case.
 pub type Setup<T> = Result<T, String>;
 
-/// For `map_err`.
-pub fn because<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> String {
+/// Prefixes an error with its context, for `map_err`.
+pub fn context<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> String {
     move |error| format!("{what}: {error}")
 }
 
@@ -40,11 +45,12 @@ pub fn open(path: impl AsRef<Path>, flags: i32) -> Result<OwnedFd, Errno> {
         fcntl::OFlag::from_bits_retain(flags | libc::O_CLOEXEC),
         Mode::from_bits_truncate(0o600),
     )?;
-    // SAFETY: It was opened just now. Newer versions of nix return an owned one.
+    // SAFETY: The descriptor was opened just now and has no other owner. Newer versions of nix
+    // return an `OwnedFd`.
     Ok(unsafe { OwnedFd::from_raw_fd(fd.into_raw_fd()) })
 }
 
-/// The name of an error, or of a result.
+/// The value of a successful call, or the name of its error.
 pub fn name(ret: Ret) -> String {
     match ret {
         Ok(value) => value.to_string(),
@@ -52,7 +58,7 @@ pub fn name(ret: Ret) -> String {
     }
 }
 
-/// A hash of data: FNV-1a.
+/// The FNV-1a hash of data.
 pub fn hash(data: &[u8]) -> u64 {
     data.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
@@ -65,11 +71,11 @@ pub struct World {
     pub control: OwnedFd,
     pub arena: Arena,
     pub uevents: Uevents,
-    /// A directory for files.
+    /// The directory for the files of this process.
     pub dir: PathBuf,
-    /// The number of this process's first device.
+    /// The number of the first device of this process.
     pub base: u32,
-    /// This process's RAM disk.
+    /// The number of the RAM disk of this process.
     pub ram: u32,
     /// Factor for time limits.
     pub slow: u32,
@@ -85,7 +91,7 @@ impl World {
     }
 
     pub fn open_loop(nr: u32, flags: i32) -> Setup<OwnedFd> {
-        open(Self::loop_path(nr), flags).map_err(because(format_args!("open loop{nr}")))
+        open(Self::loop_path(nr), flags).map_err(context(format_args!("open loop{nr}")))
     }
 
     pub fn control(&self, cmd: u32, arg: usize) -> Ret {
@@ -96,7 +102,7 @@ impl World {
         sys::ioctl(Abi::Native, fd, cmd, arg)
     }
 
-    /// With a structure as its argument; returns the structure after the call.
+    /// Passes a structure to an ioctl; returns the structure as it is after the call.
     pub fn ioctl_with<T: Plain>(&self, fd: RawFd, cmd: u32, value: &T) -> (Ret, T) {
         let bytes = value.bytes();
         let address = self.arena.put(&bytes, bytes.len());
@@ -104,7 +110,7 @@ impl World {
         (ret, T::from_bytes(&self.arena.get(bytes.len())))
     }
 
-    /// Such a file; an existing one is left alone.
+    /// Like `file`, but keeps an existing file of that size.
     pub fn kept_file(&self, name: &str, size: u64) -> Setup<PathBuf> {
         let path = self.dir.join(name);
         match fs::metadata(&path) {
@@ -113,7 +119,7 @@ impl World {
         }
     }
 
-    /// A file whose first 8 KiB are not zero.
+    /// Creates a file whose first 8 KiB are not zero.
     pub fn file(&self, name: &str, size: u64) -> Setup<PathBuf> {
         use std::os::unix::fs::FileExt;
 
@@ -126,7 +132,7 @@ impl World {
                 file.set_len(size)?;
                 file.write_all_at(&head, 0)
             })
-            .map_err(because(path.display()))?;
+            .map_err(context(path.display()))?;
         Ok(path)
     }
 
@@ -158,7 +164,7 @@ impl World {
                 let _ = self.ioctl(fd.as_raw_fd(), uapi::LOOP_CLR_FD, 0);
             }
             last = self.control(uapi::LOOP_CTL_REMOVE, nr as usize);
-            // It may be released a moment later.
+            // The last close can return before the driver has released the device.
             last != Err(Errno::EBUSY)
         };
         self.wait(&mut removed);
@@ -168,7 +174,7 @@ impl World {
         }
     }
 
-    /// Attaches a device.
+    /// Attaches a device to a file.
     pub fn configure(&self, fd: &OwnedFd, file: &OwnedFd, config: uapi::LoopConfig) -> Setup<()> {
         let config = uapi::LoopConfig {
             fd: file.as_raw_fd() as u32,
@@ -183,7 +189,7 @@ impl World {
         }
     }
 
-    /// The parts of names that differ between processes: devices, directory.
+    /// Replaces the parts of names that differ between processes: device numbers and directories.
     pub fn canonical(&self, text: &str) -> String {
         if !["/", "loop", "ram"].iter().any(|part| text.contains(part)) {
             return text.into();
@@ -192,7 +198,7 @@ impl World {
         if let Some(top) = self.dir.parent() {
             text = text.replace(&top.display().to_string(), "TOP");
         }
-        // The longer numbers first.
+        // Longer numbers first: loop1 is a prefix of loop10.
         for i in (0..SPAN).rev() {
             let nr = self.base + i;
             let mark = if i == 0 {
@@ -205,9 +211,9 @@ impl World {
         text.replace(&format!("ram{}", self.ram), "ramN")
     }
 
-    /// The uevents of this process's devices since the last call.
+    /// Returns the uevents of the devices of this process since the last call.
     pub fn take_uevents(&self) -> Vec<String> {
-        const DULL: [&str; 9] = [
+        const IGNORED: [&str; 9] = [
             "ACTION",
             "DEVPATH",
             "SUBSYSTEM",
@@ -239,7 +245,11 @@ impl World {
             let what = path.rsplit("/block/").next().unwrap_or(path);
             let rest: Vec<&str> = event[1..]
                 .iter()
-                .filter(|pair| !DULL.iter().any(|key| pair.split('=').next() == Some(key)))
+                .filter(|pair| {
+                    !IGNORED
+                        .iter()
+                        .any(|key| pair.split('=').next() == Some(key))
+                })
                 .map(String::as_str)
                 .collect();
             let mut text = format!("{action}@{}", self.canonical(what));
@@ -253,295 +263,8 @@ impl World {
     }
 }
 
-/// Number of device numbers of a process.
+/// Number of device numbers that a process may use.
 pub const SPAN: u32 = 4;
-
-/// The attributes whose changes a case reports, by name.
-pub type Snapshot = BTreeMap<String, String>;
-
-/// Attributes that are cheap to read, after each case.
-#[derive(PartialEq, Eq, Clone, Debug)]
-pub struct Glance {
-    status: Result<Vec<u8>, Errno>,
-    values: [Result<u64, Errno>; 7],
-    /// The subdirectories of the disk's directory.
-    links: u64,
-}
-
-/// A device in some state.
-pub struct Instance {
-    pub nr: u32,
-    /// The device under test.
-    pub fd: OwnedFd,
-    /// Files that must stay open to keep the state.
-    pub others: Vec<OwnedFd>,
-    /// Other devices, removed with this one.
-    pub more: Vec<u32>,
-    pub mounted: Option<PathBuf>,
-    /// The backing file, if there is one.
-    pub backing: Option<PathBuf>,
-    /// Without privileges.
-    pub unprivileged: bool,
-}
-
-impl Instance {
-    pub fn glance(&self, world: &World) -> Glance {
-        let fd = self.fd.as_raw_fd();
-        let value = |cmd, len| {
-            let address = world.arena.put(&[0; 8], 8) + 8 - len;
-            world.ioctl(fd, cmd, address).map(|_| {
-                world
-                    .arena
-                    .get(len)
-                    .iter()
-                    .rev()
-                    .fold(0, |n, byte| (n << 8) | u64::from(*byte))
-            })
-        };
-        let values = [
-            (uapi::BLKGETSIZE64, 8),
-            (uapi::BLKROGET, 4),
-            (uapi::BLKSSZGET, 4),
-            (uapi::BLKPBSZGET, 4),
-            (uapi::BLKIOMIN, 4),
-            (uapi::BLKRAGET, 8),
-            (uapi::BLKBSZGET, 4),
-        ]
-        .map(|(cmd, len)| value(cmd, len));
-        let (ret, status) =
-            world.ioctl_with(fd, uapi::LOOP_GET_STATUS64, &uapi::LoopInfo64::zeroed());
-        Glance {
-            status: ret.map(|_| status.bytes()),
-            values,
-            links: fs::metadata(World::sysfs(self.nr)).map_or(0, |meta| meta.nlink()),
-        }
-    }
-
-    /// Changes with each medium.
-    pub fn diskseq(&self, world: &World) -> Result<u64, Errno> {
-        let address = world.arena.put(&[0; 8], 8);
-        world.ioctl(self.fd.as_raw_fd(), uapi::BLKGETDISKSEQ, address)?;
-        Ok(u64::from_le_bytes(
-            world.arena.get(8).try_into().unwrap_or_default(),
-        ))
-    }
-
-    /// `struct loop_info64`, with values that differ between runs replaced.
-    pub fn describe_info(&self, world: &World, info: &uapi::LoopInfo64) -> String {
-        // Inode numbers differ between runs: use the names of the files.
-        let inode = fs::read_dir(&world.dir)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .find(|entry| entry.metadata().is_ok_and(|meta| meta.ino() == info.inode))
-            .map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let inode = match (inode, &self.backing) {
-            (Some(name), _) => name,
-            (None, Some(path)) if fs::metadata(path).is_ok_and(|meta| meta.ino() == info.inode) => {
-                "the file's".into()
-            }
-            _ => "another".into(),
-        };
-        let text = |bytes: &[u8]| {
-            let end = bytes
-                .iter()
-                .rposition(|byte| *byte != 0)
-                .map_or(0, |i| i + 1);
-            world.canonical(&bytes[..end].escape_ascii().to_string())
-        };
-        let number = match info.number {
-            n if n == self.nr => "N".into(),
-            n => n.to_string(),
-        };
-        format!(
-            "number={number} device={:#x} inode={} rdevice={:#x} offset={} sizelimit={} crypt={},{} \
-             flags={:#x} name={:?} rest={:?}{:?}{:?}",
-            info.device,
-            inode,
-            // The device number of a RAM disk differs between processes.
-            if info.rdevice >> 8 == 1 { 0x100 } else { info.rdevice },
-            info.offset,
-            info.sizelimit,
-            info.encrypt_type,
-            info.encrypt_key_size,
-            info.flags,
-            text(&info.file_name),
-            text(&info.crypt_name),
-            text(&info.encrypt_key),
-            { info.init },
-        )
-    }
-
-    /// The attributes that an ioctl may change: the status, results of ioctls, and sysfs.
-    pub fn snapshot(&self, world: &World, glance: &Glance) -> Snapshot {
-        const FILES: [&str; 20] = [
-            "loop/backing_file",
-            "loop/offset",
-            "loop/sizelimit",
-            "loop/autoclear",
-            "loop/partscan",
-            "loop/dio",
-            "ro",
-            "size",
-            "queue/logical_block_size",
-            "queue/physical_block_size",
-            "queue/minimum_io_size",
-            "queue/dma_alignment",
-            "queue/discard_granularity",
-            "queue/discard_max_bytes",
-            "queue/discard_max_hw_bytes",
-            "queue/write_zeroes_max_bytes",
-            "queue/write_cache",
-            "queue/rotational",
-            "queue/max_sectors_kb",
-            "queue/max_hw_sectors_kb",
-        ];
-        let mut all = Snapshot::new();
-        let dir = World::sysfs(self.nr);
-        let status = match &glance.status {
-            Ok(bytes) => self.describe_info(world, &uapi::LoopInfo64::from_bytes(bytes)),
-            Err(errno) => format!("{errno:?}"),
-        };
-        all.insert("status".into(), status);
-        let names = ["size", "ro", "ssz", "pbsz", "iomin", "ra", "bsz"];
-        for (name, value) in names.iter().zip(&glance.values) {
-            all.insert(format!("ioctl {name}"), format!("{value:?}"));
-        }
-        for file in FILES {
-            let text = read(world, &dir.join(file));
-            if text != "ENOENT" {
-                all.insert(file.into(), text);
-            }
-        }
-        // Partitions, if their directory exists.
-        if glance.links > UNPARTITIONED {
-            for part in 1..16 {
-                let part = format!("loop{}p{part}", self.nr);
-                if dir.join(&part).exists() {
-                    for file in ["start", "size", "ro"] {
-                        let file = format!("{part}/{file}");
-                        all.insert(world.canonical(&file), read(world, &dir.join(&file)));
-                    }
-                }
-            }
-        }
-        all
-    }
-
-    /// All files in sysfs.
-    pub fn sysfs(&self, world: &World) -> Snapshot {
-        let mut all = Snapshot::new();
-        collect(world, &World::sysfs(self.nr), "", &mut all);
-        all
-    }
-
-    /// Undoes the changes of a call if that is simple; returns false otherwise.
-    pub fn restore(&self, world: &World, before: &Glance, now: &Glance) -> bool {
-        if now == before {
-            return true;
-        }
-        let fd = self.fd.as_raw_fd();
-        // Directories were added or removed: partitions, or the device was detached.
-        let (Ok(old), Ok(new), true) = (&before.status, &now.status, before.links == now.links)
-        else {
-            return false;
-        };
-        let [_, ro, ssz, _, _, ra, bsz] = now.values;
-        let [_, old_ro, old_ssz, _, _, old_ra, old_bsz] = before.values;
-        if old != new {
-            let old = uapi::LoopInfo64::from_bytes(old);
-            let new = uapi::LoopInfo64::from_bytes(new);
-            if (old.device, old.inode) != (new.device, new.inode)
-                || (old.flags ^ new.flags) & uapi::LO_FLAGS_PARTSCAN != 0
-                || world
-                    .ioctl_with(fd, uapi::LOOP_SET_STATUS64, &old)
-                    .0
-                    .is_err()
-            {
-                return false;
-            }
-            if (old.flags ^ new.flags) & uapi::LO_FLAGS_DIRECT_IO != 0 {
-                let direct = old.flags & uapi::LO_FLAGS_DIRECT_IO;
-                let _ = world.ioctl(fd, uapi::LOOP_SET_DIRECT_IO, direct as usize);
-            }
-        }
-        if let (true, Ok(old)) = (ssz != old_ssz, old_ssz) {
-            let _ = world.ioctl(fd, uapi::LOOP_SET_BLOCK_SIZE, old as usize);
-        }
-        if let (true, Ok(old)) = (ra != old_ra, old_ra) {
-            let _ = world.ioctl(fd, uapi::BLKRASET, old as usize);
-        }
-        if let (true, Ok(old)) = (ro != old_ro, old_ro) {
-            let _ = world.ioctl_with(fd, uapi::BLKROSET, &crate::ops::Number(old));
-        }
-        if let (true, Ok(old)) = (bsz != old_bsz, old_bsz) {
-            let _ = world.ioctl_with(fd, uapi::BLKBSZSET, &crate::ops::Number(old));
-        }
-        self.glance(world) == *before
-    }
-
-    /// Detaches and removes everything.
-    pub fn dispose(self, world: &World) -> Setup<()> {
-        let Self {
-            nr,
-            fd,
-            others,
-            more,
-            mounted,
-            ..
-        } = self;
-        if let Some(dir) = mounted {
-            nix::mount::umount(&dir).map_err(because("umount"))?;
-        }
-        drop(others);
-        drop(fd);
-        world.remove(nr)?;
-        for nr in more {
-            world.remove(nr)?;
-        }
-        Ok(())
-    }
-}
-
-/// The maximum number of links of a disk's directory without partitions.
-const UNPARTITIONED: u64 = 2 + 9;
-
-/// The files of a directory of sysfs.
-fn collect(world: &World, dir: &Path, prefix: &str, all: &mut Snapshot) {
-    // Except for files that change by themselves or depend on the order of events.
-    const DULL: [&str; 9] = [
-        "stat",
-        "inflight",
-        "uevent",
-        "diskseq",
-        "power",
-        "trace",
-        "bdi",
-        "subsystem",
-        "holders",
-    ];
-    let Ok(entries) = fs::read_dir(dir) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let file = entry.file_name().to_string_lossy().into_owned();
-        let key = world.canonical(&format!("{prefix}{file}"));
-        let Ok(kind) = entry.file_type() else {
-            continue;
-        };
-        if DULL.contains(&file.as_str()) || (prefix.starts_with("loopN") && file == "dev") {
-            continue;
-        }
-        if kind.is_dir() {
-            collect(world, &entry.path(), &format!("{key}/"), all);
-        } else if kind.is_file() {
-            let mode = entry
-                .metadata()
-                .map_or(0, |meta| meta.permissions().mode() & 0o7777);
-            all.insert(key, format!("{mode:o} {}", read(world, &entry.path())));
-        }
-    }
-}
 
 /// The contents of a file of sysfs, or the error.
 pub fn read(world: &World, path: &Path) -> String {
@@ -566,40 +289,4 @@ pub fn write(path: &Path, text: &str) -> Ret {
         .and_then(|mut file| file.write(text.as_bytes()))
         .map(|n| n as i32)
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
-}
-
-/// The differences between two sets of attributes.
-pub fn changes(old: &Snapshot, new: &Snapshot) -> Vec<String> {
-    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    keys.into_iter()
-        .filter_map(|key| match (old.get(key), new.get(key)) {
-            (Some(old), Some(new)) if old == new => None,
-            (Some(old), Some(new)) => Some(format!("{key}: {old} -> {new}")),
-            (None, Some(new)) => Some(format!("+{key}: {new}")),
-            (Some(_), None) => Some(format!("-{key}")),
-            (None, None) => None,
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_has_changed() {
-        let of = |pairs: &[(&str, &str)]| -> Snapshot {
-            pairs
-                .iter()
-                .map(|(k, v)| ((*k).into(), (*v).into()))
-                .collect()
-        };
-        assert_eq!(
-            changes(
-                &of(&[("a", "1"), ("b", "2"), ("c", "3")]),
-                &of(&[("a", "1"), ("b", "3"), ("d", "4")])
-            ),
-            ["b: 2 -> 3", "-c", "+d: 4"]
-        );
-    }
 }
