@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Several I/Os in flight.
+//! Linux AIO with several I/Os in flight.
 
 use crate::{
-    acts::{Direction, Transfer},
+    ops::{Direction, Transfer},
     sys::Ret,
 };
 use nix::errno::Errno;
@@ -81,12 +81,12 @@ impl Queue {
     }
 
     pub fn fill(&self, slot: usize, len: usize, byte: u8) {
-        // SAFETY: As long as that, and nothing refers to it: no I/O is in flight.
+        // SAFETY: The buffer has `len` bytes, and no I/O is in flight.
         unsafe { self.buffer(slot, len).write_bytes(byte, len) };
     }
 
     pub fn bytes(&self, slot: usize, len: usize) -> impl Iterator<Item = u8> {
-        // SAFETY: As long as that, initialized, and no I/O is in flight.
+        // SAFETY: The buffer has `len` initialized bytes, and no I/O is in flight.
         unsafe { std::slice::from_raw_parts(self.buffer(slot, len), len) }
             .to_vec()
             .into_iter()
@@ -101,13 +101,13 @@ impl Queue {
             .map(|(index, transfer)| Iocb {
                 data: index as u64,
                 rw_flags: transfer.flags,
-                opcode: match transfer.op {
+                opcode: match transfer.direction {
                     Direction::Read => 0,
                     Direction::Write => 1,
                     Direction::Sync => 2,
                 },
                 fd: fd as u32,
-                buf: match transfer.op {
+                buf: match transfer.direction {
                     Direction::Sync => 0,
                     _ => self.buffer(index, transfer.len) as u64,
                 },
@@ -121,7 +121,7 @@ impl Queue {
             // SAFETY: Within the vector.
             .map(|index| unsafe { base.add(index) })
             .collect();
-        let (mut next, mut under_way) = (0, 0);
+        let (mut next, mut in_flight) = (0, 0);
         while next < pointers.len() {
             // SAFETY: The pointers, and the buffers, are valid until all I/Os have completed.
             let submitted = unsafe {
@@ -135,9 +135,9 @@ impl Queue {
             match Errno::result(submitted) {
                 Ok(n) if n > 0 => {
                     next += n as usize;
-                    under_way += n as usize;
+                    in_flight += n as usize;
                 }
-                // The error of the first one; the others are submitted next.
+                // The first I/O failed; submit the others next.
                 Ok(_) => next += 1,
                 Err(errno) => {
                     rets[next] = Err(errno);
@@ -145,15 +145,15 @@ impl Queue {
                 }
             }
         }
-        while under_way > 0 {
-            let mut events = vec![Event::default(); under_way];
-            // SAFETY: `events` has as many.
+        while in_flight > 0 {
+            let mut events = vec![Event::default(); in_flight];
+            // SAFETY: `events` has room for `in_flight` events.
             let got = unsafe {
                 libc::syscall(
                     libc::SYS_io_getevents,
                     self.context,
-                    under_way,
-                    under_way,
+                    in_flight,
+                    in_flight,
                     events.as_mut_ptr(),
                     ptr::null_mut::<libc::timespec>(),
                 )
@@ -163,7 +163,7 @@ impl Queue {
                 Err(Errno::EINTR) => continue,
                 Err(errno) => panic!("io_getevents: {errno:?}"),
             };
-            under_way -= got;
+            in_flight -= got;
             for event in &events[..got] {
                 rets[event.data as usize] = match event.res {
                     res if res < 0 => Err(Errno::from_raw(-res as i32)),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Structures that the kernel copies out: all bytes must be written, and hold nothing else.
+//! Structures that the kernel copies out: each byte must be written, and must not be uninitialized
+//! memory.
 
 use crate::{
     sys::{self, Abi, Arena, Ret},
@@ -22,8 +23,8 @@ fn patterns(len: usize) -> [Vec<u8>; 2] {
     [one, other]
 }
 
-/// Calls it twice, over different patterns; returns the results, both buffers, and which bytes
-/// were not written.
+/// Calls an ioctl twice, over different patterns; returns the result, both buffers, and the indices
+/// of the bytes that were not written.
 pub fn twice(
     arena: &Arena,
     fd: RawFd,
@@ -47,11 +48,11 @@ pub fn twice(
     (ret, left, unwritten)
 }
 
-/// Calls it and reports errors. The status may change meanwhile.
+/// Calls an ioctl twice and reports wrong bytes. The status may change between the calls.
 pub fn get(arena: &Arena, fd: RawFd, abi: Abi, cmd: u32, len: usize) -> (Ret, Option<String>) {
     let (ret, left, unwritten) = twice(arena, fd, abi, cmd, len);
     let wrong = match ret {
-        // One of the calls may have succeeded.
+        // The other call may have succeeded.
         Err(_) => None,
         Ok(_) if !unwritten.is_empty() => Some(format!("not written: {unwritten:?}")),
         Ok(_) => left.iter().find_map(|bytes| odd(abi, cmd, bytes)),
@@ -59,13 +60,13 @@ pub fn get(arena: &Arena, fd: RawFd, abi: Abi, cmd: u32, len: usize) -> (Ret, Op
     (ret, wrong)
 }
 
-/// Reports bytes that must not be there.
+/// Reports bytes that no status has.
 pub fn odd(abi: Abi, cmd: u32, bytes: &[u8]) -> Option<String> {
     let (rest, name, flags) = match (cmd, abi) {
         (uapi::LOOP_GET_STATUS64, _) => {
             let info = LoopInfo64::from_bytes(bytes);
             let mut rest = info;
-            // Only bytes of the status are expected.
+            // Only these fields can be set.
             rest.device = 0;
             rest.inode = 0;
             rest.rdevice = 0;
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn odd_ones_are_seen() {
+    fn odd_bytes_are_reported() {
         let mut info = LoopInfo64::zeroed();
         info.flags = FLAGS;
         let get = uapi::LOOP_GET_STATUS64;
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_patterns_have_nothing_in_common() {
+    fn patterns_differ_in_each_byte() {
         let [one, other] = patterns(232);
         assert!(one.iter().zip(&other).all(|(a, b)| a != b));
     }

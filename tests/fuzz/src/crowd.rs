@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Several processes at once.
+//! The run "crowd": several processes on the same devices.
 
 use crate::{
-    acts::KINDS,
     files,
     lane::{Lane, Process, World, LANES},
+    ops::KINDS,
     progress::Progress,
     rng::Rng,
     shared::Fault,
@@ -32,12 +32,12 @@ struct Child {
     pid: Pid,
     index: usize,
     killed: bool,
-    /// Its number of calls when it was last seen to make progress, and that time.
+    /// The number of calls at the last check that saw progress, and the time of that check.
     begun: u32,
     since: Instant,
 }
 
-/// How the processes ended.
+/// The outcome of all processes.
 #[derive(Default)]
 struct End {
     wrong: Vec<String>,
@@ -164,8 +164,8 @@ fn supervise(options: &Options, world: &World, progress: &mut Progress) -> Resul
     Ok(end)
 }
 
-/// With that many calls of a kind, one should have succeeded: of the rarest kinds, removing a
-/// device and allocating a range, one in fifty does.
+/// With that many calls of a kind, at least one must have succeeded. Of the kinds that fail most,
+/// removing a device and allocating a range, one call in fifty succeeds.
 const ENOUGH: u32 = 500;
 
 pub fn run(

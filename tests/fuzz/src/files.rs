@@ -2,7 +2,7 @@
 
 //! The backing files, and the state of devices in sysfs.
 
-use crate::{acts, lane, sys, uapi};
+use crate::{lane, ops, sys, uapi};
 use nix::{
     errno::Errno,
     sys::stat::{makedev, mknod, Mode, SFlag},
@@ -39,28 +39,28 @@ fn table() -> [u8; 512] {
 
 /// Creates all files in the directory; returns the byte values in them.
 pub fn make(dir: &Path, devices: u64) -> Result<[bool; 256], String> {
-    let because = |error: std::io::Error| format!("{}: {error}", dir.display());
+    let context = |error: std::io::Error| format!("{}: {error}", dir.display());
     for nr in 0..devices + 2 {
         let path = dir.join(format!("node{nr}"));
         let dev = makedev(MAJOR, nr);
         mknod(&path, SFlag::S_IFBLK, Mode::from_bits_truncate(0o600), dev)
             .map_err(|errno| format!("{}: {errno}", path.display()))?;
     }
-    for (index, size) in acts::RESIZED {
-        let file = File::create(dir.join(acts::FILES[*index].0)).map_err(because)?;
-        file.set_len(*size).map_err(because)?;
+    for (index, size) in ops::RESIZED {
+        let file = File::create(dir.join(ops::FILES[*index].0)).map_err(context)?;
+        file.set_len(*size).map_err(context)?;
         file.write_all_at(&vec![lane::WRITTEN; *size as usize / 2], 0)
-            .map_err(because)?;
+            .map_err(context)?;
     }
     let table = table();
     File::options()
         .write(true)
         .open(dir.join("table"))
         .and_then(|file| file.write_all_at(&table, 0))
-        .map_err(because)?;
-    File::create(dir.join("empty")).map_err(because)?;
-    let huge = File::create(dir.join("huge")).map_err(because)?;
-    // As large as the file system allows.
+        .map_err(context)?;
+    File::create(dir.join("empty")).map_err(context)?;
+    let huge = File::create(dir.join("huge")).map_err(context)?;
+    // The larger one of two sizes that the file system allows.
     [40, 34]
         .iter()
         .find_map(|bits| huge.set_len(1 << bits).ok())
@@ -94,12 +94,12 @@ pub fn is_bound(nr: u32) -> bool {
     Path::new(&format!("/sys/block/loop{nr}/loop")).exists()
 }
 
-/// The name of an error, also of EPERM.
+/// Opens `/dev/loop-control`.
 pub fn control() -> Result<OwnedFd, String> {
     lane::open("/dev/loop-control", libc::O_RDWR).map_err(|errno| format!("loop-control: {errno}"))
 }
 
-/// Detaches and removes all devices; returns those that are left.
+/// Detaches and removes all devices; returns the devices that could not be removed.
 pub fn clean() -> Vec<String> {
     let control = match control() {
         Ok(control) => control,

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A process with its own descriptors, shared by its lanes, each of which makes one call after the
-//! other.
+//! A process and its lanes. A lane is a thread that makes one call after the other; the lanes of a
+//! process share its descriptors.
 
 use crate::{
-    acts::{self, Act, Arg, Backing, Direction, Node, Transfer, KINDS},
     aio::Queue,
     copied,
+    ops::{self, Arg, Backing, Direction, Node, Op, Transfer, KINDS},
     rng::Rng,
     shared::{Fault, Shared},
     sys::{self, Abi, Arena, Ret},
@@ -21,10 +21,10 @@ use std::{
     sync::{atomic::Ordering::Relaxed, Arc, Mutex, PoisonError},
 };
 
-/// State shared by all lanes.
+/// State shared by the lanes of all processes.
 pub struct World {
     pub seed: u64,
-    pub scale: acts::Scale,
+    pub scale: ops::Scale,
     pub shared: Shared,
     pub dir: PathBuf,
     /// The byte values that are in files and that are written.
@@ -32,10 +32,10 @@ pub struct World {
     pub verbose: bool,
 }
 
-/// The lanes of a process.
+/// Number of lanes of a process.
 pub const LANES: usize = 2;
 
-/// The byte value that is written.
+/// The byte value that lanes write.
 pub const WRITTEN: u8 = 0xa5;
 /// A byte value that is in no file.
 const NOWHERE: u8 = 0xee;
@@ -51,19 +51,19 @@ pub struct Process<'a> {
 pub fn open(path: impl AsRef<Path>, flags: i32) -> Result<OwnedFd, Errno> {
     let flags = fcntl::OFlag::from_bits_retain(flags | libc::O_CLOEXEC);
     let fd = fcntl::open(path.as_ref(), flags, Mode::from_bits_truncate(0o600))?;
-    // SAFETY: It was opened just now.
+    // SAFETY: The descriptor was opened just now and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd.into_raw_fd()) })
 }
 
 impl<'a> Process<'a> {
     pub fn new(world: &'a World) -> Self {
-        let files = acts::FILES
+        let files = ops::FILES
             .iter()
             .map(|(name, flags)| open(world.dir.join(name), *flags).ok())
             .collect();
         Self {
             world,
-            slots: (0..acts::SLOTS).map(|_| Mutex::new(None)).collect(),
+            slots: (0..ops::SLOTS).map(|_| Mutex::new(None)).collect(),
             files,
         }
     }
@@ -76,12 +76,12 @@ impl<'a> Process<'a> {
     }
 
     pub fn fill_slots(&self, fd: &Arc<OwnedFd>) {
-        for slot in 0..acts::SLOTS {
+        for slot in 0..ops::SLOTS {
             self.set_slot(slot, Some(fd.clone()));
         }
     }
 
-    /// The last user closes the descriptor that was there before.
+    /// Replaces the descriptor in a slot. Its last user closes the old one.
     fn set_slot(&self, slot: usize, fd: Option<Arc<OwnedFd>>) {
         let old = {
             let mut slot = self.slots[slot]
@@ -93,10 +93,10 @@ impl<'a> Process<'a> {
     }
 }
 
-/// A descriptor during a call.
-struct Held(Option<Arc<OwnedFd>>);
+/// The descriptor of a slot, kept open during a call.
+struct SlotFd(Option<Arc<OwnedFd>>);
 
-impl Held {
+impl SlotFd {
     fn raw(&self) -> RawFd {
         self.0.as_ref().map_or(-1, |fd| fd.as_raw_fd())
     }
@@ -106,34 +106,35 @@ pub struct Lane<'a> {
     process: &'a Process<'a>,
     index: usize,
     mix: usize,
-    scale: acts::Scale,
+    scale: ops::Scale,
     arena: Arena,
     queue: Queue,
-    /// Whether the call must fail.
+    /// Whether the current call must fail.
     denied: bool,
     /// Whether writes must fail.
     reads: bool,
 }
 
 impl<'a> Lane<'a> {
-    /// The mix is the weight of the kinds.
+    /// `mix` selects the weights of the kinds.
     pub fn new(process: &'a Process<'a>, index: usize, mix: usize) -> io::Result<Self> {
         Ok(Self {
             process,
             index,
             mix,
-            scale: acts::Scale {
+            scale: ops::Scale {
                 home: (index / LANES) as u64 % process.world.scale.devices,
                 ..process.world.scale.clone()
             },
             arena: Arena::new()?,
-            queue: Queue::new(acts::AT_ONCE, acts::LONGEST)?,
+            queue: Queue::new(ops::AT_ONCE, ops::LONGEST)?,
             denied: false,
             reads: false,
         })
     }
 
-    /// Makes calls up to `end`, starting after the last call that was begun.
+    /// Makes the calls up to `end`, starting after the last call that was begun: the process may
+    /// have been killed and started again.
     pub fn run(&mut self, end: u32) {
         let begun = self.process.world.shared.begun(self.index);
         loop {
@@ -142,22 +143,22 @@ impl<'a> Lane<'a> {
                 return;
             }
             begun.store(call + 1, Relaxed);
-            let (kind, act) = self.make(call);
-            self.call(call, kind, &act, KINDS[kind].errors);
+            let (kind, op) = self.make(call);
+            self.call(call, kind, &op, KINDS[kind].errors);
         }
     }
 
-    /// Makes those of that many calls that are `wanted`. Calls that would change something must
-    /// fail with one of the errors in `denied`.
+    /// Makes those of the first `calls` calls that are `wanted`. Calls that would change a device
+    /// must fail with one of the errors in `denied`.
     pub fn run_if(
         &mut self,
         calls: u32,
-        wanted: impl Fn(&Act) -> bool,
-        denied: impl Fn(&Act) -> Option<&'static [Errno]>,
+        wanted: impl Fn(&Op) -> bool,
+        denied: impl Fn(&Op) -> Option<&'static [Errno]>,
     ) {
         for call in 0..calls {
-            let (kind, act) = self.make(call);
-            if !wanted(&act) {
+            let (kind, op) = self.make(call);
+            if !wanted(&op) {
                 continue;
             }
             self.process
@@ -166,52 +167,52 @@ impl<'a> Lane<'a> {
                 .begun(self.index)
                 .store(call + 1, Relaxed);
             self.reads = true;
-            self.denied = denied(&act).is_some();
-            self.call(call, kind, &act, denied(&act).unwrap_or(KINDS[kind].errors));
+            self.denied = denied(&op).is_some();
+            self.call(call, kind, &op, denied(&op).unwrap_or(KINDS[kind].errors));
         }
     }
 
-    fn make(&self, call: u32) -> (usize, Act) {
+    fn make(&self, call: u32) -> (usize, Op) {
         let world = self.process.world;
         let mut rng = Rng::new(world.seed, self.index, call);
-        acts::make(&mut rng, &self.scale, self.mix)
+        ops::make(&mut rng, &self.scale, self.mix)
     }
 
-    fn call(&mut self, call: u32, kind: usize, act: &Act, errors: &[Errno]) {
+    fn call(&mut self, call: u32, kind: usize, op: &Op, errors: &[Errno]) {
         let world = self.process.world;
         if world.verbose {
-            println!("# lane {} call {call}: {act:?}", self.index);
+            println!("# lane {} call {call}: {op:?}", self.index);
         }
-        let rets = self.act(act);
+        let rets = self.perform(op);
         for ret in &rets {
             world.shared.count(kind, ret.err());
             if world.verbose {
                 println!("# lane {} call {call}: {ret:?}", self.index);
             }
             let wrong = match ret {
-                Ok(value) => self.denied || !self.is_fine(act, *value),
+                Ok(value) => self.denied || !self.is_expected(op, *value),
                 Err(errno) => !errors.contains(errno),
             };
             if wrong {
-                self.fault(Fault::Error, call, act, &format!("{ret:?}"));
+                self.fault(Fault::Error, call, op, &format!("{ret:?}"));
             }
         }
     }
 
-    fn fault(&self, fault: Fault, call: u32, act: &Act, what: &str) {
+    fn fault(&self, fault: Fault, call: u32, op: &Op, what: &str) {
         self.process.world.shared.report(fault, || {
-            format!("lane {} call {call}: {act:?}: {what}", self.index)
+            format!("lane {} call {call}: {op:?}: {what}", self.index)
         });
     }
 
-    /// Whether the call can return that error.
-    fn is_fine(&self, act: &Act, value: i32) -> bool {
-        match *act {
-            Act::Control(_, uapi::LOOP_CTL_ADD, number) => {
+    /// Whether the call can return that value.
+    fn is_expected(&self, op: &Op, value: i32) -> bool {
+        match *op {
+            Op::Control(_, uapi::LOOP_CTL_ADD, number) => {
                 value >= 0 && (number < 0 || value == number)
             }
-            Act::Control(_, uapi::LOOP_CTL_GET_FREE, _) => value >= 0,
-            Act::Open(..) | Act::Io(..) | Act::Sysfs(..) => value >= 0,
+            Op::Control(_, uapi::LOOP_CTL_GET_FREE, _) => value >= 0,
+            Op::Open(..) | Op::Io(..) | Op::Sysfs(..) => value >= 0,
             _ => value == 0,
         }
     }
@@ -227,17 +228,17 @@ impl<'a> Lane<'a> {
         Ok(0)
     }
 
-    /// The descriptor in a slot. If there is none, one is usually opened.
-    fn held(&self, slot: usize) -> Held {
+    /// The descriptor in a slot. If the slot is empty, usually opens a device first.
+    fn slot_fd(&self, slot: usize) -> SlotFd {
         let world = self.process.world;
         let fd = self.process.slot(slot);
         if fd.is_some() {
-            return Held(fd);
+            return SlotFd(fd);
         }
         let call = world.shared.begun(self.index).load(Relaxed);
         let mut rng = Rng::new(world.seed ^ 1, self.index, call);
         if rng.percent(90) {
-            if let Act::Open(_, node, flags) = acts::open_slot(&mut rng, &self.scale, slot) {
+            if let Op::Open(_, node, flags) = ops::open_slot(&mut rng, &self.scale, slot) {
                 let ret = self.open(slot, &node, flags);
                 if world.verbose {
                     println!("# lane {} opens {node:?} {flags:#o}: {ret:?}", self.index);
@@ -245,97 +246,97 @@ impl<'a> Lane<'a> {
             }
         }
         // If the partition does not exist, use the whole device.
-        Held(
+        SlotFd(
             self.process
                 .slot(slot)
-                .or_else(|| self.process.slot(slot % acts::WHOLE)),
+                .or_else(|| self.process.slot(slot % ops::WHOLE)),
         )
     }
 
-    fn act(&mut self, act: &Act) -> Vec<Ret> {
+    fn perform(&mut self, op: &Op) -> Vec<Ret> {
         let process = self.process;
-        let ret = match act {
-            Act::Open(slot, node, flags) => self.open(*slot, node, *flags),
-            Act::Close(slot) => {
+        let ret = match op {
+            Op::Open(slot, node, flags) => self.open(*slot, node, *flags),
+            Op::Close(slot) => {
                 process.set_slot(*slot, None);
                 Ok(0)
             }
-            Act::CloseAll => {
-                for slot in 0..acts::SLOTS {
+            Op::CloseAll => {
+                for slot in 0..ops::SLOTS {
                     process.set_slot(slot, None);
                 }
                 Ok(0)
             }
-            Act::Control(abi, cmd, number) => self.control(*abi, *cmd, *number),
-            Act::Device(slot, abi, cmd, arg) => {
-                let held = self.held(*slot);
-                self.device(held.raw(), *abi, *cmd, arg)
+            Op::Control(abi, cmd, number) => self.control(*abi, *cmd, *number),
+            Op::Device(slot, abi, cmd, arg) => {
+                let fd = self.slot_fd(*slot);
+                self.device(fd.raw(), *abi, *cmd, arg)
             }
-            Act::Get(slot, abi, cmd, len, arg) => {
-                let held = self.held(*slot);
-                self.get(act, held.raw(), *abi, *cmd, *len, arg)
+            Op::Get(slot, abi, cmd, len, arg) => {
+                let fd = self.slot_fd(*slot);
+                self.get(op, fd.raw(), *abi, *cmd, *len, arg)
             }
-            Act::Io(slot, transfers) => {
-                let held = self.held(*slot);
-                return self.io(act, held.raw(), transfers);
+            Op::Io(slot, transfers) => {
+                let fd = self.slot_fd(*slot);
+                return self.io(op, fd.raw(), transfers);
             }
-            Act::Fallocate(slot, mode, pos, len) => {
-                let held = self.held(*slot);
+            Op::Fallocate(slot, mode, pos, len) => {
+                let fd = self.slot_fd(*slot);
                 // SAFETY: No memory is involved.
-                Errno::result(unsafe { libc::fallocate(held.raw(), *mode, *pos, *len) })
+                Errno::result(unsafe { libc::fallocate(fd.raw(), *mode, *pos, *len) })
             }
-            Act::Resize(file, size) => match &process.files[*file] {
+            Op::Resize(file, size) => match &process.files[*file] {
                 // SAFETY: No memory is involved.
                 Some(fd) => Errno::result(unsafe { libc::ftruncate(fd.as_raw_fd(), *size as i64) }),
                 None => Ok(0),
             },
-            Act::Sysfs(nr, name) => read_sysfs(*nr, name),
+            Op::Sysfs(nr, name) => read_sysfs(*nr, name),
         };
         vec![ret]
     }
 
     fn control(&self, abi: Abi, cmd: u32, number: i32) -> Ret {
         let world = self.process.world;
-        // The last entry of the table: it is never attached.
+        // The last entry of the table is /dev/loop-control.
         let Some(Some(fd)) = self.process.files.last() else {
             return Err(Errno::EBADF);
         };
         let ret = sys::ioctl(abi, fd.as_raw_fd(), cmd, number as usize)?;
-        // The number of descriptors must stay limited.
+        // Limit the number of devices.
         if cmd == uapi::LOOP_CTL_ADD && ret as u64 >= world.scale.devices {
             let _ = sys::ioctl(abi, fd.as_raw_fd(), uapi::LOOP_CTL_REMOVE, ret as usize);
         }
         Ok(ret)
     }
 
-    fn backing(&self, backing: Backing) -> (Held, RawFd) {
+    fn backing(&self, backing: Backing) -> (SlotFd, RawFd) {
         match backing {
             Backing::File(index) => {
                 let fd = self.process.files[index].as_ref();
-                (Held(None), fd.map_or(-1, |fd| fd.as_raw_fd()))
+                (SlotFd(None), fd.map_or(-1, |fd| fd.as_raw_fd()))
             }
             Backing::Slot(slot) => {
-                let held = self.held(slot);
-                let raw = held.raw();
-                (held, raw)
+                let fd = self.slot_fd(slot);
+                let raw = fd.raw();
+                (fd, raw)
             }
-            Backing::Number(number) => (Held(None), number),
+            Backing::Number(number) => (SlotFd(None), number),
         }
     }
 
     fn device(&self, fd: RawFd, abi: Abi, cmd: u32, arg: &Arg) -> Ret {
-        let mut _held = Held(None);
+        let mut _fd = SlotFd(None);
         let address = match arg {
             Arg::Number(number) => *number,
             Arg::Backing(backing) => {
                 let raw;
-                (_held, raw) = self.backing(*backing);
+                (_fd, raw) = self.backing(*backing);
                 raw as u32 as usize
             }
             Arg::Bytes(bytes, mapped) => self.arena.put(bytes, *mapped),
             Arg::Config(backing, config, mapped) => {
                 let raw;
-                (_held, raw) = self.backing(*backing);
+                (_fd, raw) = self.backing(*backing);
                 let mut config = **config;
                 config.fd = raw as u32;
                 self.arena.put(&config.bytes(), *mapped)
@@ -369,13 +370,13 @@ impl<'a> Lane<'a> {
         self.arena.put(&bytes, bytes.len())
     }
 
-    fn get(&self, act: &Act, fd: RawFd, abi: Abi, cmd: u32, len: usize, arg: &Arg) -> Ret {
+    fn get(&self, op: &Op, fd: RawFd, abi: Abi, cmd: u32, len: usize, arg: &Arg) -> Ret {
         match arg {
             Arg::Bytes(_, mapped) if *mapped == len && len > 0 => {
                 let (ret, wrong) = copied::get(&self.arena, fd, abi, cmd, len);
                 if let Some(wrong) = wrong {
                     let call = self.process.world.shared.begun(self.index).load(Relaxed) - 1;
-                    self.fault(Fault::Copied, call, act, &wrong);
+                    self.fault(Fault::Copied, call, op, &wrong);
                 }
                 ret
             }
@@ -383,9 +384,9 @@ impl<'a> Lane<'a> {
         }
     }
 
-    fn io(&mut self, act: &Act, fd: RawFd, transfers: &[Transfer]) -> Vec<Ret> {
+    fn io(&mut self, op: &Op, fd: RawFd, transfers: &[Transfer]) -> Vec<Ret> {
         for (index, transfer) in transfers.iter().enumerate() {
-            match transfer.op {
+            match transfer.direction {
                 Direction::Read => self.queue.fill(index, transfer.len, NOWHERE),
                 Direction::Write => self.queue.fill(index, transfer.len, WRITTEN),
                 Direction::Sync => (),
@@ -393,11 +394,11 @@ impl<'a> Lane<'a> {
         }
         let rets = self.queue.run(fd, transfers);
         for (index, (transfer, ret)) in transfers.iter().zip(&rets).enumerate() {
-            if self.reads && transfer.op == Direction::Write && ret.is_ok() {
+            if self.reads && transfer.direction == Direction::Write && ret.is_ok() {
                 let call = self.process.world.shared.begun(self.index).load(Relaxed) - 1;
-                self.fault(Fault::Error, call, act, "written");
+                self.fault(Fault::Error, call, op, "written");
             }
-            let (Direction::Read, Ok(len)) = (transfer.op, ret) else {
+            let (Direction::Read, Ok(len)) = (transfer.direction, ret) else {
                 continue;
             };
             let seen: BTreeSet<u8> = self.queue.bytes(index, *len as usize).collect();
@@ -408,7 +409,7 @@ impl<'a> Lane<'a> {
             if !odd.is_empty() {
                 let call = self.process.world.shared.begun(self.index).load(Relaxed) - 1;
                 let what = format!("transfer {index} of {len} bytes has {odd:x?}");
-                self.fault(Fault::Data, call, act, &what);
+                self.fault(Fault::Data, call, op, &what);
             }
         }
         rets

@@ -3,18 +3,18 @@
 //! All ioctls of the loop driver, in random order with random arguments, by several processes on
 //! the same few devices, with concurrent I/O: each call must have an expected result.
 
-mod acts;
 mod aio;
 mod copied;
 mod crowd;
 mod files;
 mod lane;
+mod ops;
 mod progress;
 mod quiet;
 mod rng;
 mod shared;
 #[path = "../../interface/src/sys.rs"]
-#[allow(dead_code)] // It has more than is needed here.
+#[allow(dead_code)] // Has functions that only interface/ uses.
 mod sys;
 #[path = "../../interface/src/uapi.rs"]
 mod uapi;
@@ -45,16 +45,16 @@ crowd   by several processes with two threads each, on the same few devices, wit
         with an expected error; copied-out memory must be initialized; data that is
         read must have been written; no call may hang; all devices can be removed.
 user    by a user without privileges, who can't open a device, but has inherited
-        descriptors for reading: calls that would change something fail with EPERM,
-        EACCES or EBADF, and nothing changes.
-copied  by one process: each byte that is copied out is the same over two different
-        contents of the buffer, and has the value that was set.
+        descriptors for reading: calls that would change a device fail with EPERM,
+        EACCES or EBADF, and no device changes.
+copied  by one process: two calls with buffers of different contents copy out the
+        same bytes, and these are the values that were set.
 
 --seed N       (default: random) the seed of the calls
 --calls N      (default 20000) the total number of calls
 --processes N  (default 4) the processes of the crowd
 --devices N    (default 5) the devices of the crowd
---lane N       only the calls of this thread; each process has two
+--lane N       only the calls of this thread (two for each process)
 --progress N   (default: never) print progress to stderr every N seconds
 --no-kill      do not kill processes
 --no-nesting   do not attach partitions of loop devices: the C driver hangs
@@ -89,7 +89,7 @@ impl Report {
         self.text.push_str(&format!("# {what}\n"));
     }
 
-    /// A failed case with the reason.
+    /// Adds a test case, which has failed if `wrong` has reasons.
     pub fn case(&mut self, name: &str, wrong: &[String]) {
         for line in wrong {
             self.note(line);
@@ -159,18 +159,18 @@ pub fn slow() -> u64 {
 }
 
 fn run(options: &Options, what: &str, dir: &str) -> Result<Report, String> {
-    let because = |error: std::io::Error| error.to_string();
+    let context = |error: std::io::Error| error.to_string();
     let dir = PathBuf::from(dir);
     let known = files::make(&dir, options.devices)?;
     let world = World {
         seed: options.seed,
-        scale: acts::Scale {
+        scale: ops::Scale {
             devices: options.devices,
             home: 0,
             nesting: options.nesting,
             compat: sys::has_compat(),
         },
-        shared: Shared::new(lane::LANES * options.processes).map_err(because)?,
+        shared: Shared::new(lane::LANES * options.processes).map_err(context)?,
         dir,
         known,
         verbose: options.verbose,
@@ -198,7 +198,7 @@ fn main() -> ExitCode {
                 println!("# {what}, seed {}", options.seed);
                 run(&options, what, dir)
             }
-            _ => Err("what to do, and where? (see --help)".into()),
+            _ => Err("no run or no directory (see --help)".into()),
         }
     });
     match result {

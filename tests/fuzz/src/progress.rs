@@ -10,7 +10,7 @@ pub struct Progress {
     calls: u32,
     every: Option<Duration>,
     begun: Instant,
-    told: Instant,
+    printed: Instant,
 }
 
 impl Progress {
@@ -21,14 +21,18 @@ impl Progress {
             calls: options.calls,
             every: options.progress.map(Duration::from_secs),
             begun: now,
-            told: now,
+            printed: now,
         }
     }
 
-    /// Prints a message if it is time to. Called repeatedly with the number of calls begun.
+    /// Prints a message if the interval has passed. Called repeatedly with the number of calls
+    /// begun.
     pub fn look(&mut self, begun: u32) {
-        if self.every.is_some_and(|every| self.told.elapsed() >= every) {
-            self.told = Instant::now();
+        if self
+            .every
+            .is_some_and(|every| self.printed.elapsed() >= every)
+        {
+            self.printed = Instant::now();
             eprintln!(
                 "{}: {begun} of {} after {} s",
                 self.what,

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Structures that are copied out while nothing changes: equal each time, and as set.
+//! Structures that are copied out while no other call runs: equal each time, and with the values
+//! that were set.
 
 use crate::{
-    acts, copied, files, lane,
+    copied, files, lane,
     lane::World,
+    ops,
     progress::Progress,
     rng::Rng,
     sys::{self, Abi, Arena},
@@ -15,7 +17,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 const ABIS: [Abi; 2] = [Abi::Native, Abi::Compat];
 
-/// The structures, and their size.
+/// The ioctls that get a status, and the size of their structures.
 fn statuses(abi: Abi) -> [(u32, usize); 2] {
     let old = match abi {
         Abi::Native => size_of::<LoopInfo>(),
@@ -64,7 +66,7 @@ struct Quiet<'a> {
 }
 
 impl Quiet<'_> {
-    /// Calls it repeatedly with an equal result each time, which is returned.
+    /// Calls an ioctl twice; returns the structure if both are equal and complete.
     fn get(&mut self, abi: Abi, cmd: u32, len: usize) -> Option<Vec<u8>> {
         let (ret, [one, other], unwritten) = copied::twice(&self.arena, self.fd, abi, cmd, len);
         self.copied += 2;
@@ -93,7 +95,7 @@ impl Quiet<'_> {
                         .push(format!("{cmd:#x}, {abi:?}: {got:x?}, not {expected:x?}"));
                 }
             }
-            for (cmd, native, compat) in acts::GETS {
+            for (cmd, native, compat) in ops::GETS {
                 let len = match abi {
                     Abi::Native => *native,
                     Abi::Compat => *compat,
@@ -106,7 +108,7 @@ impl Quiet<'_> {
     }
 }
 
-/// A few random bytes, or none: earlier contents must not be visible.
+/// A name of random bytes, or an empty one: an earlier name must not be visible.
 fn name(rng: &mut Rng) -> [u8; 64] {
     let mut name = [0; 64];
     let len = rng.pick(&[0, 1, 63, 64]);
@@ -147,7 +149,7 @@ pub fn run(
         let mut rng = Rng::new(options.seed, 0, call);
         call += 1;
         let mut info = LoopInfo64::zeroed();
-        // Fields that are not kept hold a pattern.
+        // Fields that the driver ignores get random bytes.
         let mut bytes = info.bytes();
         rng.fill(&mut bytes);
         info = LoopInfo64::from_bytes(&bytes);

@@ -2,7 +2,7 @@
 
 //! Random numbers that depend on the seed only.
 
-/// Each call has its own numbers, so that it does not depend on earlier calls.
+/// A generator for one call: its numbers do not depend on earlier calls.
 pub struct Rng(u64);
 
 impl Rng {
@@ -64,7 +64,7 @@ mod tests {
     use super::Rng;
 
     #[test]
-    fn the_same_again() {
+    fn numbers_depend_on_arguments_only() {
         let numbers = |seed, lane, call| Rng::new(seed, lane, call).next();
         assert_eq!(numbers(1, 2, 3), numbers(1, 2, 3));
         assert_ne!(numbers(1, 2, 3), numbers(2, 2, 3));

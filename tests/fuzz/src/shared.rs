@@ -2,7 +2,7 @@
 
 //! Counters shared by all processes.
 
-use crate::acts::KINDS;
+use crate::ops::KINDS;
 use nix::errno::Errno;
 use std::{
     io,
@@ -12,7 +12,7 @@ use std::{
 /// One more than the largest errno that user space sees.
 const ERRNOS: usize = 134;
 
-/// Errors that a run can find.
+/// Faults of the driver that a run can find.
 #[derive(Clone, Copy)]
 pub enum Fault {
     /// The call failed with an unexpected error.
@@ -25,8 +25,8 @@ pub enum Fault {
 
 pub const FAULTS: usize = 3;
 
-/// Maximum number of errors that are printed.
-const TOLD: u32 = 20;
+/// Maximum number of faults that are printed.
+const MAX_REPORTED: u32 = 20;
 
 #[derive(Clone, Copy)]
 pub struct Shared {
@@ -51,7 +51,8 @@ impl Shared {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: It is zeroed, large enough, never unmapped, and only accessed atomically.
+        // SAFETY: The mapping is zeroed, large enough, never unmapped, and only accessed
+        // atomically.
         let counters = unsafe { std::slice::from_raw_parts(base.cast(), len) };
         Ok(Self { counters, lanes })
     }
@@ -80,10 +81,10 @@ impl Shared {
         self.fault(fault as usize).load(Relaxed)
     }
 
-    /// Counts an error, and prints it unless there were too many.
+    /// Counts a fault; prints the first ones.
     pub fn report(&self, fault: Fault, what: impl FnOnce() -> String) {
         self.fault(fault as usize).fetch_add(1, Relaxed);
-        if self.fault(FAULTS).fetch_add(1, Relaxed) < TOLD {
+        if self.fault(FAULTS).fetch_add(1, Relaxed) < MAX_REPORTED {
             println!("# {}", what());
         }
     }

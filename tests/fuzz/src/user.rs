@@ -3,9 +3,9 @@
 //! A user without privileges can look at devices, but not change them.
 
 use crate::{
-    acts::{self, Act, KINDS},
     files,
     lane::{self, Lane, Process, World},
+    ops::{self, Op, KINDS},
     progress::Progress,
     sys::{self, Abi, Arena},
     uapi::{self, LoopConfig, LoopInfo64, Plain},
@@ -29,10 +29,10 @@ const NOBODY: u32 = 65534;
 const BOUND: u32 = 0;
 const UNBOUND: u32 = 1;
 
-/// The errors of calls that would change something, on a descriptor for reading.
-pub fn denied(act: &Act) -> Option<&'static [Errno]> {
-    Some(match act {
-        Act::Device(_, _, cmd, _) => match *cmd {
+/// The errors of calls that would change a device, on a descriptor for reading.
+pub fn denied(op: &Op) -> Option<&'static [Errno]> {
+    Some(match op {
+        Op::Device(_, _, cmd, _) => match *cmd {
             uapi::LOOP_SET_STATUS
             | uapi::LOOP_SET_STATUS64
             | uapi::LOOP_SET_CAPACITY
@@ -47,35 +47,35 @@ pub fn denied(act: &Act) -> Option<&'static [Errno]> {
             | uapi::BLKBSZSET_32 => &[EACCES],
             uapi::BLKPG => &[EACCES, EFAULT],
             uapi::BLKZEROOUT => &[EBADF, EFAULT],
-            // It checks first whether the device supports it.
+            // The block layer checks first whether the device supports discards.
             uapi::BLKDISCARD | uapi::BLKSECDISCARD => &[EBADF, EFAULT, EOPNOTSUPP],
             // Neither driver checks privileges here: the device is attached and writable.
             uapi::LOOP_SET_FD | uapi::LOOP_CONFIGURE => &[EBUSY, EBADF, EFAULT, EINVAL],
             uapi::LOOP_CHANGE_FD => &[EBADF, EINVAL, ENXIO],
             _ => &[EBADF, EINVAL, ENOTTY],
         },
-        Act::Fallocate(..) => &[EBADF, EINVAL],
+        Op::Fallocate(..) => &[EBADF, EINVAL],
         _ => return None,
     })
 }
 
-/// Whether the user tries that call. Neither driver checks privileges for attaching and
+/// Whether the user makes that call. Neither driver checks privileges for attaching and
 /// detaching: a task that can open a device for reading can do both.
-fn is_for_users(act: &Act, bound: bool) -> bool {
-    match act {
-        Act::Device(_, _, uapi::LOOP_CLR_FD, _) => false,
-        Act::Device(_, _, uapi::LOOP_SET_FD | uapi::LOOP_CONFIGURE, _) => bound,
-        Act::Device(..) | Act::Get(..) | Act::Io(..) | Act::Fallocate(..) => true,
-        Act::Open(..)
-        | Act::Close(..)
-        | Act::CloseAll
-        | Act::Control(..)
-        | Act::Resize(..)
-        | Act::Sysfs(..) => false,
+fn is_for_users(op: &Op, bound: bool) -> bool {
+    match op {
+        Op::Device(_, _, uapi::LOOP_CLR_FD, _) => false,
+        Op::Device(_, _, uapi::LOOP_SET_FD | uapi::LOOP_CONFIGURE, _) => bound,
+        Op::Device(..) | Op::Get(..) | Op::Io(..) | Op::Fallocate(..) => true,
+        Op::Open(..)
+        | Op::Close(..)
+        | Op::CloseAll
+        | Op::Control(..)
+        | Op::Resize(..)
+        | Op::Sysfs(..) => false,
     }
 }
 
-/// Everything that is visible of the devices.
+/// The state of the devices and backing files that a user can see.
 fn snapshot(world: &World, fds: &[OwnedFd]) -> Result<Vec<String>, String> {
     let arena = Arena::new().map_err(|error| error.to_string())?;
     let mut seen = vec![format!("devices {:?}", files::devices())];
@@ -90,7 +90,7 @@ fn snapshot(world: &World, fds: &[OwnedFd]) -> Result<Vec<String>, String> {
             uapi::LOOP_GET_STATUS64,
             size_of::<LoopInfo64>(),
         );
-        for (cmd, len, _) in acts::GETS.iter().filter(|(_, len, _)| *len > 0) {
+        for (cmd, len, _) in ops::GETS.iter().filter(|(_, len, _)| *len > 0) {
             get(fd.as_raw_fd(), *cmd, *len);
         }
     }
@@ -104,7 +104,7 @@ fn snapshot(world: &World, fds: &[OwnedFd]) -> Result<Vec<String>, String> {
     Ok(seen)
 }
 
-/// All ways for a user to get at a device, starting with its name.
+/// Tries to open devices and their attributes by name, which must fail with EACCES.
 fn by_name() -> Vec<String> {
     let mut wrong = Vec::new();
     let mut refused = |what: String, ret: Result<OwnedFd, Errno>| match ret {
@@ -128,7 +128,7 @@ fn by_name() -> Vec<String> {
     wrong
 }
 
-/// Runs as the user.
+/// Drops all privileges and makes the calls.
 fn child(options: &Options, world: &World, fds: Vec<OwnedFd>) -> Result<(), String> {
     let process = Process::new(world);
     let mut lanes = [0, 1].map(|index| Lane::new(&process, index, 0));
@@ -154,7 +154,7 @@ fn child(options: &Options, world: &World, fds: Vec<OwnedFd>) -> Result<(), Stri
         process.fill_slots(&Arc::new(fd));
         lane.run_if(
             options.calls / 2,
-            |act| is_for_users(act, index == BOUND as usize),
+            |op| is_for_users(op, index == BOUND as usize),
             denied,
         );
     }
