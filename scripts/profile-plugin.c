@@ -58,7 +58,7 @@ PUBLIC int qemu_plugin_version = 4;
 PUBLIC int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info_t *info, int argc,
 			       char **argv);
 
-/* As in tests/bench_io.c. */
+/* As in tests/bench_io/main.c. */
 #define MARKS UINT64_C(0x10feed0000)
 enum { MARK_SIZE = 16, MARK_MAX = 15, TARGETS = MARK_MAX + 1 };
 
