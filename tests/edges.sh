@@ -19,7 +19,7 @@ null_disk() {
 }
 
 # cold_file DISK EXTENTS: attaches $LOOP to a file of that many extents on DISK. Unless they are
-# cached, a read of a block reads metadata first; "loop_edges forget" drops them from the cache.
+# cached, a read of a block reads metadata first; "loop_edges drop-caches" drops them from the cache.
 cold_file() {
 	# The offload policy must not depend on earlier I/O.
 	driver_unload

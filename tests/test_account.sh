@@ -152,7 +152,7 @@ nowait() {
 	cold_file /dev/nullb0 $EXTENTS
 	# While the metadata is cached, the offload policy chooses inline issue.
 	"$EDGES" nowait "$LOOP" $EXTENTS $READS
-	"$EDGES" forget /dev/nullb0 50 &
+	"$EDGES" drop-caches /dev/nullb0 50 &
 	trap 'kill %1 2>/dev/null || true' EXIT
 	sleep 0.2
 	said=$("$EDGES" nowait "$LOOP" $EXTENTS $READS)

@@ -204,7 +204,7 @@ after_cut() {
 	dm_remove loop_rs-snap
 }
 
-# The mark of a step of either writer that was synced by FUA only (see loop_cuts.c).
+# The mark of a step of either writer that was synced by FUA only (see cuts/files.c).
 FUA_MARK='^[0-9]+-(6|14)$'
 
 # cuts NUMBER OUTER MODE INNER: the cuts of this case. Before the first cut each writer has synced

@@ -85,20 +85,20 @@ new_cgroup() {
 	detach
 }
 
-parked() {
+detached() {
 	worker_stat "$L" / parked
 }
 
-parking() {
+detached_bios() {
 	need_faults
 	need_scratch
 	scratch_fs ext4 "$T/fs"
 	pattern $((KIB * KIB)) "$T/fs/file" 4
 	sync -f "$T/fs/file"
 	attach --direct-io=on "$T/fs/file"
-	injected park "$LOOP" "$T/fs"
+	injected detach-bios "$LOOP" "$T/fs"
 	want_ge "injected failures" "$(sed -n 's/^passes after //p' "$T/out")" 2
-	[ "$DRIVER" = loop ] || want_ge "parked" "$(parked)" 1
+	[ "$DRIVER" = loop ] || want_ge "detached" "$(detached)" 1
 	detach
 	wait_for 10 umount "$T/fs"
 }
@@ -196,7 +196,7 @@ faults_set N
 check "LOOP_CTL_ADD" fresh each add 250 none
 check "LOOP_CTL_GET_FREE" fresh each get-free/9 250 none
 check "open" fresh each open 1 none
-check "open of a node without a disk" fresh each open-dead/9 250 "$T/fs/dead"
+check "open of a node without a disk" fresh each open-node/9 250 "$T/fs/node"
 check "LOOP_CONFIGURE" fresh each configure 10 "$T/fs/one"
 check "LOOP_SET_FD" fresh each set-fd 10 "$T/fs/one"
 check "LOOP_SET_STATUS64" fresh each set-status 2 "$T/fs/one"
@@ -207,7 +207,7 @@ check "LOOP_SET_BLOCK_SIZE" fresh each block-size 0 "$T/fs/one"
 check "LOOP_SET_DIRECT_IO" fresh each direct-io 0 "$T/fs/one"
 check "LOOP_CLR_FD and the last close" fresh each clear 1 "$T/fs/one"
 check "the first I/O of a cgroup" fresh new_cgroup
-check "detaching bios from their tags" fresh parking
+check "detaching bios from their tags" fresh detached_bios
 check "failing requests of the device below" fresh make_request
 check "a device below that fails now and then" fresh flakey
 

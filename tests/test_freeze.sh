@@ -32,7 +32,7 @@ race() {
 	local i pids=()
 
 	# Not too often: while the metadata is cached, the offload policy chooses inline issue.
-	"$EDGES" forget "$1" $((1000 * SLOW)) &
+	"$EDGES" drop-caches "$1" $((1000 * SLOW)) &
 	FORGET=$!
 	trap 'kill $FORGET $FREEZE 2>/dev/null || true' EXIT
 	for i in aio uring; do

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Requests of unusual shape (see loop_io.c): many segments at odd page offsets, several bios in a
+# Requests of unusual shape (see io/shape.c): many segments at odd page offsets, several bios in a
 # request, split requests. The requests that the block layer made are checked, too: otherwise the
 # test would show nothing.
 #

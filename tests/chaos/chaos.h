@@ -33,8 +33,8 @@
 #define WORDS		(BLOCK / sizeof(uint64_t))
 
 /*
- * Nothing uses both ends of a data file: the partition scanner leaves them in the page cache of the
- * device, which asynchronous direct I/O does not invalidate.
+ * No task uses the first and the last blocks of a data file: the partition scanner leaves them in
+ * the page cache of the device, and asynchronous direct I/O does not invalidate them.
  */
 #define EDGE		64u
 #define RANGE		128u
@@ -48,11 +48,14 @@
 #define SPANS		3u
 #define MAX_BLOCKS	1024u
 
-/* Device numbers are below that. */
+/* Device numbers are below this. */
 #define NUMBERS		12
 #define GROUPS		6
 
-/* Tasks that can be killed at any time, tasks that run until they are told to stop, and all. */
+/*
+ * The number of tasks that can be killed at any time, of these and the tasks that run until the
+ * stop, and of all tasks.
+ */
 #define MORTALS		15u
 #define LASTING		22u
 #define TASKS		(LASTING + 1)
@@ -71,7 +74,7 @@ enum op {
 	SYSFS, WORKERS, PARKING, OPS
 };
 
-/* How often each must succeed, and the errors that it can fail with. */
+/* How often an operation must succeed, and the errors with which it can fail. */
 struct op_info {
 	const char *name;
 	unsigned int least;
@@ -90,7 +93,7 @@ struct task {
 	int op;
 	uint64_t since;
 	int slot;
-	/* The slot whose device it has open, or -1. */
+	/* The slot whose device the task has open, or -1. */
 	int open;
 	unsigned int lives;
 	int over;
@@ -148,7 +151,7 @@ static inline bool going_on(void)
 /* Does `call` as operation `op`, and counts its result. */
 #define doing(op, call)		(enter(op), count(op, call))
 
-/* devices.c */
+/* blocks.c */
 
 struct seen {
 	uint32_t min, max;
@@ -173,6 +176,9 @@ void whole(enum op op, ssize_t len, unsigned int n, unsigned int first);
 void read_at(enum op op, int fd, uint64_t *buf, unsigned int first, unsigned int n);
 unsigned int slot_blocks(int slot);
 void check_files(int slot);
+
+/* devices.c */
+
 void loop_name(char *name, int number);
 bool is_slots(int slot, const struct loop_info64 *info);
 int open_backing(int slot);
@@ -180,6 +186,9 @@ int open_slot(int slot, int flags);
 void close_slot(int fd);
 bool detach(int slot, int fd);
 bool clear(int slot, int fd);
+
+/* cgroups.c */
+
 int put(const char *dir, const char *file, const char *text);
 void group_dir(char *dir, size_t size, unsigned int nr);
 void join(void);
@@ -190,12 +199,16 @@ void remove_group(unsigned int nr, enum op op);
 void remove_groups(void);
 void lift_limits(void);
 
-/* tasks.c */
+/* io_tasks.c */
 
+void resolve(int fd, int slot, unsigned int first, unsigned int n);
 void worker(int arg);
 void shift_reader(int unused);
 void rdonly_reader(int unused);
 void churner(int unused);
+
+/* change_tasks.c */
+
 void changer(int unused);
 void mover(int unused);
 void file_changer(int unused);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * All operations at once: verified I/O to several loop devices by tasks in cgroups that are
- * throttled, changed, left, killed and removed, while the devices are attached, detached,
- * reconfigured, added and removed, and the file systems of the backing files are frozen and thawed.
+ * Verified I/O to several loop devices by tasks in cgroups that are throttled, changed, left,
+ * killed and removed, while the devices are attached, detached, reconfigured, added and removed,
+ * and the file systems of the backing files are frozen and thawed.
  *
  *   loop_chaos run DRIVER DIR OTHER MEM CGROUP MODEL SECONDS SEED SLOW
  *	DIR and OTHER are on file systems on disks, possibly the same, MEM is on tmpfs; CGROUP is
@@ -11,7 +11,7 @@
  *	enough; fails after an error. MODEL is a new file, which gets the expected contents of the
  *	other files.
  *   loop_chaos verify MODEL DIR OTHER MEM
- *	the files, read without a loop device, have the contents that MODEL says
+ *	the files, read without a loop device, must have the contents in MODEL
  *
  * Each word of a block encodes its file, block, generation and place in the block. Each block has
  * one writer, which records the generation before the write (pending) and after its completion
@@ -27,15 +27,15 @@
 #include "chaos.h"
 
 const struct op_info ops[OPS] = {
-	/* Detached or removed at this moment. */
+	/* The device is being detached or removed. */
 	[OPEN]		= { "open", 10, { ENXIO, ENOENT, ENODEV } },
-	/* Detached meanwhile: the status shows whether it is. */
+	/* The device was detached after the open. */
 	[PROBE]		= { "probe", 10, { ENXIO } },
-	/* Another task was first. */
+	/* Another task has configured it. */
 	[CONFIGURE]	= { "configure", 5, { EBUSY } },
 	[GET_FREE]	= { "get-free", 3, { 0 } },
 	[ADD]		= { "add", 3, { EEXIST } },
-	/* Already in use by another task, or being removed. */
+	/* Another task uses or removes the device. */
 	[REMOVE]	= { "remove", 3, { EBUSY, ENODEV } },
 	/* LOOP_CTL_REMOVE of a device in use, which must fail. */
 	[REMOVE_USED]	= { "remove-used", 2, { 0 } },
@@ -69,7 +69,7 @@ const struct op_info ops[OPS] = {
 	[MAKE_CGROUP]	= { "make-cgroup", 5, { 0 } },
 	[KILL_CGROUP]	= { "kill-cgroup", 2, { 0 } },
 	[LEAVE_CGROUP]	= { "leave-cgroup", 2, { 0 } },
-	/* The device is gone, or the file is attached to another device. */
+	/* The device was removed, or the file is attached to another device. */
 	[LIMIT_IO]	= { "limit-io", 5, { ENODEV } },
 	[LIMIT_MEMORY]	= { "limit-memory", 5, { 0 } },
 	/* The cgroup has just been removed. */
@@ -177,7 +177,7 @@ static void show_stack(pid_t pid)
 	show(name);
 }
 
-/* Runs a function that may hang in a child, and does not wait long for it. */
+/* Runs a function that may hang in a child, and waits at most 5 seconds for it. */
 static void try(const char *name, void (*what)(void))
 {
 	int i;
@@ -219,7 +219,7 @@ static void show_task(unsigned int nr, unsigned int least_ms)
 		printf("%s for %llu ms", ops[task->op].name,
 		       (unsigned long long)(now_ms() - since));
 	else
-		printf("at nothing");
+		printf("no operation");
 	if (task->slot >= 0)
 		printf(", file %d, loop%d%s", task->slot, sh->slots[task->slot].number,
 		       task->open >= 0 ? ", open" : "");
@@ -241,7 +241,7 @@ static bool reap(void)
 	return !pid;
 }
 
-/* After a failure: prints the state, and releases everything. */
+/* After a failure: prints the state, thaws, lifts limits and kills all tasks. */
 static int give_up(bool stuck)
 {
 	unsigned int i;
@@ -255,7 +255,7 @@ static int give_up(bool stuck)
 			sprintf(name, "/sys/kernel/debug/loop_rs/loop%u/workers", i);
 			show(name);
 		}
-		/* Also of kernel threads. */
+		/* The stacks of all blocked tasks, also of kernel threads. */
 		put("/proc", "sysrq-trigger", "w");
 	}
 	fflush(stdout);
@@ -269,14 +269,14 @@ static int give_up(bool stuck)
 			return 1;
 		usleep(100000);
 	}
-	printf("these could not be killed:\n");
+	printf("tasks that could not be killed:\n");
 	for (i = 0; i < TASKS; i++)
 		show_task(i, 0);
 	put("/proc", "sysrq-trigger", "w");
 	return 1;
 }
 
-/* Handles the end of a task. Returns false if it should not have ended like that. */
+/* Handles the end of a task. Returns false if it ended with an error. */
 static bool ended(unsigned int nr, int status)
 {
 	struct task *task = &sh->tasks[nr];
@@ -291,14 +291,14 @@ static bool ended(unsigned int nr, int status)
 		printf("%s ended with status %#x\n", roles[nr].name, status);
 		return false;
 	}
-	/* A lasting task is over once it was told to stop. */
+	/* A task that ends before the stop is started again. */
 	task->over = !going_on();
 	if (!task->over)
 		start(nr);
 	return true;
 }
 
-static bool enough(bool tell)
+static bool enough(bool print)
 {
 	bool all = true;
 	unsigned int op;
@@ -306,7 +306,7 @@ static bool enough(bool tell)
 	for (op = 0; op < OPS; op++) {
 		if (sh->counts[op][0] >= ops[op].least || (ops[op].rust_only && !rust))
 			continue;
-		if (tell)
+		if (print)
 			printf("too few: %s, %u of %u\n", ops[op].name, sh->counts[op][0],
 			       ops[op].least);
 		all = false;
@@ -314,7 +314,7 @@ static bool enough(bool tell)
 	return all;
 }
 
-static int look_after(double seconds)
+static int supervise(double seconds)
 {
 	const uint64_t stuck_ms = 40000 * slow, begun = now_ms();
 	uint64_t end = begun + seconds * 1000, limit = end + 60000 * slow, since;
@@ -382,7 +382,7 @@ static void map_model(bool create)
 static void make_file(int slot, const char *name, struct stat *st)
 {
 	unsigned int i, n = slot_blocks(slot);
-	/* Holes, except in files that are read before they are written. */
+	/* Generation 1 is a hole. Files that are read before they are written get data. */
 	uint32_t gen = slot == SHIFT || slot == RDONLY ? 2 : 1;
 	uint64_t *buf = blocks(1);
 	int fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -433,7 +433,7 @@ static int run(char **argv)
 	if (control < 0)
 		die("/dev/loop-control: %m");
 	printf("seed %s\n", argv[7]);
-	ret = look_after(atof(argv[6]));
+	ret = supervise(atof(argv[6]));
 	for (op = 0; op < OPS; op++)
 		for (i = 0; i < 256; i++)
 			if (sh->counts[op][i])

@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The tasks of loop_chaos: some do I/O, others change devices, cgroups and file systems.
+ * Tasks that do I/O.
  */
 #include "chaos.h"
 
-/*
- * Tasks that do I/O
- */
-
-/* Reads all of a worker's range, and determines generations that a killed worker left open. */
-static void resolve(int fd, int slot, unsigned int first, unsigned int n)
+/* Reads a range, and determines the generation of blocks whose writer was killed. */
+void resolve(int fd, int slot, unsigned int first, unsigned int n)
 {
 	unsigned int i, j, some;
 	uint32_t gen;
@@ -46,7 +42,7 @@ static void read_others(int fd, int slot)
 	      "another's block");
 }
 
-/* Many I/Os in flight: more than the tags of a cgroup. */
+/* More I/Os in flight than a cgroup may have tags. */
 static void aio_round(int fd, int slot, unsigned int first, aio_context_t ctx)
 {
 	static struct iocb iocbs[DEPTH], *ptrs[DEPTH];
@@ -153,7 +149,7 @@ static void direct_round(int fd, int slot, unsigned int first)
 		acked(slot, at, n);
 		break;
 	case 3:
-		/* The C driver does it in a frozen file system, too, and ext4 warns. */
+		/* The C driver also calls fallocate() in a frozen file system, and ext4 warns. */
 		if (!rust && file_stats[slot].st_dev != file_stats[MEMORY].st_dev)
 			break;
 		for (i = at; i < at + n; i++)
@@ -193,7 +189,7 @@ void worker(int arg)
 		direct_fd = -1;
 		fd = open_slot(slot, kind == WORKER_BUFFERED ? 0 : O_DIRECT);
 		if (kind == WORKER_BUFFERED) {
-			/* Readahead would read blocks that others write with direct I/O. */
+			/* Readahead would read blocks that other tasks write with direct I/O. */
 			posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 			loop_name(name, sh->slots[slot].number);
 			direct_fd = doing(OPEN, open(name, O_RDONLY | O_DIRECT | O_CLOEXEC));
@@ -236,7 +232,7 @@ void shift_reader(int unused)
 			for (span = 0; span < SPANS; span++)
 				lo[span] = load(sh->blocks[SHIFT][span * SPAN + block].acked);
 			read_at(OTHERS_READ, fd, io_buf, block, 1);
-			/* The block is of any one of the spans. */
+			/* The block is that of one of the spans. */
 			span = (io_buf[0] >> 20 & 0xffff) / SPAN;
 			if (span >= SPANS)
 				span = 0;
@@ -266,7 +262,7 @@ void rdonly_reader(int unused)
 			read_own(fd, RDONLY, rnd(DATA_BLOCKS - n + 1), n, "read-only device");
 			doing(GET_STATUS, ioctl(fd, LOOP_GET_STATUS64, &info));
 			if (!is_slots(RDONLY, &info))
-				bad("it's bound to inode %llu", (unsigned long long)info.lo_inode);
+				bad("the device is bound to inode %llu", (unsigned long long)info.lo_inode);
 			add_count(info.lo_inode == second_stat.st_ino &&
 				  info.lo_device == second_stat.st_dev ? SECOND_FILE : FIRST_FILE,
 				  0, 1);
@@ -301,304 +297,5 @@ void churner(int unused)
 		if (!detach(CHURN, fd))
 			close_slot(fd);
 		doze(10000);
-	}
-}
-
-/*
- * Tasks that change devices, cgroups and file systems
- */
-
-static void set_status(int slot, int fd)
-{
-	struct loop_info64 info;
-
-	doing(GET_STATUS, ioctl(fd, LOOP_GET_STATUS64, &info));
-	if (!is_slots(slot, &info))
-		bad("it's bound to inode %llu", (unsigned long long)info.lo_inode);
-	info.lo_flags ^= rnd(2) ? LO_FLAGS_AUTOCLEAR : 0;
-	info.lo_flags |= rnd(4) ? 0 : LO_FLAGS_PARTSCAN;
-	snprintf((char *)info.lo_file_name, LO_NAME_SIZE, "name %u", rnd(1000));
-	doing(SET_STATUS, ioctl(fd, LOOP_SET_STATUS64, &info));
-}
-
-/* Nothing reads or writes the blocks at the end of the file. */
-static void resize(int slot, int fd)
-{
-	const uint64_t small = DATA_BLOCKS * BLOCK, large = small + GROWTH * BLOCK;
-	uint64_t size;
-
-	enter(RESIZE);
-	if (truncate(file_names[slot], rnd(2) ? small : large))
-		bad("truncate %s: %m", file_names[slot]);
-	if (ioctl(fd, LOOP_SET_CAPACITY) || ioctl(fd, BLKGETSIZE64, &size))
-		bad("LOOP_SET_CAPACITY: %m");
-	if (size != small && size != large)
-		bad("its size is %llu", (unsigned long long)size);
-	count(RESIZE, 0);
-}
-
-void changer(int unused)
-{
-	static const unsigned long sizes[] = { 512, 1024, 2048, 4096 };
-	int slot, fd, n;
-	bool gone;
-
-	(void)unused;
-	while (going_on()) {
-		slot = DATA + rnd(SHIFT);
-		fd = open_slot(slot, 0);
-		gone = false;
-		for (n = 1 + rnd(6); n && !gone && going_on(); n--) {
-			switch (rnd(9)) {
-			case 0:
-			case 1:
-				set_status(slot, fd);
-				break;
-			case 2:
-			case 3:
-				doing(DIRECT_IO, ioctl(fd, LOOP_SET_DIRECT_IO,
-						       (unsigned long)rnd(2)));
-				break;
-			case 4:
-				doing(SET_BLOCK, ioctl(fd, LOOP_SET_BLOCK_SIZE, sizes[rnd(4)]));
-				break;
-			case 5:
-				resize(slot, fd);
-				break;
-			case 6:
-				doing(RESCAN, ioctl(fd, BLKRRPART));
-				break;
-			case 7:
-				gone = !clear(slot, fd);
-				break;
-			case 8:
-				gone = !rnd(2) && detach(slot, fd);
-				break;
-			}
-			doze(20000);
-		}
-		if (!gone)
-			close_slot(fd);
-		doze(50000);
-	}
-}
-
-/* The only writer of this device. */
-void mover(int unused)
-{
-	struct loop_info64 info;
-	unsigned int span, shown, block, i, n;
-	uint64_t size;
-	int fd;
-
-	(void)unused;
-	while (going_on()) {
-		fd = open_slot(SHIFT, O_DIRECT);
-		for (n = 1 + rnd(30); n && going_on(); n--) {
-			span = rnd(SPANS);
-			shown = SPAN + rnd(2) * EDGE;
-			enter(MOVE);
-			if (ioctl(fd, LOOP_GET_STATUS64, &info))
-				bad("LOOP_GET_STATUS64: %m");
-			info.lo_offset = (uint64_t)span * SPAN * BLOCK;
-			info.lo_sizelimit = shown * BLOCK;
-			count(MOVE, ioctl(fd, LOOP_SET_STATUS64, &info));
-			if (ioctl(fd, BLKGETSIZE64, &size) || size != shown * BLOCK)
-				bad("its size is %llu, not %u", (unsigned long long)size,
-				    shown * BLOCK);
-			for (i = 1 + rnd(4); i; i--) {
-				block = rnd(SPAN);
-				read_at(READ, fd, io_buf, block, 1);
-				check_whole(io_buf, SHIFT, span * SPAN + block, "just moved");
-				block = rnd(SPAN);
-				fill_next(io_buf, SHIFT, span * SPAN + block, 1);
-				enter(WRITE);
-				whole(WRITE, pwrite(fd, io_buf, BLOCK, (off_t)block * BLOCK), 1,
-				      block);
-				acked(SHIFT, span * SPAN + block, 1);
-			}
-			if (!rnd(8))
-				doing(DIRECT_IO, ioctl(fd, LOOP_SET_DIRECT_IO,
-						       (unsigned long)rnd(2)));
-			doze(20000);
-		}
-		if (rnd(2) || !detach(SHIFT, fd))
-			close_slot(fd);
-	}
-}
-
-void file_changer(int unused)
-{
-	int fd, n, file;
-
-	(void)unused;
-	while (going_on()) {
-		fd = open_slot(RDONLY, 0);
-		for (n = 1 + rnd(20); n && going_on(); n--) {
-			file = open_backing(RDONLY);
-			doing(CHANGE_FD, ioctl(fd, LOOP_CHANGE_FD, file));
-			close(file);
-			if (!rnd(6))
-				doing(DIRECT_IO, ioctl(fd, LOOP_SET_DIRECT_IO,
-						       (unsigned long)rnd(2)));
-			doze(40000);
-		}
-		if (rnd(2) || !detach(RDONLY, fd))
-			close_slot(fd);
-	}
-}
-
-void grouper(int unused)
-{
-	unsigned int nr, i;
-	char dir[8192], pid[32];
-
-	(void)unused;
-	for (nr = 0; nr < GROUPS; nr++)
-		make_group(nr);
-	while (going_on()) {
-		nr = rnd(GROUPS);
-		group_dir(dir, sizeof(dir), nr);
-		switch (rnd(12)) {
-		case 0:
-			remove_group(nr, KILL_CGROUP);
-			make_group(nr);
-			break;
-		case 1:
-			remove_group(nr, LEAVE_CGROUP);
-			make_group(nr);
-			break;
-		case 2:
-			limit_memory(dir);
-			break;
-		case 3:
-		case 4:
-		case 5:
-			i = rnd(MORTALS);
-			sprintf(pid, "%d", load(sh->tasks[i].pid));
-			if (pid[0] != '0')
-				doing(MIGRATE, put(dir, "cgroup.procs", pid));
-			break;
-		default:
-			limit_io(dir);
-		}
-		doze(100000);
-	}
-	lift_limits();
-}
-
-/* The number of requests in flight on the devices with files in a directory. */
-static unsigned int in_flight(unsigned int dir)
-{
-	unsigned int slot, n = 0, some;
-	char name[64];
-	FILE *f;
-
-	for (slot = 0; slot < SLOTS; slot++) {
-		if (file_stats[slot].st_dev != disks[dir])
-			continue;
-		sprintf(name, "/sys/block/loop%d/stat", sh->slots[slot].number);
-		f = fopen(name, "re");
-		if (!f)
-			continue;
-		if (fscanf(f, "%*u %*u %*u %*u %*u %*u %*u %*u %u", &some) == 1)
-			n += some;
-		fclose(f);
-	}
-	return n;
-}
-
-/* Holds nothing that could make it wait for the frozen file system. */
-void freezer(int unused)
-{
-	unsigned int dir;
-
-	(void)unused;
-	while (going_on()) {
-		doze(1500000);
-		dir = rnd(2);
-		doing(FREEZE, ioctl(dir_fds[dir], FIFREEZE, 0));
-		usleep((20000 + rnd(150000)) * (slow > 1 ? 3 : 1));
-		if (in_flight(dir))
-			add_count(HELD_UP, 0, 1);
-		doing(THAW, ioctl(dir_fds[dir], FITHAW, 0));
-	}
-}
-
-/* Reads a file that may be missing; returns the number of bytes. */
-size_t look(const char *name, char *buf, size_t size)
-{
-	size_t len = 0;
-	ssize_t n;
-	int fd = open(name, O_RDONLY | O_CLOEXEC);
-
-	if (fd >= 0) {
-		while (len < size - 1 && (n = read(fd, buf + len, size - 1 - len)) > 0)
-			len += n;
-		close(fd);
-	}
-	buf[len] = '\0';
-	return len;
-}
-
-void looker(int unused)
-{
-	static const char *const names[15] = {
-		"loop/backing_file", "loop/offset", "loop/sizelimit", "loop/autoclear",
-		"loop/partscan", "loop/dio", "loop/stat", "stat", "inflight", "size", "ro",
-		"queue/logical_block_size", "queue/dma_alignment", "queue/write_cache",
-		"queue/discard_granularity",
-	};
-	static char buf[1 << 16];
-	struct loop_info64 info;
-	char name[128], *p;
-	int fd, nr;
-
-	(void)unused;
-	while (going_on()) {
-		nr = rnd(NUMBERS);
-		sprintf(name, "/sys/block/loop%d/%s", nr, names[rnd(15)]);
-		enter(SYSFS);
-		if (look(name, buf, sizeof(buf)))
-			add_count(SYSFS, 0, 1);
-		leave();
-		sprintf(name, "/sys/kernel/debug/loop_rs/loop%d/workers", nr);
-		enter(WORKERS);
-		if (look(name, buf, sizeof(buf)))
-			add_count(WORKERS, 0, 1);
-		leave();
-		for (p = buf; (p = strstr(p, " parking=")); p++)
-			if (p[9] != '0') {
-				add_count(PARKING, 0, 1);
-				break;
-			}
-		if (!rnd(4)) {
-			loop_name(name, nr);
-			fd = doing(OPEN, open(name, O_RDONLY | O_CLOEXEC));
-			if (fd >= 0) {
-				doing(PROBE, ioctl(fd, LOOP_GET_STATUS64, &info));
-				enter(CLOSE);
-				close(fd);
-				leave();
-			}
-		}
-		doze(10000);
-	}
-}
-
-/* No other task runs any more: checks all data, through the devices and without them. */
-void finish(int unused)
-{
-	unsigned int slot;
-	int fd;
-
-	(void)unused;
-	remove_groups();
-	for (slot = 0; slot < SLOTS; slot++) {
-		fd = open_slot(slot, O_DIRECT);
-		if (slot != SHIFT)
-			resolve(fd, slot, 0, DATA_BLOCKS);
-		if (!detach(slot, fd))
-			bad("its lock is held");
 	}
 }
