@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The names of the rows of tests/bench, in words: for scripts/bench-report and scripts/bench-plots."""
+"""Labels for the rows of tests/bench, for scripts/bench-report and scripts/bench-plots."""
 
 import re
 
@@ -30,7 +30,7 @@ IO_ROW = re.compile(r"(?P<op>[a-z]+)-qd(?P<qd>\d+)(-j(?P<jobs>\d+))?-(?P<mode>[a
 
 
 def parse(name):
-    """The parts of the name of a row of plain I/O; None for other rows."""
+    """Splits the name of a row of plain I/O; None for other rows."""
     found = IO_ROW.match(name)
     if not found:
         return None

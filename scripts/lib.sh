@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# Shared by the scripts: sourced by each of them.
+# Functions and variables that the scripts share.  Each script sources this file.
 
 set -euo pipefail
 
@@ -24,8 +24,7 @@ export LOOP_RS_CACHE=$cache
 export LOOP_RS_SERIES LOOP_RS_SUITE LOOP_RS_KERNEL_SUITE LOOP_RS_ARCH LOOP_RS_FLAVOUR
 export LOOP_RS_CC LOOP_RS_LLVM
 
-# The prefix of tools for the kernel's architecture, and what it takes to build a kernel
-# or a module with them.
+# The prefix of tools for the kernel's architecture, and the arguments of make for them.
 case $LOOP_RS_ARCH in
 amd64)	cross='' toolchain=() ;;
 arm64)	cross=aarch64-linux-gnu- toolchain=(ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-) ;;
@@ -59,11 +58,11 @@ die()
 
 need_root()
 {
-	[ "$EUID" = 0 ] || die "must be run as root (it makes a Debian root, and mounts in name spaces of its own)"
+	[ "$EUID" = 0 ] || die "must be run as root (it makes a Debian root, and mounts in namespaces of its own)"
 }
 
-# Package lists: one name a line, # starts a comment.  @CC@ and @LLVM@ are the compilers'
-# versions.
+# read_list FILE...: prints the names in package lists: one on each line, # starts a comment, @CC@
+# and @LLVM@ stand for the versions of the compilers.
 read_list()
 {
 	sed "s/[[:space:]]*#.*//; /^[[:space:]]*\$/d; s/@CC@/$LOOP_RS_CC/; s/@LLVM@/$LOOP_RS_LLVM/" "$@"
@@ -71,7 +70,7 @@ read_list()
 
 # --- products ---------------------------------------------------------------
 #
-# A product is a directory of the cache, NAME-KEY, where KEY is a hash of what
+# A product is a directory of the cache, NAME-KEY, where KEY is a hash of
 # its inputs.  scripts/products/NAME DIR fills it; its head has
 #	# name:		its name in messages
 #	# space:	its size in MiB
@@ -79,9 +78,9 @@ read_list()
 #	# from:		the files of scripts/ that it is made from, besides itself
 #	# vars:		the variables of scripts/config that it depends on
 # It is made in NAME-KEY.tmp and renamed when complete, with NAME.lock held:
-# NAME-KEY is always complete, and a .tmp is left over if no process holds the
-# lock.  Users of a product hold .in-use shared.  Its .vars has the variables, also of
-# the products it needs: a new edition replaces those with the same variables.
+# NAME-KEY is always complete, and a .tmp without a lock holder is left over from a killed run.
+# Users of a product hold .in-use shared.  Its .vars has the variables, also of the products that
+# it needs: a new product replaces an old one with the same variables.
 
 declare -A product_name product_space product_needs product_from product_vars product_dirs
 declare -A product_all_vars
@@ -140,7 +139,7 @@ product_path()
 }
 
 # product_use NAME VAR: sets VAR to the directory of an existing product, which is
-# held until this process and its children have ended.
+# in use until this process and its children have ended.
 product_use()
 {
 	local fd
@@ -148,12 +147,12 @@ product_use()
 	product_dir "$1"
 	{ exec {fd}<"$REPLY/.in-use"; } 2>/dev/null || die "the ${product_name[$1]} is missing from $cache: run scripts/setup"
 	flock -s "$fd"
-	[ "$REPLY/.in-use" -ef "/proc/$$/fd/$fd" ] || die "the ${product_name[$1]} was removed from $cache just now: run it again"
+	[ "$REPLY/.in-use" -ef "/proc/$$/fd/$fd" ] || die "the ${product_name[$1]} was removed from $cache just now: run this again"
 	printf -v "$2" %s "$REPLY"
 }
 
-# root_mounts DIR [WHERE]: prepare DIR for chroot.  Only in a mount name space of its
-# own.
+# root_mounts DIR [WHERE]: mounts DIR at WHERE for a chroot.  The caller must have a mount namespace
+# of its own.
 root_mounts()
 {
 	local root=${2:-$1}
@@ -165,7 +164,7 @@ root_mounts()
 	mount -t tmpfs tmpfs "$root/run"
 }
 
-# in_chroot DIR COMMAND [ARGS]...: run COMMAND with a clean environment.
+# in_chroot DIR COMMAND [ARGS]...: runs COMMAND in DIR with a clean environment.
 in_chroot()
 {
 	local root=$1

@@ -75,7 +75,7 @@ struct write {
 	uint64_t line, address, target, count;
 };
 
-/* The counts of one CPU. The CPU's thread alone changes them. */
+/* The counts of one CPU. Only the thread of the CPU changes them. */
 static struct cpu {
 	uint64_t instructions[TARGETS], lost[TARGETS];
 	struct block *locked[BUCKETS];
@@ -266,7 +266,7 @@ static bool is_shared(const struct write *write, int cpu)
 	enum { LINES = 1 << 24 };
 	uint64_t at = hash(write->line, 1) % LINES, i, n;
 
-	/* One bit for each CPU. Two lines in one slot look shared: rare with this many slots. */
+	/* One bit for each CPU. Two lines in one slot count as shared, which is rare. */
 	if (!written[write->target]) {
 		written[write->target] = allocate(LINES, sizeof(uint32_t));
 		for (n = 0; n < CPUS; n++)

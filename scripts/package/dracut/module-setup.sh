@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# dracut: loop_rs, in an initramfs that has loop.
+# Module of dracut: adds loop_rs to an initramfs that has loop.
 
 check()
 {
@@ -10,6 +10,6 @@ check()
 
 installkernel()
 {
-	# -o: a kernel may have no loop_rs
+	# -o: the kernel may have no loop_rs.
 	hostonly='' instmods -o loop loop_rs
 }
