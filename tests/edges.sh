@@ -6,7 +6,7 @@
 
 EDGES=$LIB_DIR/loop_edges
 MIB=1048576
-# How many tags a device has by default.
+# The default number of tags of a device.
 TAGS=128
 
 # A disk in memory; each request takes 10 ms.
@@ -19,7 +19,8 @@ null_disk() {
 }
 
 # cold_file DISK EXTENTS: attaches $LOOP to a file of that many extents on DISK. Unless they are
-# cached, a read of a block reads metadata first; "loop_edges drop-caches" drops them from the cache.
+# cached, a read of a block reads metadata first; "loop_edges drop-caches" drops them from the
+# cache.
 cold_file() {
 	# The offload policy must not depend on earlier I/O.
 	driver_unload

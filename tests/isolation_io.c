@@ -85,7 +85,7 @@ static void __attribute__((noreturn))
 keep_in_flight(int fd, int op, uint64_t offset, uint64_t size, long depth,
 	       volatile uint64_t *count)
 {
-	/* Not static: a huge page for each of many processes would be too much. */
+	/* Not static: each of many processes would get a huge page. */
 	struct iocb *iocbs = calloc(depth, sizeof(*iocbs));
 	struct iocb **again = calloc(depth, sizeof(*again));
 	struct io_event *events = calloc(depth, sizeof(*events));

@@ -5,9 +5,9 @@
  *   loop_many devices FILE COUNT
  *	adds that many devices, numbered from 1000 on, all attached at the same time, each to one
  *	sector of FILE; writes and reads each of them, then removes all. Several processes share
- *	the work, which is mostly waiting.
+ *	the work, since they mostly wait.
  *   loop_many race FILE SECONDS
- *	several processes at once: two find a free device, attach FILE, read it and detach it, one
+ *	concurrent processes: two find a free device, attach FILE, read it and detach it, one
  *	detaches any device, one removes any device; prints "OPERATION RESULT COUNT" for each
  *	result of each operation
  */
@@ -57,7 +57,7 @@ static void sector(uint8_t *buf, int nr)
 	memcpy(buf, &nr, sizeof(nr));
 }
 
-/* Devices I, I + WORKERS, ... of COUNT, in a process for each I. */
+/* Runs a phase on all devices: process I has the devices I, I + WORKERS, ... */
 static int share(void (*phase)(int file, int nr), const char *name, int count)
 {
 	int i, nr, status, failed = 0;
@@ -99,7 +99,7 @@ static void make(int file, int nr)
 	sector(buf, nr);
 	if (pwrite(fd, buf, SECTOR, 0) != SECTOR)
 		die("write to loop%d: %m", FIRST + nr);
-	/* The last close writes back and drops the pages. */
+	/* The last close writes dirty pages back and drops the page cache. */
 	close(fd);
 }
 
@@ -179,7 +179,7 @@ static void attacher(int file)
 		if (fd < 0)
 			continue;
 		if (!count(CONFIGURE, ioctl(fd, LOOP_CONFIGURE, &config))) {
-			/* An open device is not detached by others. */
+			/* No other process can detach a device that is open. */
 			memset(buf, 0, SECTOR);
 			errno = EIO;
 			count(READ, pread(fd, buf, SECTOR, 0) == SECTOR ? 0 : -1);

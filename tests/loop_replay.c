@@ -84,7 +84,7 @@ static void log_open(struct log *log, const char *name)
 	log->fd = open(name, O_RDONLY);
 	if (log->fd < 0)
 		die("open %s: %m", name);
-	/* The target writes without the page cache, which may have an older log. */
+	/* dm-log-writes does not write through the page cache, which may have an older log. */
 	if (ioctl(log->fd, BLKFLSBUF, 0))
 		die("BLKFLSBUF %s: %m", name);
 	read_at(log->fd, &super, sizeof(super), 0);

@@ -85,7 +85,7 @@ def get(file, device, cgroup, keys):
 
 
 class Screen:
-    """A terminal that knows the sequences that loop-top uses, and no other."""
+    """A terminal with the escape sequences of loop-top only."""
 
     def __init__(self, command, width=80, height=24):
         self.master, slave = pty.openpty()
@@ -104,7 +104,7 @@ class Screen:
         self.width, self.height = width, height
         self.lines = [[" "] * width for _ in range(height)]
         self.row = self.column = 0
-        # More lines or characters than fit: just after a change of the size only.
+        # More lines or characters than fit, which may happen right after a change of the size.
         self.overrun = False
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
@@ -154,7 +154,7 @@ class Screen:
     def read(self, seconds):
         if not select.select([self.master], [], [], seconds)[0]:
             return
-        # A character can be cut in two; loop-top's only one of several bytes is the ellipsis.
+        # A read can split a character of several bytes: loop-top prints only the ellipsis.
         data = os.read(self.master, 65536)
         while data[-3:].rfind(b"\xe2") >= 0 and len(data) - data.rfind(b"\xe2") < 3:
             data += os.read(self.master, 1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash disable=SC2119,SC2153
 #
-# The purpose of the driver, shown from end to end. Used by the tests and by scripts/main-job after
-# lib.sh, with the driver loaded.
+# Demonstrations of what the driver is for. The tests and scripts/main-job source this file after
+# lib.sh, and call it with the driver loaded.
 #
 # Each proof_* function runs in a subshell under set -e: a command that fails, or fail(), ends it.
 # step() prints progress, note() prints a line of the report.
@@ -119,7 +119,7 @@ mem_write() {
 	echo "$rc"
 }
 
-# The loop device over a fresh file on tmpfs, in LOOP.
+# Attaches a device to a new file on tmpfs.
 mem_attach() {
 	rm -f "$MEM_DIR/backing"
 	truncate -s ${MEM_WRITE}M "$MEM_DIR/backing"
@@ -227,7 +227,7 @@ proof_memory() {
 # 3. I/O
 #
 
-# A rate that the slowest kernel exceeds without a limit.
+# A rate that the slowest kernel exceeds if there is no limit.
 IO_RATE=$(((4 << 20) / ${SLOW:-1}))
 IO_WRITE=8
 
@@ -243,7 +243,7 @@ disk_of() {
 	echo "$dev"
 }
 
-# io_write CGROUP DEVICE DD-OPTIONS...: prints the milliseconds it took.
+# io_write CGROUP DEVICE DD-OPTIONS...: prints the duration in ms.
 io_write() {
 	local cg=$1 dev=$2 start
 
@@ -305,7 +305,7 @@ io_held() {
 	root=$(($(root_own_wbytes "$disk") - root))
 	i=$(($(cg_io "$IO_FREE" "$disk" wbytes) - i))
 	cg_limit_io "$IO_HELD" "$disk" wbps=max
-	# The devices stay attached, so that the next case gets others.
+	# The devices stay attached, so that the next case uses other devices.
 	IO_LATER+=("$IO_FREE_DEV" "$LOOP")
 
 	note "io         $loop, backing $backing: no limit $free ms, $(mib "$free_bytes");" \
@@ -386,8 +386,8 @@ beside() {
 		--ioengine=libaio --size=32M --time_based --runtime=600 "$@" &
 }
 
-# proof_isolation DIR: a cgroup reads while another one on its device is held by io.max. loop-top, if
-# it is there, shows both in $T/picture.
+# proof_isolation DIR: a cgroup reads while another one on its device is held by io.max. loop-top,
+# if it is there, shows both in $T/picture.
 proof_isolation() {
 	local reader=$CGROOT/loop_rs-reader writer=$CGROOT/loop_rs-writer disk reads writes
 

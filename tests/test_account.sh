@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# I/O looks to user space as with loop.ko, whether it is issued inline or by a worker, as a request
-# or as detached bios: /proc/PID/io and getrusage, errors in the kernel log, tracepoints,
-# submissions with RWF_NOWAIT, the context in which bios complete.
+# User space sees I/O as with loop.ko, whether it is issued inline or by a worker, as a request or
+# as detached bios: /proc/PID/io and getrusage, errors in the kernel log, tracepoints, submissions
+# with RWF_NOWAIT, the context in which bios complete.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -18,8 +18,9 @@ TRACE=/sys/kernel/tracing/instances/loop_rs-account
 EXTENTS=4096
 READS=256
 
-# counted OP EXPECTED: the I/O accounted to "loop_io" for 100 blocks. The first run reads the
-# program itself into the page cache; no page of the backing file is dirty after the flush.
+# counted OP EXPECTED: checks the I/O that is accounted to a program for 100 blocks. The first run
+# reads the program itself into the page cache; no page of the backing file is dirty after the
+# flush.
 counted() {
 	"$EDGES" account "$LOOP" "$1" 100
 	sync "$LOOP"
@@ -65,8 +66,8 @@ held() {
 		want_ge "detached" "$(worker_stat "$L" / parked)" $((COUNT / 2))
 }
 
-# A case that fails leaves nothing blocked.
-let_go() {
+# Releases suspended I/O, also after a failure.
+release_io() {
 	dmsetup --noudevsync resume $DM || true
 	wait
 	[ ! -d $TRACE ] || rmdir $TRACE
@@ -77,14 +78,14 @@ held_end() {
 	dm_remove $DM
 }
 
-# The last I/O, which holds no tag, fails.
+# The last I/O holds no tag, and must fail with a line in the kernel log.
 logged() {
 	local op=$1 bad
 
-	trap let_go EXIT
+	trap release_io EXIT
 	held "$op"
 	log_mark
-	# The sector at which "loop_edges flood" submits the last one.
+	# The sector of the last I/O of "loop_edges flood".
 	bad=$(((COUNT - 1) * 7919 % COUNT * 16))
 	dm_swap $DM "0 $bad linear $SCRATCH_DEV 0
 $bad 16 error
@@ -133,7 +134,7 @@ trace_on() {
 traced() {
 	[ -d "${TRACE%/*}" ] || skip "no tracefs"
 	mkdir $TRACE
-	trap let_go EXIT
+	trap release_io EXIT
 	held write trace_on
 	want "completed while the disk was suspended" "$(completed events)" 0
 	dmsetup --noudevsync resume $DM

@@ -9,7 +9,7 @@
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
 MIB=1048576
-# A backing file has the length of four of them and one sector.
+# A quarter of the length of a backing file, which is one sector longer.
 UNIT=$MIB
 
 # Reads the backing file through the page cache, and the device with direct I/O.
@@ -19,7 +19,7 @@ agree() {
 	cmp "$1" "$T/model"
 }
 
-# carries FILE DISCARD DIO [LOSETUP-OPTIONS...]: checks all operations of a device over FILE.
+# carries FILE DISCARD DIO [LOSETUP-OPTIONS...]: checks all operations of a device bound to FILE.
 # DISCARD is whether the file system can punch holes, DIO the expected value of "dio".
 carries() {
 	local file=$1 discard=$2 dio=$3 size=$((4 * UNIT + 512)) before to
@@ -34,7 +34,7 @@ carries() {
 	want "dio" "$(<"/sys/block/$L/loop/dio")" "$dio"
 	want "write_cache" "$(<"/sys/block/$L/queue/write_cache")" "write back"
 	agree "$file"
-	# Aligned to sectors only, up to the last sector.
+	# A write that is aligned to sectors only, up to the last sector.
 	for to in "$LOOP" "$T/model"; do
 		head -c $((UNIT / 2 + 512)) "$T/data" |
 			dd of="$to" bs=64k seek=$((UNIT + 512)) \
@@ -54,7 +54,7 @@ carries() {
 		want_ge "blocks freed" $((before - $(blocks_of "$file"))) \
 			$((UNIT / 512 - 64))
 	else
-		# The first BLKDISCARD may succeed without an effect; this one fails.
+		# The first BLKDISCARD may succeed without an effect; the next discard must fail.
 		want_error "unsupported" fallocate -p -l "$UNIT" "$LOOP"
 		want_error "not supported" blkdiscard "$LOOP"
 	fi
@@ -65,7 +65,7 @@ carries() {
 	rm "$file"
 }
 
-# mounted TYPE: mounts it at $T/fs, on the scratch device if it needs one.
+# mounted TYPE: mounts a file system at $T/fs, on the scratch device if it needs a device.
 mounted() {
 	[ "$1" = tmpfs ] || need_scratch
 	scratch_fs "$1" "$T/fs" "${SCRATCH_DEV:-}" "${2:-128M}"
@@ -176,7 +176,7 @@ on_fuse() {
 	carries "$T/fs/file" yes 0
 	carries "$T/fs/file" yes 1 --direct-io=on
 	umount "$T/fs"
-	# The server writes back its data when it has no requests any more.
+	# The server writes its data back once it has no requests.
 	wait_for 10 clean "$T/fuse"
 	rm "$T/fuse"
 }

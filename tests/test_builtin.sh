@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Built in, without parameters: the devices right after boot, before their first use.
+# A built-in driver without parameters: the devices after boot, before their first use.
 #
 # Runs in a guest of its own:
 # vm: -c 2
@@ -32,7 +32,7 @@ defaults() {
 		"hw_queue_depth:128 idle_worker_timeout_ms:60000 max_loop:8 max_part:0"
 }
 
-# Created by devtmpfs: nothing else creates nodes here.
+# The nodes are those of devtmpfs: there is no udev.
 nodes() {
 	local n
 
@@ -56,7 +56,7 @@ before_init() {
 }
 
 # Without max_loop, opening a node of any number creates its device.
-dead_node() {
+node_without_disk() {
 	[ ! -e /sys/block/loop20 ] || fail "loop20 is there"
 	mknod /dev/loop_rs-node b 7 20
 	blockdev --getsize64 /dev/loop_rs-node
@@ -70,6 +70,6 @@ check "the driver is no module" no_module
 check "parameters" defaults
 check "devices and their nodes" nodes
 check "devices exist before the first process" before_init
-check "opening a node without a disk creates the device" dead_node
+check "opening a node without a disk creates the device" node_without_disk
 
 test_end

@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# All operations at once, at random: verified I/O by tasks in cgroups with limits, which are created
-# and removed, to devices that are attached, detached, reconfigured and removed, on file systems
-# that are frozen at times. No I/O fails, acknowledged data is in the files, no task hangs and
-# nothing is left over. The program is in chaos/.
+# All operations concurrently and at random: verified I/O by tasks in cgroups with limits, which are
+# created and removed, to devices that are attached, detached, reconfigured and removed, on file
+# systems that are frozen at times. No I/O may fail, acknowledged data must be in the files, no task
+# may hang, and no device, worker or cgroup may be left. The program is in chaos/.
 #
-#   CHAOS_SECONDS  duration (default 45, or 120 on slow kernels); longer if some operation was not done
-#                  often enough by then
+#   CHAOS_SECONDS  duration (default 45, or 120 on slow kernels); longer until each operation was
+#                  done often enough
 #   CHAOS_SEED     seed of the operations, as printed by an earlier run (default: random); their
 #                  interleaving still differs from run to run
 #
@@ -78,7 +78,7 @@ chaos() {
 	: >"$T/ran"
 }
 
-# In a case: skips it if the first case did not pass.
+# Skips the case if the first one was skipped, fails it if the first one failed.
 need_run() {
 	[ ! -e "$T/failed" ] || fail "it failed"
 	[ -e "$T/ran" ] || skip "it did not run"
@@ -107,7 +107,7 @@ workers() {
 		fail "$(grep /loop_rs-chaos /sys/kernel/debug/loop_rs/*/workers)"
 }
 
-# Without the driver, and with an empty page cache but for tmpfs.
+# Reads the files without the driver, and from the disk except on tmpfs.
 files() {
 	need_run
 	driver_unload

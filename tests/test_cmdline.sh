@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Built in, with parameters on the kernel's command line, two of them invalid.
+# A built-in driver with parameters on the kernel's command line, two of them invalid.
 #
 # tier: built in
 # vm: --append loop_rs.hw-queue-depth=32 --append loop_rs.max_part=5 --append loop_rs.idle_worker_timeout_ms=0 --append max_loop=3 --append max_loop=many
@@ -29,7 +29,7 @@ devices() {
 }
 
 # max_loop is a limit if it is set.
-dead_node() {
+node_without_disk() {
 	mknod /dev/loop_rs-node b 7 24
 	want_error "No such device" blockdev --getsize64 /dev/loop_rs-node
 	[ ! -e /sys/block/loop3 ] || fail "loop3 is there"
@@ -52,7 +52,7 @@ test_begin 4
 
 check "parameters" parameters
 check "devices" devices
-check "max_loop limits the opening of nodes without a disk" dead_node
+check "max_loop limits the opening of nodes without a disk" node_without_disk
 check "partitions with minors of the loop major" partitions
 
 test_end

@@ -42,7 +42,7 @@ need_targets() {
 	done
 }
 
-# outer_fs TYPE: on the first disk, mounted.
+# outer_fs TYPE: creates and mounts a file system on the first disk.
 outer_fs() {
 	case $1 in
 	f2fs)	wipefs -qa "$SCRATCH_DEV"
@@ -52,7 +52,7 @@ outer_fs() {
 	esac
 }
 
-# inner_fs TYPE: on $LOOP; "none" is the device itself.
+# inner_fs TYPE: creates a file system on $LOOP; none for "none".
 inner_fs() {
 	case $1 in
 	# Direct I/O may set another block size when the file is attached again.
@@ -71,17 +71,17 @@ fsck() {
 	esac
 }
 
-# The disk as it is now, with writes that do not change it.
+# Makes a snapshot of the disk: writes to it do not change the disk.
 snap() {
 	dm_create loop_rs-snap "0 $SIZE snapshot $SCRATCH_DEV /dev/mapper/loop_rs-cow N 8"
 }
 
-# bring_up MAPPED OPTIONS, take_down: the file systems of $OUTER with $MODE and $INNER.
+# bring_up MAPPED OPTIONS, take_down: mount and unmount both file systems.
 bring_up() {
 	local opts=()
 
 	[ "$MODE" = buffered ] || opts+=(--direct-io=on)
-	# btrfs would take the disk itself, which has the same UUID, for a newer device.
+	# btrfs would mount the disk itself, which has the same UUID, as a newer device.
 	[ "$OUTER" != btrfs ] || btrfs device scan --forget
 	mount -t "$OUTER" -o "noatime$2" "/dev/mapper/$1" "$T/fs"
 	attach "${opts[@]}" "$T/fs/file"
@@ -107,9 +107,10 @@ record() {
 	[ -b /dev/mapper/loop_rs-cow ] ||
 		dm_create loop_rs-cow "0 $SIZE linear $SCRATCH_DEV2 $SIZE"
 	outer_fs "$OUTER"
-	# With holes, so that its own file system has metadata to sync. On f2fs, fsync() writes nothing if
-	# the only changes since the last fsync(), within the same tick of the clock, are extents that
-	# fallocate() freed, unless the size is no multiple of a page (f2fs_skip_inode_update()).
+	# With holes, so that its own file system has metadata to sync. On f2fs, fsync() writes
+	# nothing if the only changes since the last fsync(), within the same tick of the clock, are
+	# extents that fallocate() freed, unless the size is no multiple of a page
+	# (f2fs_skip_inode_update()).
 	[ "$OUTER" != f2fs ] || size=$((304 * 1048576 + 512))
 	truncate -s "$size" "$T/fs/file"
 	attach "$T/fs/file"
@@ -223,7 +224,7 @@ cuts() {
 				exit
 			}
 		}' "$T/list")
-	# Not in a subshell, which would start with the same seed.
+	# Not in a subshell, in which the sequence would start again.
 	RANDOM=$((CUTS_SEED + nr))
 	for ((i = nr; i < CUTS; i += CASES)); do
 		at=$((first + (RANDOM << 15 | RANDOM) % (n - first)))
@@ -233,7 +234,7 @@ cuts() {
 				$2 == "M" && $5 ~ mark && $1 >= first { at[n++] = $1 + 1 }
 				END { print at[nr % n] }' "$T/list")
 			;;
-		1 | 3)	# Just before a flush, when there is the most to lose.
+		1 | 3)	# Just before a flush, when the most data is not durable yet.
 			at=$(awk -v at=$at '
 				$1 >= at && $2 ~ /F/ { at = $1; exit }
 				END { print at }' "$T/list")
@@ -261,7 +262,7 @@ cuts() {
 	want_ge "steps that were checked" "$steps" $n
 }
 
-# With barrier=0 the file system does not ask the disk to flush anything.
+# With barrier=0 the file system sends no flushes: cuts must lose data.
 unflushed() {
 	local at
 

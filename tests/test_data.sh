@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Data integrity: fio writes and verifies random blocks of mixed sizes, buffered and with direct
-# I/O, on whole files and on windows of them, with buffered and direct backing I/O, all at once.
+# I/O, on whole files and on windows of them, with buffered and direct backing I/O, concurrently.
 # Then the device and its backing file are compared; bytes outside of the window must be unchanged.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
@@ -90,7 +90,7 @@ on_fs() {
 	umount "$T/fs"
 }
 
-# The same with ranges of a block device as backing files.
+# verify with ranges of a block device as backing files.
 on_bdev() {
 	local i names=()
 

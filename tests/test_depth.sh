@@ -29,11 +29,11 @@ set_up() {
 	echo "+io" >"$PARENT/cgroup.subtree_control"
 	mkdir "$PARENT/victim" "$PARENT/n"
 	AIO=$(<$NR)
-	trap let_go EXIT
+	trap release_io EXIT
 }
 
-# A case that fails leaves nothing blocked.
-let_go() {
+# Releases throttled and frozen I/O, also after a failure.
+release_io() {
 	fsfreeze -u "$T/fs" || true
 	echo "$DISK wbps=max" >"$PARENT/n/io.max" || true
 	echo 1 >"$PARENT/cgroup.kill" || true
@@ -94,7 +94,7 @@ throttled() {
 	flood "$PARENT/n" write $((16 * MIB)) $DEPTH 4096 3
 	in_flight $((DEPTH * 3 / 4)) || fail "$(disk_stat "$L" 9) in flight"
 	unharmed
-	# The root's reads and an fsync continue, too.
+	# Reads and an fsync by the root cgroup continue, too.
 	reads "$CGROOT" "$LOOP" "$T/fs/file"
 	within 20 cg_run "$PARENT/victim" dd if="$T/out" of="$LOOP" bs=4k count=1 oflag=direct \
 		conv=notrunc,fsync status=none
@@ -110,7 +110,7 @@ throttled() {
 	tear_down
 }
 
-# Writeback of dirty pages that are not adjacent submits all of them at once.
+# Writeback of dirty pages that are not adjacent: one I/O for each page.
 paged() {
 	skip_on_c "a throttled cgroup holds all tags"
 	set_up

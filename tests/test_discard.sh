@@ -58,7 +58,7 @@ discards() {
 	want_ge "blocks freed" $((before - after)) $((4 * MIB / 512 - 64))
 	want "size of the file" "$(stat -c %s "$FILE")" $((8 * MIB))
 
-	# A range that starts and ends inside of blocks of the file system.
+	# A range that is not aligned to blocks of the file system.
 	blkdiscard -o $((6 * MIB + 512)) -l 65536 "$LOOP"
 	zero_model $((6 * MIB + 512)) 65536
 	cmp "$FILE" "$T/model" || {
@@ -133,9 +133,9 @@ unsupported() {
 	pattern $((8 * MIB)) "$FILE" 4
 	pattern $((8 * MIB)) "$T/model" 4
 	attach "$FILE"
-	# The first BLKDISCARD succeeds without an effect; this one fails.
+	# The first BLKDISCARD succeeds without an effect; the next discard must fail.
 	want_error "unsupported" fallocate --punch-hole -l $MIB "$LOOP"
-	# Then the limit is zero.
+	# After that the limit in sysfs is zero.
 	wait_for 5 discard_off
 	want_error "not supported" blkdiscard "$LOOP"
 	holds
@@ -235,7 +235,7 @@ check "discard on xfs" discards xfs
 check "discard on ext4, backing I/O direct" discards ext4 --direct-io=on
 check "discard of a whole window" discard_offset tmpfs
 check "write-zeroes and punch-hole on ext4" zeroes ext4
-check "fstrim of a file system on it" trim
+check "fstrim of a file system on the device" trim
 check "discard on a file system without hole punching" unsupported
 check "discard of a swap file" swapped_to
 check "discard on a frozen file system" frozen

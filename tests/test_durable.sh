@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # After a flush, data and metadata of the backing file are on stable storage, also if only metadata
-# has changed: extents that were zeroed, discarded or allocated. The test looks at the disk as a
-# power cut would leave it; test_cuts.sh cuts at random.
+# has changed: extents that were zeroed, discarded or allocated. The test checks the disk as a power
+# cut would leave it; test_cuts.sh cuts at random.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -22,8 +22,7 @@ need_targets() {
 	dmsetup targets 2>/dev/null | grep -q '^snapshot ' || skip "no dm target snapshot"
 }
 
-# as_cut FUNCTION...: called while the file system of the disk as it is now is mounted at $T/cut,
-# from a snapshot.
+# as_cut FUNCTION...: calls the function while a snapshot of the disk is mounted at $T/cut.
 as_cut() {
 	# The mounted file system cannot change the disk meanwhile.
 	dmsetup suspend --noflush --nolockfs $DISK
@@ -48,13 +47,14 @@ same() {
 f2fs() {
 	need_targets
 	modprobe -q f2fs || grep -qw f2fs /proc/filesystems || skip "no f2fs in this kernel"
-	trap let_go EXIT
+	trap release_io EXIT
 	mkdir -p "$T/fs" "$T/cut"
 	dm_create $DISK "0 $SIZE linear $SCRATCH_DEV 0"
 	dm_create $COW "0 $SIZE linear $SCRATCH_DEV2 0"
 	wipefs -qa /dev/mapper/$DISK
 	mkfs.f2fs -fq /dev/mapper/$DISK >/dev/null
-	# Otherwise the longest extent of the file is in its inode, which is always written.
+	# noextent_cache: otherwise f2fs has the longest extent in the inode, which is always
+	# written.
 	mount -t f2fs -o noatime,noextent_cache /dev/mapper/$DISK "$T/fs"
 	pattern $((48 * MIB)) "$T/model" 7
 	pattern $((40 * MIB)) "$T/fs/file" 7
@@ -71,12 +71,12 @@ f2fs() {
 	blkdiscard -o $((32 * MIB)) -l $MIB "$LOOP"
 	sync "$LOOP"
 	as_cut zeroes $((32 * MIB))
-	# In a hole.
+	# Writes to a hole.
 	dd if="$T/model" of="$LOOP" bs=64k seek=640 skip=640 count=16 oflag=direct \
 		conv=notrunc status=none
 	sync "$LOOP"
 	as_cut same $((40 * MIB))
-	# In a zeroed extent.
+	# Writes to a zeroed extent.
 	dd if="$T/model" of="$LOOP" bs=64k seek=256 skip=256 count=16 oflag=direct \
 		conv=notrunc status=none
 	sync "$LOOP"
@@ -88,8 +88,8 @@ f2fs() {
 	dm_remove $COW
 }
 
-# A case that fails leaves nothing blocked.
-let_go() {
+# Resumes the disk, also after a failure.
+release_io() {
 	dmsetup --noudevsync resume $DISK || true
 } 2>/dev/null
 

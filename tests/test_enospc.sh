@@ -103,14 +103,14 @@ recovers() {
 	finish
 }
 
-# The data of each acknowledged write must be there: also of the write during which the space ended.
+# The data of each acknowledged write must be in the file, also if the space ends during a write.
 acknowledged() {
 	local i
 
 	skip_on_c "it reports success for a short write"
 	full tmpfs
 	attach "$T/fs/file"
-	# So that 1 MiB is one request, and the space ends inside of one.
+	# The space ends within a request of 1 MiB.
 	dd if=/dev/urandom of="$T/fs/ballast" bs=4k count=77 2>/dev/null
 	for ((i = 0; i < 32; i++)); do
 		dd if="$T/data" of="$LOOP" bs=1M count=1 skip=$i seek=$i \

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Each step of an operation that can fail is made to fail, one after the other: the caller gets an
-# error, the device is unchanged and works afterwards. Needs a kernel with fault injection
-# (CONFIG_FAILSLAB and so on); failures of the device below also work on others.
+# A failure is injected into each step of an operation in turn: the caller must get an error, and
+# the device must be unchanged and work afterwards. Needs a kernel with fault injection
+# (CONFIG_FAILSLAB and so on); failures of the device below are tested on any kernel.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -24,8 +24,8 @@ need_faults() {
 	fi
 }
 
-# Nothing fails at random, every call can fail when fail-nth says so, and nothing is logged: a
-# report would have a call trace.
+# faults_set Y|N: configures the injection. Failures are injected by fail-nth only, into every call,
+# and are not logged, since a report has a call trace.
 faults_set() {
 	local f
 
@@ -40,7 +40,7 @@ faults_set() {
 	[ ! -d "$DEBUGFS/fail_page_alloc" ] || echo 0 >"$DEBUGFS/fail_page_alloc/min-order"
 }
 
-# injected CALL FILES...: each step of the call fails in turn.
+# injected CALL FILES...: injects a failure into each step of the call in turn.
 injected() {
 	"$LIB_DIR/loop_fault" "$@" >"$T/out" || { cat "$T/out"; fail "loop_fault $*"; }
 	cat "$T/out"
@@ -65,7 +65,7 @@ fallbacks() {
 	worker_stat "$L" / fallbacks
 }
 
-# Without memory for a worker, I/O of a cgroup is done by the root's worker.
+# Without memory for a worker, the worker of the root serves the I/O of a cgroup.
 new_cgroup() {
 	local before
 
@@ -103,8 +103,8 @@ detached_bios() {
 	wait_for 10 umount "$T/fs"
 }
 
-# reads TIMES: at different offsets, and with failures; the data of successful reads is right. Sets
-# GOOD and BAD to the numbers of both.
+# reads TIMES: reads at random offsets and checks the data of successful reads. Sets GOOD and BAD to
+# the numbers of successful and failed reads.
 reads() {
 	local i at
 
@@ -134,7 +134,7 @@ make_request() {
 	pattern $((8 * KIB * KIB)) "$T/model" 5
 	blockdev --flushbufs "$SCRATCH_DEV"
 	attach --direct-io=on --sizelimit $((8 * KIB * KIB)) "$SCRATCH_DEV"
-	# Disabled at the end of the case in any event.
+	# Disable the failures at the end of the case, also after an error.
 	# shellcheck disable=SC2064 # it's known now only
 	trap "echo 0 >$fault/probability; echo 0 >/sys/class/block/$name/make-it-fail" EXIT
 	echo 1 >"/sys/class/block/$name/make-it-fail"

@@ -107,15 +107,15 @@ set_up() {
 	[ "${1:-}" != write ] || pattern $((64 * MIB)) "$T/fs/written" 7
 	mkdir "$PARENT"
 	cg_limit_io "$PARENT" "$DISK" "riops=$RATE wiops=$RATE"
-	trap let_go EXIT
+	trap release_io EXIT
 }
 
 unlimit() {
 	echo "$DISK riops=max wiops=max" >"$PARENT/io.max"
 }
 
-# A case that fails leaves nothing blocked.
-let_go() {
+# Releases throttled I/O, also after a failure.
+release_io() {
 	unlimit || true
 	echo 1 >"$PARENT/cgroup.kill" || true
 	wait

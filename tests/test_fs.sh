@@ -8,7 +8,8 @@
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 . "$LIB_DIR/proofs.sh"
 
-# on_loop TYPE BACKING-MODE: the backing file is on tmpfs; mounted again after a detach.
+# on_loop TYPE BACKING-MODE: uses a file system, and mounts it again after a detach. The backing
+# file is on tmpfs.
 on_loop() {
 	local fs=$1 opts=() mnt=$T/mnt tree cp
 
@@ -23,7 +24,7 @@ on_loop() {
 	*)	"mkfs.$fs" -qf "$LOOP" ;;
 	esac
 	mount "$LOOP" "$mnt"
-	# Without links, owners and so on where the file system has none.
+	# vfat has no links, owners and permissions.
 	case $fs in
 	vfat)	tree=$T/plain cp="cp -r" ;;
 	*)	tree=$T/tree cp="cp -a" ;;

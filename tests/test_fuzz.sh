@@ -18,7 +18,7 @@ SEED=${FUZZ_SEED:-$SRANDOM}
 # Adding and removing a device is mostly waiting for RCU.
 EXPEDITED=/sys/kernel/rcu_expedited
 
-# fuzz WHERE CALLS OPTIONS...: with files in a directory on tmpfs or on a disk.
+# fuzz WHERE CALLS OPTIONS...: makes calls with files on tmpfs, or on a file system WHERE on a disk.
 fuzz() {
 	local where=$1 calls=$2 pid rc=0
 

@@ -4,7 +4,7 @@
 # The whole interface compared with that of the C driver: each ioctl in each state of a device,
 # sysfs, uevents and so on. The cases and the table of intended differences are in interface/.
 #
-#   RECORDS  directory to keep the record of the C driver in, which is the same in each run
+#   RECORDS  directory for the record of the C driver, which later runs use again
 #
 # tier: long
 #

@@ -28,11 +28,11 @@ set_up() {
 	mkdir "$PARENT"
 	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
 	mkdir "$PARENT/victim"
-	trap let_go EXIT
+	trap release_io EXIT
 }
 
 # Releases all stuck I/O, so that a failed case leaves nothing behind.
-let_go() {
+release_io() {
 	local cg
 
 	fsfreeze -u "$T/fs" || true
@@ -89,7 +89,7 @@ in_time() {
 	done
 }
 
-# The victim completes its reads of 4 KiB each.
+# The reads of the victim, of 4 KiB each, must complete.
 victim() {
 	local cg=${1:-$PARENT/victim}
 
@@ -98,8 +98,8 @@ victim() {
 	cmp -n $((400 * 1024)) "$T/out" "$T/fs/file"
 }
 
-# The least percentage of the control's IOPS that a victim must have, and the percentage below which
-# the difference can't be noise: then no more rounds are made.
+# The minimum of the victim's IOPS in percent of the control's, and the percentage below which the
+# difference can't be noise, so that no more rounds are needed.
 KEEPS=70
 NOISE=50
 
@@ -171,7 +171,7 @@ throttled() {
 	tear_down
 }
 
-# The root's writes are stuck in a frozen file system.
+# The writes of the root cgroup are stuck in a frozen file system.
 frozen() {
 	skip_on_c "a stuck cgroup holds all tags"
 	set_up
@@ -180,7 +180,7 @@ frozen() {
 	neighbour "$CGROOT" $((4 * MIB)) $DEPTH
 	wait_for 30 in_flight $((DEPTH * 3 / 4))
 	victim
-	# A flush belongs to no cgroup: it does not wait for the root's writes.
+	# A flush belongs to no cgroup: it does not wait for writes of the root.
 	cg_run "$PARENT/victim" sync "$LOOP" &
 	in_time "the victim's fsync did not return" $!
 	keeps "a cgroup"
@@ -200,7 +200,8 @@ settled() {
 	[ "$before" = "$(<"/sys/block/$L/loop/stat")" ]
 }
 
-# However many cgroups are stuck, one that is not gets tags: its requests are not detached.
+# A cgroup that is not stuck gets tags, however many cgroups are stuck: its requests are not
+# detached.
 crowd() {
 	local i served parked
 
@@ -230,7 +231,7 @@ crowd() {
 	served=$(worker_stat "$L" /alone "done")
 	parked=$(worker_stat "$L" /alone parked)
 	want "the victim's requests" "$served" 1000
-	echo "$parked of them parked"
+	echo "$parked of them detached"
 	[ "$parked" -le 250 ] || fail "$parked requests were detached: $(<"/sys/kernel/debug/loop_rs/$L/workers")"
 	keeps "a cgroup"
 	fsfreeze -u "$T/fs"
@@ -251,7 +252,7 @@ in_order() {
 
 	skip_on_c "it reclaims no tags"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
-	# Without workers of earlier cases, which would be searched for held tags, too.
+	# Unload, so that no workers of earlier cases exist: tags are also reclaimed from those.
 	driver_unload
 	driver_load max_loop=1
 	set_up
@@ -263,7 +264,7 @@ in_order() {
 	cg_run "$PARENT/ordered" "$LIB_DIR/loop_io" order "$LOOP" $n >"$T/order" 2>&1 &
 	pid=$!
 	wait_for 30 in_flight $n
-	want "parked at first" "$(worker_stat "$L" /ordered parked)" 0
+	want "detached at first" "$(worker_stat "$L" /ordered parked)" 0
 	for ((i = 0; i < 8; i++)); do
 		mkdir "$PARENT/n$i"
 		neighbour "$PARENT/n$i" $((4 * MIB + i * 64 * 4096)) 64
@@ -275,7 +276,7 @@ in_order() {
 	wait $pid || fail "$(<"$T/order")"
 	want "writes" "$(wc -l <"$T/order")" $n
 	wrong=$(awk '$1 < last { n++ } { last = $1 } END { print n + 0 }' "$T/order")
-	echo "$moved of them parked"
+	echo "$moved of them detached"
 	[ "$wrong" -le 1 ] ||
 		fail "$moved requests were detached; order of completion: $(xargs <"$T/order")"
 	neighbours_end
@@ -283,7 +284,7 @@ in_order() {
 	tear_down
 }
 
-# Operations that wait for all I/O also wait for detached bios. Each of these is counted once.
+# Operations that wait for all I/O also wait for detached bios, each of which is counted once.
 waited_for() {
 	local before i
 
@@ -336,7 +337,7 @@ need_driver
 check "one neighbour throttled, backing I/O direct" throttled 1 on
 check "six neighbours throttled, backing I/O direct" throttled 6 on
 check "the root cgroup stuck in a frozen file system" frozen
-check "many stuck cgroups, and one that is not" crowd
+check "many stuck cgroups, and a cgroup that is not stuck" crowd
 check "tags reclaimed from a stuck cgroup" in_order
 check "a freeze waits for I/O without a tag, which is counted once" waited_for
 check "a single cgroup at high depth, verified, backing I/O direct" alone on

@@ -1,9 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# losetup with each of its options that needs no partition scan: losetup, sysfs and the data show the
-# values that were set.
-# shellcheck disable=SC2119,SC2153,SC2317
+# losetup with each of its options that needs no partition scan: losetup, sysfs and the data show
+# the values that were set. shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -105,7 +104,7 @@ sector_size() {
 	losetup --sector-size 4096 "$LOOP"
 	want "logical block size" "$(blockdev --getss "$LOOP")" 4096
 	detach
-	# Not kept for the next attachment.
+	# The next attachment has the default.
 	attach "$T/a"
 	want "logical block size" "$(blockdev --getss "$LOOP")" 512
 	detach
@@ -162,7 +161,7 @@ associated() {
 	want "-j" "$(losetup -nO NAME -j "$T/a" | sort | xargs)" "$a $b"
 	want "-j -o" "$(losetup -nO NAME -j "$T/a" -o 65536 | xargs)" "$b"
 	want "-j of another" "$(losetup -nO NAME -j "$T/b" | xargs)" "$c"
-	# By inode, not by name.
+	# losetup compares inodes, not names.
 	ln -f "$T/a" "$T/link"
 	want "-j of a link" "$(losetup -nO NAME -j "$T/link" | sort | xargs)" "$a $b"
 	losetup --detach-all
@@ -215,7 +214,7 @@ listing() {
 	want "--output" "$(losetup --list -O SIZELIMIT,OFFSET "$a" | xargs)" \
 		"SIZELIMIT OFFSET $MIB 4096"
 	want "--noheadings" "$(losetup -ln -O BACK-FILE "$b")" "$T/b"
-	# The view of lsblk.
+	# The output of lsblk.
 	want "lsblk" "$(lsblk -bdnro NAME,SIZE,RO,TYPE "$a" "$b" | xargs)" \
 		"${a#/dev/} $MIB 0 loop ${b#/dev/} $((2 * MIB)) 1 loop"
 	want "find by reference" "$(losetup -nO REF "$a" | xargs)" one
@@ -287,7 +286,7 @@ autoclear_mount() {
 	wait_for 5 nothing_bound
 }
 
-# The name of a deleted file, as other tools expect it.
+# The name of a deleted file ends with " (deleted)".
 deleted_file() {
 	cp "$T/b" "$T/gone"
 	attach "$T/gone"
@@ -347,7 +346,7 @@ round_trips() {
 	wait_for 10 few_more_files || fail "$(open_files) open files, were $FILES_BEFORE"
 }
 
-# Of the whole machine: other programs open some, too.
+# The number of open files of the whole machine, also of other programs.
 open_files() {
 	cut -f1 /proc/sys/fs/file-nr
 }

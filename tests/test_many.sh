@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Many devices, and many users of a few devices: no errors but those that such races explain, and
-# nothing is left over.
+# Many devices, and races on a few devices: only errors that the races explain may occur, and no
+# device or worker may be left.
 #
 #   RACE_SECONDS  duration of the races (default 3, or 5 on the debug kernel)
 #
@@ -15,8 +15,7 @@
 COUNT=1000
 MOD=/sys/module/$DRIVER
 
-# KiB of slab, per-CPU memory, kernel stacks and vmalloc, after an RCU grace period has freed what
-# waits for one.
+# Prints the KiB of slab, per-CPU memory, kernel stacks and vmalloc, after an RCU grace period.
 kernel_memory() {
 	echo 3 >/proc/sys/vm/drop_caches
 	sleep 0.5
@@ -37,8 +36,8 @@ unused() {
 	driver_builtin || [ "$(<"$MOD/refcnt")" -eq 0 ]
 }
 
-# The driver has closed the files: their file system can be unmounted.
-let_go() {
+# Unmounts the file system of the files, which the driver must have closed.
+unmount_files() {
 	wait_for 10 nothing_bound
 	wait_for 10 unused
 	wait_for 10 umount "$T/fs"
@@ -58,7 +57,7 @@ thousand() {
 	after=$(kernel_memory)
 	echo "$before KiB before, $after KiB after"
 	want "devices" "$(devices)" 1
-	let_go
+	unmount_files
 	want_le "open files" "$(cut -f1 /proc/sys/fs/file-nr)" $((files + 64))
 	# A device takes far more. Slabs are less full than before, and redzones and lockdep of the
 	# debug kernel keep some memory.
@@ -85,7 +84,7 @@ unload_with_many() {
 
 # Errors that others can cause:
 #   open       ENXIO: being detached or removed; ENOENT: removed
-#   configure  EBUSY: another process was faster
+#   configure  EBUSY: another process has configured it
 #   detach     ENXIO: not attached
 #   remove     EBUSY: in use; ENODEV: no such device
 ALLOWED='
@@ -118,10 +117,10 @@ race() {
 	for op in configure read clear detach remove; do
 		grep -q "^$op ok" "$T/out" || fail "no $op succeeded"
 	done
-	let_go
+	unmount_files
 }
 
-# The same with losetup.
+# Races of losetup processes.
 race_losetup() {
 	local d end=$((SECONDS + 2 * SLOW))
 
@@ -140,13 +139,13 @@ race_losetup() {
 	wait $!
 	want_ge "attached" "$(wc -l <"$T/attached")" 5
 	losetup -D
-	let_go
+	unmount_files
 }
 
 WORKERS=/sys/kernel/debug/loop_rs
 CGROUPS=$((SLOW > 1 ? 200 : 1000))
 PARENT=$CGROOT/loop_rs-many
-# Longer than all cgroups need for one I/O each.
+# Longer than the I/O of all cgroups takes.
 TIMEOUT=$((20 * (SLOW > 1 ? 2 : 1)))
 
 none_dying() {
@@ -190,7 +189,7 @@ cgroups() {
 	wait_for 20 none_dying || fail "$(<"$PARENT/cgroup.stat")"
 	rmdir "$PARENT"
 	detach
-	let_go
+	unmount_files
 	driver_unload
 	driver_load max_loop=1
 }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Loading and unloading: refused while a device is in use, complete otherwise, repeatedly while
-# devices come and go, and beside another loop driver.
+# devices are added and removed, and beside another loop driver.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -191,7 +191,7 @@ many_times() {
 	for ((i = 0; i < 50; i++)); do
 		# The fewer devices there are at first, the more are added later.
 		driver_load max_loop=$((i % 3))
-		# At a random moment.
+		# Unload at a random time.
 		[ $((i % 3)) -ne 0 ] || sleep 0.05
 		until rmmod "$DRIVER" 2>"$T/rmmod"; do
 			refused=$((refused + 1))
@@ -248,7 +248,7 @@ bad_parameters() {
 	driver_load
 }
 
-# A failed case may have left it unloaded.
+# A failed case may have left the driver unloaded.
 with_driver() {
 	driver_loaded || driver_load
 	"$@"

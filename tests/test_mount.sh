@@ -10,7 +10,7 @@
 
 MIB=1048576
 
-# show COLUMNS FILE: of each device on it, values separated by one space.
+# show COLUMNS FILE: columns of losetup for each device on FILE, separated by one space.
 show() {
 	losetup --noheadings --raw --output "$1" --associated "$2"
 }
@@ -79,7 +79,7 @@ twice() {
 	want "devices" "$(lib_bound | wc -w)" 1
 	umount "$T/m2"
 	wait_for 5 nothing_bound
-	# A device that another program attached is used as it is, and stays attached.
+	# mount uses a device that another program attached without changes; it stays attached.
 	attach "$T/fs"
 	mount -o loop "$T/fs" "$T/m1"
 	want "source" "$(findmnt -no SOURCE "$T/m1")" "$LOOP"

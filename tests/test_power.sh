@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Events that stop I/O for a while: a freeze of the backing file system, a freeze of the file system
+# Events that stop I/O: a freeze of the backing file system, a freeze of the file system
 # on the device, a freeze of all tasks as for a suspend. I/O in flight waits and completes
 # afterwards, and all data is there.
 #
@@ -47,7 +47,7 @@ stopped() {
 	[ "$(writes)" = "$n" ] && [ "$(inflight)" -gt 0 ]
 }
 
-# freezes TYPE SIZE [LOSETUP-OPTIONS...]: the file system of the backing file.
+# freezes TYPE SIZE [LOSETUP-OPTIONS...]: freezes the file system of the backing file.
 freezes() {
 	local fs=$1 size=$2
 
@@ -71,7 +71,7 @@ freezes() {
 	umount "$T/fs"
 }
 
-# The file system on the device: its freeze flushes, and no I/O completes until the thaw.
+# A freeze of the file system on the device flushes, and no I/O completes until the thaw.
 freezes_above() {
 	local pid sum
 
@@ -105,8 +105,8 @@ freezes_above() {
 	rm "$T/img" "$T/copy"
 }
 
-# Freezes and thaws all freezable tasks, kernel threads and workqueues, as pm_test does without
-# touching the hardware: some of a virtual machine's does not resume.
+# Freezes and thaws all freezable tasks, kernel threads and workqueues by pm_test, which does not
+# suspend devices: some devices of a virtual machine do not resume.
 PM_DELAY=/sys/module/suspend/parameters/pm_test_delay
 
 pm_normal() {
@@ -156,7 +156,7 @@ need_driver
 check "the backing ext4 is frozen" freezes ext4 64M
 check "the backing ext4 is frozen, direct" freezes ext4 64M --direct-io=on
 check "the backing xfs is frozen" freezes xfs 320M
-check "the file system on it is frozen" freezes_above
+check "the file system on the device is frozen" freezes_above
 check "all tasks are frozen as for a suspend" suspends tmpfs
 check "all tasks are frozen as for a suspend, direct" suspends ext4 --direct-io=on
 

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# A device is changed under I/O, and used while it is attached and removed: reads return the right
-# data, each call fails only with expected errors, and nothing is left over. test_many.sh attaches,
-# detaches and removes many devices at once; test_fuzz.sh does calls of all kinds.
+# A device is changed under I/O, and used while it is attached and removed: reads must return the
+# right data, calls may fail with expected errors only, and no device may be left. test_many.sh
+# attaches, detaches and removes many devices at once; test_fuzz.sh does calls of all kinds.
 #
 #   RACE_SECONDS  duration of each race (default 1, or 10 on the debug kernel)
 #
@@ -26,8 +26,8 @@ set_up() {
 	scratch_fs "${1:-tmpfs}" "$T/fs" "${SCRATCH_DEV:-none}" 256M
 }
 
-# The driver has closed the files.
-let_go() {
+# Unmounts the file system of the files, which the driver must have closed.
+unmount_files() {
 	[ -z "$(lib_bound)" ] || losetup -D
 	wait_for 10 nothing_bound
 	wait_for 10 unused
@@ -41,13 +41,13 @@ raced() {
 	cat "$T/out"
 }
 
-# done_often OPERATION: prints how often it succeeded.
+# done_often OPERATION: prints the number of successes.
 done_often() {
 	awk -v op="$1" '$1 == op && $2 == "ok" { n += $3 } END { print n + 0 }' "$T/out"
 }
 
-# at_least N OPERATION...: each succeeded N times, otherwise there was no race. On a busy machine
-# the race gets some more rounds.
+# at_least N OPERATION...: each operation must have succeeded N times, otherwise there was no race.
+# On a busy machine the race gets some more rounds.
 at_least() {
 	local n=$1 op round
 
@@ -68,7 +68,7 @@ change_fd() {
 	raced change-fd "$LOOP" "$T/fs/one" "$T/fs/two" "$LENGTH"
 	at_least 10 change-fd first-file second-file
 	detach
-	let_go
+	unmount_files
 }
 
 status() {
@@ -78,7 +78,7 @@ status() {
 	raced status "$LOOP" "$LENGTH"
 	at_least 10 set-status block-size direct-io read write
 	detach
-	let_go
+	unmount_files
 }
 
 autoclear() {
@@ -86,7 +86,7 @@ autoclear() {
 	"$RACE" fill "$T/fs/file" 1 1
 	raced autoclear /dev/loop0 "$T/fs/file" "$LENGTH"
 	at_least 10 configure open read get-status nothing
-	let_go
+	unmount_files
 }
 
 partitions() {
@@ -102,7 +102,7 @@ partitions() {
 	END
 	raced partitions /dev/loop0 "$T/fs/file" "$LENGTH"
 	at_least 3 configure clear open-partition read-partition add-partition del-partition
-	let_go
+	unmount_files
 	for p in /dev/loop0p* /sys/block/loop0/loop0p*; do
 		[ ! -e "$p" ] || fail "$p is there"
 	done
@@ -129,7 +129,7 @@ cgroups() {
 		at_least 10 cgroup write
 		detach
 	done
-	let_go
+	unmount_files
 }
 
 # A CPU goes offline and online under I/O.
@@ -156,10 +156,10 @@ hotplug() {
 	want_ge "times a CPU went" $n 2
 	echo "$n times"
 	detach
-	let_go
+	unmount_files
 }
 
-# until_stopped COMMAND...: repeats it; the number of successes is in rounds.
+# until_stopped COMMAND...: repeats the command, and counts successes in rounds.
 until_stopped() {
 	while [ ! -e "$T/stop" ]; do
 		if "$@" >/dev/null 2>&1; then
@@ -223,7 +223,7 @@ unload() {
 	driver_loaded || driver_load max_loop=1
 	want_ge "times it was loaded" $n 2
 	want_ge "times it was used" "$(wc -l <"$T/rounds")" 3
-	let_go
+	unmount_files
 }
 
 # A failed case may have left devices.

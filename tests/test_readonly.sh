@@ -105,7 +105,7 @@ need_driver
 
 check "attached with --read-only" by_flag
 check "a file on a read-only file system" by_file_system
-check "blockdev --setrw does not lift it" setrw
+check "blockdev --setrw does not make a read-only device writable" setrw
 check "blockdev --setro and back" setro
 check "a file system mounted from it" mounted
 check "a read-only device has no write cache" no_write_cache

@@ -46,7 +46,7 @@ grow() {
 		;;
 	xfs)	xfs_growfs "$T/mnt" ;;
 	esac
-	# More than the old size had room for.
+	# More data than fits into the old size.
 	fallocate -l "${need}M" "$T/mnt/fill"
 	cp "$T/data" "$T/mnt/after"
 	umount "$T/mnt"
@@ -96,7 +96,7 @@ under_io() {
 	rm "$T/img"
 }
 
-# Data beyond the new end is gone, other data is kept; after growing again that range is zeroes.
+# Shrinking discards the data beyond the new end only; after growing again that range is zeroes.
 shrink() {
 	local fd
 
@@ -147,7 +147,7 @@ window() {
 	detach
 }
 
-# Also over a block device.
+# A device that is bound to a block device.
 of_device() {
 	local lower
 

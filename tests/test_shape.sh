@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Requests of unusual shape (see io/shape.c): many segments at odd page offsets, several bios in a
-# request, split requests. The requests that the block layer made are checked, too: otherwise the
-# test would show nothing.
+# request, split requests. The test also checks that the block layer made such requests.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -27,7 +26,7 @@ shape() {
 	"$LIB_DIR/loop_io" shape "$LOOP" "$file" "$offset" "$seed" "$ROUNDS"
 	want_ge "merged reads" "$(disk_stat "$L" 2)" 50
 	want_ge "merged writes" "$(disk_stat "$L" 6)" 50
-	# The single large write of 4 MiB cannot have been one request.
+	# The write of 4 MiB must have been split.
 	[ -z "${4:-}" ] || want_ge "write requests" \
 		$(($(disk_stat "$L" 5) - before)) $((4 * 1024 / $4))
 	detach

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Loop devices below device-mapper, LUKS, md and LVM, below other loop devices, and over block
-# devices: the data is right through all layers, also after the stack was taken down and set up
+# devices: the data must be right through all layers, also after the stack was removed and set up
 # again.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
@@ -124,7 +124,7 @@ raid1() {
 	mdadm $MD --remove "$b"
 	put "$T/data2" $MD $((6 * MIB))
 	mdadm $MD --re-add "$b"
-	# It returns 1 if there was nothing to wait for.
+	# mdadm returns 1 if there was nothing to wait for.
 	mdadm --wait $MD || :
 	want "legs" "$(cat /sys/block/md9/md/degraded)" 0
 	mdadm $MD --fail "$a"
@@ -167,7 +167,7 @@ lvm_volumes() {
 	for n in "${d[@]}"; do
 		detach "$n"
 	done
-	# Attached in another order, and found by their contents.
+	# Attach the devices in another order: LVM finds them by their contents.
 	for n in b a; do
 		attach "$T/$n"
 	done
@@ -281,7 +281,7 @@ recursion() {
 	want_error "Invalid argument" losetup "$free" /dev/loop5
 	want "bound" "$(lib_bound)" "${l1#/dev/}"
 	detach "$l1"
-	# Eight levels are no recursion.
+	# A stack of eight levels is not refused as a recursion.
 	LOOP=$T/a
 	for free in 1 2 3 4 5 6 7 8; do
 		attach "$LOOP"
@@ -346,10 +346,10 @@ pattern $((4 * MIB)) "$T/data" 1
 pattern $((2 * MIB)) "$T/data2" 2
 need_driver max_loop=6
 
-check "dm-linear over two" linear
+check "dm-linear over two devices" linear
 check "LUKS" luks
 check "md raid1, a leg failed and added again" raid1
-check "LVM over two, extended online" lvm_volumes
+check "LVM over two devices, extended online" lvm_volumes
 check "loop over loop over loop" three
 check "detaching the lowest device first" from_below
 check "a flush through three devices" flush_below

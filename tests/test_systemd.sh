@@ -82,12 +82,12 @@ UDEVD=(systemd-udevd-control.socket systemd-udevd-kernel.socket systemd-udevd.se
 # events FUNCTION: the kernel's uevents of loop devices while it runs, as "ACTION NAME", with the
 # changed properties.
 events() {
-	# The listener holds nothing that the case waits for if it fails.
+	# The listener must not have the output of the case open: check waits for that.
 	stdbuf -oL udevadm monitor --kernel --property --subsystem-match=block >"$T/monitor" 2>&1 &
 	MONITOR=$!
 	wait_for 30 grep -q "kernel uevent" "$T/monitor"
 	"$1"
-	# An event of our own shows that all events before it have been received.
+	# A synthetic event shows that all earlier events have been received.
 	echo "change 6c6f6f70-5f72-7300-0000-000000000000" >/sys/block/loop0/uevent
 	wait_for 30 grep -q '^SYNTH_UUID=' "$T/monitor"
 	kill $MONITOR
@@ -158,7 +158,7 @@ install_modules() {
 	mount --bind "$T/modprobe.conf" /etc/modprobe.d/loop_rs.conf
 }
 
-# What systemd does at boot for modules that are not loaded, followed by losetup.
+# systemd creates nodes at boot for modules that are not loaded; losetup opens one of them.
 autoload_control() {
 	driver_unload
 	rm -f /dev/loop-control
@@ -181,7 +181,7 @@ not_loaded() {
 	fi
 }
 
-# An old device node is enough.
+# Opening a device node of the major number loads the module.
 autoload_major() {
 	driver_unload
 	mknod /dev/loop_rs-node b 7 0
@@ -191,7 +191,7 @@ autoload_major() {
 	rm /dev/loop_rs-node
 }
 
-# The first thing that a user does.
+# The usual commands of a user.
 autoload_mount() {
 	driver_unload
 	modprobe "$DRIVER"
@@ -329,7 +329,7 @@ make_images() {
 	mkfs.ext4 -qF -O ^has_journal -L loop_rs-root -d "$dir" -E offset=$MIB "$T/gpt" 8M
 }
 
-# A failed case may have left it unloaded.
+# A failed case may have left the driver unloaded.
 with_driver() {
 	driver_loaded || driver_load max_loop=1
 	"$@"

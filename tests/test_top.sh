@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # loop-top shows what the driver counts: exact numbers for known I/O, JSON that matches its schema,
-# a screen that fits the terminal, and a sentence where something is missing.
+# a screen that fits the terminal, and messages for missing permissions, devices and drivers.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -21,7 +21,7 @@ get() {
 	"$LIB_DIR/loop_top.py" get "$T/json" "$@"
 }
 
-# set_up PARAMETER...: of the module.
+# set_up PARAMETER...: loads the module with these parameters.
 set_up() {
 	skip_on_c "it has no statistics by cgroup"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
@@ -165,9 +165,9 @@ held_up() {
 	held=$(get "$L" "$A" held-ms in-flight worker-state)
 	want "in flight" "${held#* }" "1 busy"
 	want_ge "ms" "${held%% *}" 1900
-	# The worker has it: it does not wait any more.
+	# The worker serves the write, which does not wait in the queue any more.
 	want "oldest" "$(worker_stat "$L" /a oldest_ms)" 0
-	# Another one waits behind it.
+	# A second write waits in the queue.
 	io "$A" write 1 &
 	wait_for 10 stuck waiting
 	sleep 3
@@ -264,7 +264,7 @@ cpu_ms() {
 many() {
 	local before cpu i n out pid start
 
-	# The first ones are still there when the last one is.
+	# The first workers must still exist when the last one is created.
 	set_up idle_worker_timeout_ms=600000
 	for ((i = 1; i < DEVICES; i++)); do
 		losetup "/dev/loop$i" "$T/fs/file"
@@ -293,7 +293,7 @@ many() {
 	out=$(grep -c ^DEVICE "$T/out")
 	echo "$n cgroups on $DEVICES devices, one table a second for 20 s: $cpu ms of CPU time," \
 	     "$((cpu / 20)) ms for a table"
-	# One a second, but for what the host has to do besides.
+	# One table in a second, or less often on a busy host.
 	want_ge "tables in 23 s" "$out" 15
 	(cd "$PARENT" && eval "rmdir {1..$CGROUPS}")
 	for ((i = 1; i < DEVICES; i++)); do
@@ -325,7 +325,7 @@ check "exact numbers by cgroup, and the schema" exact
 check "the table at 80 columns" table
 check "metrics for Prometheus" prometheus
 check "a cgroup that is held up" held_up
-check "sentences for what is missing" sentences
+check "messages for missing permissions, file systems, devices and drivers" sentences
 check "the C driver" with_c
 check "the screen of a terminal" on_screen
 check "$CGROUPS cgroups on $DEVICES devices" many

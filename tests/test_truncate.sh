@@ -49,8 +49,8 @@ cut_off() {
 	umount "$T/fs"
 }
 
-# The end inside of a sector: reads of that sector and of later sectors fail; the sector before it
-# is read.
+# The file ends within a sector: reads of that sector and of later sectors fail; the sector before
+# it can be read.
 inside_sector() {
 	skip_on_c "it fills the sector with repetitions of the partial data"
 	cp "$T/pattern" "$T/file"
@@ -101,7 +101,7 @@ under_load() {
 	detach
 }
 
-# The buffer of a failed read has zeroes, and not earlier contents of memory.
+# A failed read must not leave earlier contents of memory in the buffer.
 zeroed() {
 	cp "$T/pattern" "$T/file"
 	attach "$@" "$T/file"

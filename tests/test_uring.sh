@@ -46,7 +46,7 @@ data() {
 	umount "$T/fs"
 }
 
-# Refused: it neither hangs nor succeeds.
+# Polled I/O must be refused: it may neither hang nor succeed.
 polled() {
 	local dio out
 

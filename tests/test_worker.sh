@@ -66,13 +66,13 @@ appears() {
 	sleep 2
 	want "io css kept by the idle worker" "$(dying)" $((BEFORE + 1))
 	detach
-	# The workers of a device go with it.
+	# The workers of a device are freed with it.
 	driver_unload
 	wait_for 10 no_dying || fail "still $(dying), was $BEFORE"
 	cg_remove "$PARENT"
 }
 
-# A cgroup without I/O has no worker: otherwise the case before would show nothing.
+# A cgroup without I/O must have no worker.
 only_with_io() {
 	set_up
 	mkdir "$PARENT/a"
@@ -119,7 +119,7 @@ reaped() {
 	tear_down
 }
 
-# The timeout of a worker that is used again starts anew.
+# I/O restarts the timeout of a worker.
 reused() {
 	local i
 
@@ -228,7 +228,7 @@ here_set_up() {
 
 # Requests that do not block are issued inline by the submitter: the worker gets almost none. The
 # I/O is still charged to the cgroup.
-served_here() {
+issued_inline() {
 	local back dio done here n=0 disk=/sys/class/block/${SCRATCH_DEV#/dev/}/dev
 
 	here_set_up
@@ -263,14 +263,14 @@ served_here() {
 
 # Writes to the page cache are also issued inline on a block device, or on a file system that
 # supports IOCB_NOWAIT; dirty pages are charged to the writer.
-written_here() {
+written_inline() {
 	command -v mkfs.xfs >/dev/null || skip "no mkfs.xfs"
 	here_set_up
 	pattern $((1 << 20)) "$T/in" 4
 	scratch_fs xfs "$T/xfs"
 	pattern $((1 << 20)) "$T/xfs/file" 3
-	# Otherwise the times of the file would have to be written now and then, more often on a
-	# slow machine, and that blocks.
+	# Without lazytime, updates of the time stamps would block now and then, more often on a
+	# slow machine.
 	mount -o remount,lazytime "$T/xfs"
 	written xfs "$T/xfs/file" 448
 	umount "$T/xfs"
@@ -316,9 +316,9 @@ written() {
 	cg_remove "$PARENT/$1"
 }
 
-# A submitter at high queue depth gets help from the worker while that is faster; a submitter of
-# single requests does not.
-helped() {
+# Requests of a submitter at high queue depth are offloaded to the worker while that is faster;
+# single requests are not.
+offloaded() {
 	local done here dio least=8
 
 	skip_on_c "workers do all I/O"
@@ -352,7 +352,7 @@ helped() {
 
 # Reads of cached pages are served while the worker of the same cgroup is stuck in a write to a
 # frozen file system.
-passes_by() {
+cached_reads() {
 	local pid rc=0
 
 	skip_on_c "workers do all I/O"
@@ -382,7 +382,7 @@ passes_by() {
 	umount "$T/fs"
 }
 
-# A read that the page cache has a part of: the worker reads the rest.
+# A read whose data is partly in the page cache: the worker reads the rest.
 in_part() {
 	local before bdi done here
 
@@ -439,10 +439,10 @@ check "an idle worker is reaped after the timeout" reaped
 check "a worker that is used is not reaped" reused
 check "a cgroup removed under its I/O" removed_under_io
 check "statistics of workers in debugfs" listed
-check "requests that do not block are issued inline" served_here
-check "writes that do not block are issued inline" written_here
-check "the worker shares the requests of a deep queue" helped
-check "cached reads are served while the worker is stuck" passes_by
+check "requests that do not block are issued inline" issued_inline
+check "writes that do not block are issued inline" written_inline
+check "the worker shares the requests of a deep queue" offloaded
+check "cached reads are served while the worker is stuck" cached_reads
 check "a partly cached read" in_part
 
 test_end

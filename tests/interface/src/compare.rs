@@ -136,7 +136,7 @@ fn parse_differences(table: &str) -> Result<Vec<Difference>, String> {
     Ok(all)
 }
 
-/// The output, and whether the comparison succeeded.
+/// The KTAP output of a comparison, and the number of failed groups.
 pub struct Report {
     pub text: String,
     pub failed: usize,
@@ -191,7 +191,7 @@ pub fn compare(
         if c.is_empty() {
             group.failures.push("nothing is recorded of loop".into());
         }
-        // A case that one driver did not get to counts as a difference.
+        // A case that only one record has counts as a difference.
         let absent =
             |cases: &[(&str, &str)], case: &str| cases.iter().all(|(name, _)| *name != case);
         let beyond = ours
@@ -253,7 +253,7 @@ pub fn compare(
         failed += usize::from(not);
     };
     for group in &groups {
-        // One case that could not run skips the group, so that it is noticed.
+        // A single skipped case skips the group, so that the skip is reported.
         let skip = group.failures.is_empty() && !group.skipped.is_empty();
         let diagnostics = [group.failures.as_slice(), group.skipped.as_slice()].concat();
         say(group.name, !group.failures.is_empty(), skip, &diagnostics);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn same() {
+    fn equal_records() {
         let report = report("", C, C);
         assert_eq!(
             report.text,
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn different() {
+    fn different_records() {
         let report = report("", C, &C.replace("EINVAL", "EBUSY"));
         assert!(report
             .text
@@ -316,7 +316,7 @@ mod tests {
         "# text\n\nname: s: X: t*\nloop: EINVAL\nloop_rs: EB*\nreason: it is\n so\n";
 
     #[test]
-    fn listed() {
+    fn listed_difference() {
         assert_eq!(report(TABLE, C, &C.replace("EINVAL", "EBUSY")).failed, 0);
         // An outcome that differs from the entry.
         assert_eq!(report(TABLE, C, &C.replace("EINVAL", "EPERM")).failed, 2);
@@ -326,7 +326,7 @@ mod tests {
     const ITEM: &str = "name: s: X: one\nitem: wbt\nloop: 2 -> 0\nloop_rs: -\nreason: so\n";
 
     #[test]
-    fn an_item_of_a_list() {
+    fn listed_item() {
         let ours = LISTS.replace("wbt: 2 -> 0; ", "");
         assert_eq!(report("", LISTS, &ours).failed, 1);
         assert_eq!(report(ITEM, LISTS, &ours).failed, 0);
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn listed_but_gone() {
+    fn listed_difference_without_match() {
         let report = report(TABLE, C, C);
         assert_eq!(report.failed, 1);
         assert!(report.text.contains("no longer so: s: X: t* (it is so)"));
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn skipped_when_one_is() {
+    fn group_is_skipped_if_a_case_is() {
         let skipped = C.replace("EINVAL", "SKIP: no brd");
         let text = report("", &skipped, &skipped).text;
         assert!(text.starts_with("ok 1 s: X # SKIP\n# two: SKIP: no brd\n"));
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_breaks_off() {
+    fn truncated_record() {
         let short = "s: X\tone\t0\n";
         assert_eq!(report("", C, short).failed, 2);
         assert_eq!(report("", short, C).failed, 2);

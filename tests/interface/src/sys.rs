@@ -118,10 +118,10 @@ pub struct Arena {
     base: *mut u8,
 }
 
-/// The largest page size, of arm64.
+/// The largest page size of an architecture, that of arm64.
 const PAGE: usize = 64 << 10;
 
-/// Only for 32-bit programs.
+/// Maps memory that 32-bit system calls can address.
 #[cfg(target_arch = "x86_64")]
 const MAP_32BIT: i32 = libc::MAP_32BIT;
 #[cfg(target_arch = "aarch64")]
@@ -129,7 +129,7 @@ const MAP_32BIT: i32 = 0;
 
 impl Arena {
     pub fn new() -> Result<Self> {
-        // SAFETY: A new mapping, wherever there is room.
+        // SAFETY: A new mapping at any address.
         let base = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -190,7 +190,7 @@ impl Arena {
 pub fn unprivileged<T>(f: impl FnOnce() -> T) -> T {
     // Raw system calls change only this thread.
     let setresuid = |uid: u32| {
-        // SAFETY: Changes nothing but credentials.
+        // SAFETY: Only changes credentials.
         let done = unsafe { libc::syscall(libc::SYS_setresuid, -1, uid, -1) };
         assert_eq!(done, 0, "setresuid");
     };
@@ -211,7 +211,7 @@ impl Uevents {
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
             SockProtocol::NetlinkKObjectUEvent,
         )?;
-        // uevents of all children arrive here.
+        // The socket also gets the uevents of devices of other processes.
         socket::setsockopt(&fd, socket::sockopt::RcvBufForce, &(4 << 20))?;
         socket::bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 1))?;
         Ok(Self(fd))

@@ -41,7 +41,7 @@ pub unsafe trait Plain: Copy {
 
     fn from_bytes(bytes: &[u8]) -> Self {
         assert!(bytes.len() >= size_of::<Self>());
-        // SAFETY: There are as many bytes, and any are valid.
+        // SAFETY: `bytes` has the size of the structure, for which all bytes are valid.
         unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() }
     }
 
