@@ -11,7 +11,8 @@ OPS = {"rr": "4k random read", "rw": "4k random write", "sr": "64k read", "sw": 
 MODES = {"buf": "buffered, cached", "cold": "buffered, not cached", "dio": "direct",
          "punch": "buffered"}
 STORES = {"brd": "RAM disk (brd)", "null0": "null_blk, no delay", "null2ms": "null_blk, 2 ms",
-          "ext4": "ext4", "xfs": "xfs", "btrfs": "btrfs", "ssd": "ext4 on null_blk, 80 µs",
+          "ssd": "ext4 on null_blk, 80 µs",
+          **{fs: f"{fs} on null_blk, 20 µs" for fs in ("ext4", "xfs", "btrfs")},
           **{f"{fs}-{kind}": f"{fs} on null_blk, 50 µs, {kind} file"
              for fs in ("ext4", "xfs", "btrfs") for kind in ("sparse", "full")}}
 # Pattern of the name, group, label.

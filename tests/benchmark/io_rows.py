@@ -52,9 +52,6 @@ FULL = [
     *((f"{fs}-{kind}", "dio", "rw-qd32 smix-qd16-j12 rw-qd16-j12")
       for fs in ("ext4", "xfs", "btrfs") for kind in ("sparse", "full")),
 ]
-# The maximum number of rounds for these stores unless --rows names the rows.
-FEWER_ROUNDS = {"ssd": 3, "stack": 3, **{f"{fs}-{kind}": 3 for fs in ("ext4", "xfs", "btrfs")
-                                         for kind in ("sparse", "full")}}
 # With --icount the clock does not run while all tasks wait for a disk: only these stores give
 # meaningful counts.
 ICOUNT_STORES = ("brd", "null0")

@@ -5,7 +5,7 @@ import contextlib
 import os
 import tempfile
 
-from benchmark.system import MIB, BenchError, modprobe, run
+from benchmark.system import MIB, modprobe, run
 
 FILE_SIZE = 128 * MIB
 SPARSE_SIZE = 512 * MIB
@@ -69,16 +69,6 @@ def new_fs(kind, dev):
 
 
 @contextlib.contextmanager
-def store_fs(kind):
-    dev = os.environ.get("SCRATCH_DEV", "")
-    if not dev:
-        raise BenchError("SCRATCH_DEV names no disk that may be overwritten")
-    with new_fs(kind, dev) as where:
-        fill(f"{where}/file", FILE_SIZE)
-        yield f"{where}/file"
-
-
-@contextlib.contextmanager
 def memory_disk(nsec):
     """A disk in memory with a latency of nsec nanoseconds."""
     modprobe("null_blk", "nr_devices=1", "gb=1", "memory_backed=1", "discard=1", "irqmode=2",
@@ -118,9 +108,9 @@ STORES = {
     "brd": store_brd,
     "null0": lambda: store_null(0),
     "null2ms": lambda: store_null(2000000),
-    "ext4": lambda: store_fs("ext4"),
-    "xfs": lambda: store_fs("xfs"),
-    "btrfs": lambda: store_fs("btrfs"),
+    "ext4": lambda: store_disk_fs("ext4", 20000),
+    "xfs": lambda: store_disk_fs("xfs", 20000),
+    "btrfs": lambda: store_disk_fs("btrfs", 20000),
     "ssd": lambda: store_disk_fs("ext4", 80000),
     "ext4-sparse": lambda: store_disk_fs("ext4", 50000, sparse=True),
     "ext4-full": lambda: store_disk_fs("ext4", 50000),
