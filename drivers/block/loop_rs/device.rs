@@ -31,7 +31,7 @@ use kernel::{
         atomic::{Atomic, Relaxed},
         Arc, ArcBorrow, SetOnce,
     },
-    time::msecs_to_jiffies,
+    time::{delay::fsleep, msecs_to_jiffies, Delta},
 };
 use kernel_ext::{
     block::{
@@ -44,6 +44,9 @@ use kernel_ext::{
     sync::{KillableGuard, KillableMutex},
     uapi::loop_::LoopConfig,
 };
+
+/// How often a partition scan is retried while a partition is open, once a millisecond.
+const SCAN_RETRIES: u32 = 1000;
 
 /// State that all devices share.
 #[pin_data]
@@ -270,8 +273,20 @@ impl Device {
         Ok(())
     }
 
+    /// Scans for partitions. Called without the state lock. The scan fails with `EBUSY` while a
+    /// partition of the previous medium is open, even one that was removed: a task that looked it
+    /// up before can still open it. Tasks that probe partitions close them soon; an exclusive
+    /// opener, such as a mount, does not.
     pub(crate) fn reread_partitions(&self, disk: &GenDisk<LoopOps>) {
-        if let Err(e) = disk.reread_partitions() {
+        let mut result = disk.reread_partitions();
+        for _ in 0..SCAN_RETRIES {
+            if result != Err(EBUSY) || disk.whole().has_holders() {
+                break;
+            }
+            fsleep(Delta::from_millis(1));
+            result = disk.reread_partitions();
+        }
+        if let Err(e) = result {
             self.warn_partitions(e);
         }
     }

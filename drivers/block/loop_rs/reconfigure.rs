@@ -111,9 +111,6 @@ impl Device {
                 false => bind(),
             }
             bound.binding = new.clone();
-            if partscan {
-                disk.suppress_partition_scan(false);
-            }
             if range_changed {
                 set_size(disk, new.sectors());
             }

@@ -13,7 +13,7 @@
 //! | Release a claim twice, another's, or never | A device is claimed for the call of a closure |
 //! | Claim a device within its claim | Nothing; the inner claim waits for the outer one |
 
-use crate::bindings;
+use crate::{bindings, sync::read_once};
 use kernel::{error::to_result, prelude::*, types::Opaque};
 
 /// How a block device was opened.
@@ -119,6 +119,13 @@ impl BlockDevice {
     pub fn invalidate(&self) {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::invalidate_bdev(self.as_raw()) }
+    }
+
+    /// Whether the device is open exclusively, or claimed by such an open of one of its partitions.
+    /// The answer can be outdated when this returns.
+    pub fn has_holders(&self) -> bool {
+        // SAFETY: By the type invariant the device is valid. The count may be changing.
+        unsafe { read_once(&raw const (*self.as_raw()).bd_holders) > 0 }
     }
 
     /// Runs `f` while the device is claimed: nobody can open it exclusively or claim it meanwhile,

@@ -243,8 +243,8 @@ impl<T: Operations> GenDisk<T> {
         }
     }
 
-    /// Scans for partitions. Takes the disk's `open_mutex`, which is held in `open` and `release`.
-    /// May sleep.
+    /// Scans for partitions, and lets others do so from then on: no scan of theirs comes before this
+    /// one. Takes the disk's `open_mutex`, which is held in `open` and `release`. May sleep.
     ///
     /// # Errors
     ///
@@ -256,6 +256,7 @@ impl<T: Operations> GenDisk<T> {
         unsafe {
             let lock = &raw mut (*self.as_raw()).open_mutex;
             bindings::mutex_lock(lock);
+            self.suppress_partition_scan(false);
             let ret = bindings::bdev_disk_changed(self.as_raw(), false);
             bindings::mutex_unlock(lock);
             to_result(ret)
