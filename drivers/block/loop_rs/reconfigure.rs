@@ -32,9 +32,11 @@ impl Device {
     pub(crate) fn change_fd(&self, cx: &IoctlContext<'_, LoopOps>, fd: u32) -> Result {
         let file = cx.files.get(fd)?;
         check_operations(&file)?;
-        let result = cx
-            .disk
-            .suppress_uevents(|| self.replace_file(cx.disk, &file));
+        let result = self.replace_file(cx.disk, &file);
+        if result.is_ok() {
+            // Reads of the old file may have filled the page cache after the media change.
+            cx.disk.whole().invalidate_all();
+        }
         if let Ok(true) = result {
             self.reread_partitions(cx.disk);
         }
@@ -63,7 +65,7 @@ impl Device {
                 bound.binding.flags.clone(),
             )?;
             let _ = binding.file().fsync();
-            disk.force_media_change();
+            disk.suppress_uevents(|| disk.force_media_change());
             disk.queue().freeze(|| {
                 binding.update_direct(disk.queue().logical_block_size());
                 self.queues().bind(Some(binding.clone()));

@@ -121,6 +121,16 @@ impl BlockDevice {
         unsafe { bindings::invalidate_bdev(self.as_raw()) }
     }
 
+    /// Drops the device's page cache, also pages that are being read or are mapped; waits for those
+    /// that are being read. Dirty pages, and buffers in use, stay. May sleep.
+    ///
+    /// Wraps the C function `invalidate_inode_pages2`.
+    pub fn invalidate_all(&self) {
+        // SAFETY: By the type invariant the device is valid, and its mapping exists as long as it
+        // does. Nobody can do anything about pages that stay.
+        unsafe { bindings::invalidate_inode_pages2((*self.as_raw()).bd_mapping) };
+    }
+
     /// Whether the device is open exclusively, or claimed by such an open of one of its partitions.
     /// The answer can be outdated when this returns.
     pub fn has_holders(&self) -> bool {
