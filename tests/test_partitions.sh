@@ -4,12 +4,18 @@
 # Partitions: created by the usual programs, found by the kernel's scan or added by ioctl, with the
 # right size at the right place, and removed by a detach.
 #
+#   PARTITION_ROUNDS  rounds of each kind of scan while other tasks open the device (default 40,
+#                     or 10 with udev)
+#
 # shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
 MIB=1048576
 IMG=
+UDEVD=/usr/lib/systemd/systemd-udevd
+ROUNDS=${PARTITION_ROUNDS:-40}
+UDEV_ROUNDS=${PARTITION_ROUNDS:-10}
 
 # image MIB: creates a new image.
 image() {
@@ -295,6 +301,49 @@ grown() {
 	detach
 }
 
+# Two tasks keep opening the device and its partitions: see loop_parts.c.
+opened_meanwhile() {
+	local way=$1 rounds=${2:-$ROUNDS}
+
+	skip_on_c "a scan fails while a partition is open, or one that was just removed"
+	rm -f "$T/one" "$T/other"
+	truncate -s 16M "$T/one" "$T/other"
+	gpt "$T/one"
+	sfdisk -q --no-tell-kernel "$T/other" <<-END
+		label: gpt
+		start=1MiB, size=6MiB
+		start=8MiB, size=2MiB
+		start=11MiB, size=1MiB
+	END
+	log_mark
+	"$LIB_DIR/loop_parts" "$way" /dev/loop0 "$T/one" "$T/other" "$rounds"
+	want "failed scans" "$(log_count "partition scan of")" 0
+	wait_for 10 nothing_bound
+}
+
+# LOOP_SET_FD scans with max_part only.
+opened_meanwhile_max_part() {
+	driver_unload
+	driver_load max_loop=1 max_part=7
+	opened_meanwhile set-fd
+	driver_unload
+	driver_load max_loop=1
+}
+
+# So does udev, which is started unless it runs.
+opened_by_udev() {
+	local way
+
+	if ! udevadm control --ping --timeout=5 2>/dev/null; then
+		mkdir -p /run/udev
+		"$UDEVD" --daemon >/dev/null 2>&1
+		trap 'udevadm control --exit' EXIT
+	fi
+	for way in configure set-status change-fd; do
+		opened_meanwhile $way "$UDEV_ROUNDS"
+	done
+}
+
 minor_of() {
 	local d
 
@@ -345,7 +394,7 @@ max_part() {
 	detach
 }
 
-test_begin 11
+test_begin 16
 need_driver
 
 check "GPT, found at the attach" scan_gpt
@@ -359,5 +408,10 @@ check "a mounted partition" mounted
 check "a loop device with partitions on a partition" nested
 check "a growing device" grown
 check "max_part" max_part
+for way in configure set-status change-fd; do
+	check "others open the device meanwhile: $way" opened_meanwhile $way
+done
+check "others open the device meanwhile: set-fd" opened_meanwhile_max_part
+check "others and udev open the device meanwhile" opened_by_udev
 
 test_end
