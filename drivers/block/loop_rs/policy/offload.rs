@@ -41,8 +41,9 @@ const BACKLOG_MAX: u64 = 16;
 /// idle while the submitter issues a request.
 const BACKLOG_BUSY_MAX: u64 = 64;
 
-/// Number of requests in a row that may find the worker idle before offloading ends.
-const IDLE_OFFLOADS_MAX: u8 = 2;
+/// Number of requests in a row that may find the worker idle before offloading ends. A worker that
+/// is as fast as the submitter is idle for some requests in a row, too.
+const IDLE_OFFLOADS_MAX: u8 = 8;
 
 /// Number of requests in flight from which on the submitter is known not to wait for each of them.
 const IN_FLIGHT_DEEP: u32 = 3;
@@ -62,7 +63,7 @@ const TRIAL_INTERVAL_MIN: u8 = 2;
 const TRIAL_INTERVAL_DEFAULT: u8 = 32;
 const TRIAL_INTERVAL_MAX: u8 = 128;
 /// Number of windows to the next trial, at most, when tasks have one request in flight.
-const SHALLOW_INTERVAL_MAX: u8 = 32;
+const SHALLOW_INTERVAL_MAX: u8 = 128;
 
 /// Number of unfinished requests that a window distinguishes: the offloaded requests that the
 /// worker may have. Any others are in flight in the backing file, whoever issued them.

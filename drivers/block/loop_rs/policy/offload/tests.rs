@@ -31,7 +31,7 @@ mod suite {
             }
         }
         assert!(!policy.enabled);
-        // Two in each trial, with a few trials until the interval has reached its maximum.
+        // Some in each trial, with a few trials until the interval has reached its maximum.
         assert!(worker <= u32::from(IDLE_OFFLOADS_MAX) * (8 + 10));
         assert!(worker > 0 || task::num_online_cpus() == 1);
     }
