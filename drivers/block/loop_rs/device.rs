@@ -168,7 +168,10 @@ pub(crate) struct Device {
 /// # Errors
 ///
 /// `EBUSY` if another task has the device open exclusively.
-pub(crate) fn exclusively(cx: &IoctlContext<'_, LoopOps>, f: impl FnOnce() -> Result) -> Result {
+pub(crate) fn exclusively<T>(
+    cx: &IoctlContext<'_, LoopOps>,
+    f: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     match cx.mode.is_exclusive() {
         true => f(),
         false => cx.bdev.with_claim(f)?,
@@ -273,18 +276,26 @@ impl Device {
         Ok(())
     }
 
-    /// Scans for partitions. Called without the state lock. The scan fails with `EBUSY` while a
-    /// partition of the previous medium is open, even one that was removed: a task that looked it
-    /// up before can still open it. Tasks that probe partitions close them soon; an exclusive
-    /// opener, such as a mount, does not.
-    pub(crate) fn reread_partitions(&self, disk: &GenDisk<LoopOps>) {
-        let mut result = disk.reread_partitions();
+    /// Scans for partitions. Called without the state lock and without a claim of the device, for
+    /// which an opener of a partition may wait. The scan fails with `EBUSY` while a partition of the
+    /// previous medium is open, even one that was removed: a task that looked it up before can still
+    /// open it. Tasks that probe partitions close them soon; an exclusive opener, such as a mount,
+    /// does not.
+    pub(crate) fn reread_partitions(&self, cx: &IoctlContext<'_, LoopOps>) {
+        let whole = cx.disk.whole();
+        // The caller may have a partition open, or the device exclusively.
+        let may_retry = || {
+            core::ptr::eq(cx.bdev, whole)
+                && (cx.mode.is_exclusive() || !whole.has_holders())
+                && !current!().signal_pending()
+        };
+        let mut result = cx.disk.reread_partitions();
         for _ in 0..SCAN_RETRIES {
-            if result != Err(EBUSY) || disk.whole().has_holders() {
+            if result != Err(EBUSY) || !may_retry() {
                 break;
             }
             fsleep(Delta::from_millis(1));
-            result = disk.reread_partitions();
+            result = cx.disk.reread_partitions();
         }
         if let Err(e) = result {
             self.warn_partitions(e);
@@ -330,38 +341,36 @@ impl Device {
     pub(crate) fn configure(&self, cx: &IoctlContext<'_, LoopOps>, config: &LoopConfig) -> Result {
         let file = cx.files.get(config.fd)?;
         check_operations(&file)?;
-        exclusively(cx, || self.configure_claimed(cx, config, file))
+        if exclusively(cx, || self.configure_claimed(cx, config, file))? {
+            self.reread_partitions(cx);
+        }
+        Ok(())
     }
 
+    /// Returns whether to scan the device for partitions.
     fn configure_claimed(
         &self,
         cx: &IoctlContext<'_, LoopOps>,
         config: &LoopConfig,
         file: ARef<File>,
-    ) -> Result {
-        let partscan = {
-            let _validate = self.lock_validate(&file)?;
-            let mut state = self.state.lock_killable()?;
-            if !matches!(*state, State::Unbound) {
-                return Err(EBUSY);
-            }
-            let file = self.validate(&file)?;
-            let flags = Flags::configure(config.info.lo_flags)?;
-            let range = Range::from_info(&config.info)?;
-            if !file.is_writable() || !cx.mode.is_write() || !file.has_write_iter() {
-                flags.set(Flag::READ_ONLY, true);
-            }
-            if self.driver.scan_partitions {
-                flags.set(Flag::PARTSCAN, true);
-            }
-            let backing = Backing::new(&self.driver.mappings, self.number, file)?;
-            let binding = Binding::new(backing, range, flags)?;
-            self.bind(cx, &mut state, binding, config.block_size)?
-        };
-        if partscan {
-            self.reread_partitions(cx.disk);
+    ) -> Result<bool> {
+        let _validate = self.lock_validate(&file)?;
+        let mut state = self.state.lock_killable()?;
+        if !matches!(*state, State::Unbound) {
+            return Err(EBUSY);
         }
-        Ok(())
+        let file = self.validate(&file)?;
+        let flags = Flags::configure(config.info.lo_flags)?;
+        let range = Range::from_info(&config.info)?;
+        if !file.is_writable() || !cx.mode.is_write() || !file.has_write_iter() {
+            flags.set(Flag::READ_ONLY, true);
+        }
+        if self.driver.scan_partitions {
+            flags.set(Flag::PARTSCAN, true);
+        }
+        let backing = Backing::new(&self.driver.mappings, self.number, file)?;
+        let binding = Binding::new(backing, range, flags)?;
+        self.bind(cx, &mut state, binding, config.block_size)
     }
 
     /// Creates the workqueues and the debugfs directory unless they exist. Called with the state

@@ -43,7 +43,7 @@ fn write_user<T: AsBytes>(arg: usize, value: &T) -> Result {
 fn set_status_old<I: OldInfo>(cx: &IoctlContext<'_, LoopOps>, arg: usize) -> Result {
     check_permission(cx.mode)?;
     let info = read_user::<I>(arg)?.to_info64();
-    cx.disk.data().set_status(cx.disk, &info)
+    cx.disk.data().set_status(cx, &info)
 }
 
 /// `LOOP_GET_STATUS`, with the layout `I`.
@@ -75,7 +75,7 @@ pub(crate) fn ioctl(cx: &IoctlContext<'_, LoopOps>, cmd: u32, arg: usize) -> Res
         loop_::LOOP_CLR_FD => device.clear(cx.disk),
         loop_::LOOP_SET_STATUS64 => {
             check_permission(cx.mode)?;
-            device.set_status(cx.disk, &read_user::<LoopInfo64>(arg)?.0)
+            device.set_status(cx, &read_user::<LoopInfo64>(arg)?.0)
         }
         loop_::LOOP_SET_STATUS => set_status_old::<LoopInfo>(cx, arg),
         loop_::LOOP_GET_STATUS => get_status_old::<LoopInfo>(cx, arg),

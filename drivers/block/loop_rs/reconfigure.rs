@@ -15,10 +15,13 @@ use kernel::{
     sync::{aref::ARef, Arc},
 };
 use kernel_ext::{
-    block::{disk_ops::IoctlContext, GenDisk},
+    block::{disk_ops::IoctlContext, GenDisk, SECTOR_SIZE},
     fs::FileExt,
     uapi::loop_::loop_info64,
 };
+
+/// Number of bytes at the start and at the end of a disk in which partition tables are.
+const TABLE_SIZE: u64 = 1 << 20;
 
 /// Sets the size of the disk, with a uevent in any case.
 fn set_size(disk: &GenDisk<LoopOps>, sectors: u64) {
@@ -33,21 +36,24 @@ impl Device {
         let file = cx.files.get(fd)?;
         check_operations(&file)?;
         let result = self.replace_file(cx.disk, &file);
-        if result.is_ok() {
-            // Reads of the old file may have filled the page cache after the media change.
-            cx.disk.whole().invalidate_all();
-        }
-        if let Ok(true) = result {
-            self.reread_partitions(cx.disk);
+        if let Ok(Some(size)) = result {
+            // Reads of the old file may have filled the page cache after the media change. A
+            // partition table is at the start of a disk, and a copy may be at its end.
+            cx.disk.whole().invalidate_range(0..TABLE_SIZE);
+            cx.disk
+                .whole()
+                .invalidate_range(size.saturating_sub(TABLE_SIZE)..size);
+            self.reread_partitions(cx);
         }
         cx.disk.uevent_change();
         result.map(|_| ())
     }
 
-    /// Replaces the file. Returns whether to scan the device for partitions.
-    fn replace_file(&self, disk: &GenDisk<LoopOps>, file: &ARef<File>) -> Result<bool> {
+    /// Replaces the file. Returns the size of the device in bytes if it is to be scanned for
+    /// partitions.
+    fn replace_file(&self, disk: &GenDisk<LoopOps>, file: &ARef<File>) -> Result<Option<u64>> {
         let old;
-        let partscan;
+        let scan;
         {
             let _validate = self.lock_validate(file)?;
             let mut state = self.state.lock_killable()?;
@@ -70,17 +76,19 @@ impl Device {
                 binding.update_direct(disk.queue().logical_block_size());
                 self.queues().bind(Some(binding.clone()));
             });
-            partscan = binding.flags.has(Flag::PARTSCAN);
+            let size = binding.sectors().saturating_mul(SECTOR_SIZE.into());
+            scan = binding.flags.has(Flag::PARTSCAN).then_some(size);
             old = core::mem::replace(&mut bound.binding, binding);
         }
         // Another device may still be looking at the old file.
         drop(self.driver.validate.lock());
         drop(old);
-        Ok(partscan)
+        Ok(scan)
     }
 
     /// `LOOP_SET_STATUS64`: changes range, name and flags.
-    pub(crate) fn set_status(&self, disk: &GenDisk<LoopOps>, info: &loop_info64) -> Result {
+    pub(crate) fn set_status(&self, cx: &IoctlContext<'_, LoopOps>, info: &loop_info64) -> Result {
+        let disk = cx.disk;
         let partscan = {
             let mut state = self.state.lock_killable()?;
             let bound = state.bound()?;
@@ -119,7 +127,7 @@ impl Device {
             partscan
         };
         if partscan {
-            self.reread_partitions(disk);
+            self.reread_partitions(cx);
         }
         Ok(())
     }

@@ -14,7 +14,8 @@
 //! | Claim a device within its claim | Nothing; the inner claim waits for the outer one |
 
 use crate::{bindings, sync::read_once};
-use kernel::{error::to_result, prelude::*, types::Opaque};
+use core::ops::Range;
+use kernel::{error::to_result, page::PAGE_SHIFT, prelude::*, types::Opaque};
 
 /// How a block device was opened.
 ///
@@ -121,14 +122,19 @@ impl BlockDevice {
         unsafe { bindings::invalidate_bdev(self.as_raw()) }
     }
 
-    /// Drops the device's page cache, also pages that are being read or are mapped; waits for those
-    /// that are being read. Dirty pages, and buffers in use, stay. May sleep.
+    /// Drops pages of the device's page cache that have bytes of this range, also mapped ones and
+    /// those that are being read, for which it waits. Dirty pages, and buffers in use, stay. May
+    /// sleep.
     ///
-    /// Wraps the C function `invalidate_inode_pages2`.
-    pub fn invalidate_all(&self) {
+    /// Wraps the C function `invalidate_inode_pages2_range`.
+    pub fn invalidate_range(&self, bytes: Range<u64>) {
+        let first = (bytes.start >> PAGE_SHIFT) as usize;
+        let last = (bytes.end >> PAGE_SHIFT) as usize;
         // SAFETY: By the type invariant the device is valid, and its mapping exists as long as it
         // does. Nobody can do anything about pages that stay.
-        unsafe { bindings::invalidate_inode_pages2((*self.as_raw()).bd_mapping) };
+        unsafe {
+            bindings::invalidate_inode_pages2_range((*self.as_raw()).bd_mapping, first, last)
+        };
     }
 
     /// Whether the device is open exclusively, or claimed by such an open of one of its partitions.
