@@ -5,6 +5,7 @@
  */
 
 #include "compat.h"
+#include "io_trace.h"
 
 #include <linux/backing-dev.h>
 #include <linux/blk-cgroup.h>

@@ -100,6 +100,16 @@ impl<S> Css<S> {
         self.as_raw() as usize
     }
 
+    /// The id of the css's cgroup, as user space has it: the inode number of its directory. Any
+    /// context.
+    ///
+    /// Corresponds to the C function `cgroup_id`.
+    pub fn cgroup_id(&self) -> u64 {
+        let _rcu = rcu::read_lock();
+        // SAFETY: As in `path` the cgroup is alive.
+        unsafe { (*(*self.cgroup()).kn).id }
+    }
+
     /// Writes the path of the css's cgroup in its hierarchy to `buf`. Process context.
     ///
     ///

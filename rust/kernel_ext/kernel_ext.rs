@@ -42,6 +42,7 @@ pub mod sync;
 pub mod task;
 pub mod time;
 pub mod timer;
+pub mod tracepoint;
 pub mod uapi;
 pub mod workqueue;
 

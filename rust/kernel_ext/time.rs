@@ -75,12 +75,29 @@ impl JiffiesInstant {
         unsafe { bindings::jiffies64_to_msecs(delta as u64) }
     }
 
+    /// How long ago this point was, in nanoseconds, of the length of a jiffy each; 0 if it is in the
+    /// future.
+    ///
+    /// Wraps the C function `jiffies64_to_nsecs`.
+    pub(crate) fn elapsed_ns(self) -> u64 {
+        let delta = Self::now().0.wrapping_sub(self.0);
+        if delta as isize <= 0 {
+            return 0;
+        }
+        // SAFETY: No requirements.
+        unsafe { bindings::jiffies64_to_nsecs(delta as u64) }
+    }
+
     /// Whether this point comes before `other`.
     ///
     /// Corresponds to the C macro `time_before`.
     #[inline]
     pub fn is_before(self, other: Self) -> bool {
         (self.0.wrapping_sub(other.0) as isize) < 0
+    }
+
+    pub(crate) fn from_raw(jiffies: Jiffies) -> Self {
+        Self(jiffies)
     }
 
     pub(crate) fn into_raw(self) -> Jiffies {

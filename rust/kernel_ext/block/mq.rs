@@ -15,6 +15,7 @@ mod bio;
 mod bio_range;
 mod detached;
 mod detached_io;
+mod io_trace;
 mod kiocb;
 mod list;
 mod operations;

@@ -124,6 +124,17 @@ unsafe fn mark(bio: *mut bindings::bio, start: Option<Jiffies>) {
     }
 }
 
+/// When the request of a [marked](mark) bio started, if that is recorded.
+///
+/// # Safety
+///
+/// `bio` is valid, marked and the caller's.
+unsafe fn started(bio: *const bindings::bio) -> Option<JiffiesInstant> {
+    // SAFETY: By the requirements of this function.
+    let start = unsafe { (*bio).__bindgen_anon_1.bi_cookie };
+    (start != NOT_COUNTED).then(|| JiffiesInstant::of_low_bits(start))
+}
+
 /// The bios of one request, without the request. Dropped, they complete with [`Status::IOERR`].
 ///
 /// # Invariants
@@ -220,6 +231,17 @@ impl<T: Operations> Detached<T> {
         unsafe { (*(*self.head).bi_bdev).bd_queue }
     }
 
+    /// The first bio.
+    pub(super) fn first(&self) -> *mut bindings::bio {
+        self.head
+    }
+
+    /// When the request started; `None` if the I/O statistics do not count it.
+    pub(super) fn started(&self) -> Option<JiffiesInstant> {
+        // SAFETY: By the type invariant the first bio is valid, ours, and marked.
+        unsafe { started(self.head) }
+    }
+
     /// The blkcg that the first bio is charged to, if it has one.
     pub fn blkcg(&self) -> Option<&Css<Io>> {
         // SAFETY: By the type invariant the bio is valid; it holds a reference to its blkg, which
@@ -292,8 +314,7 @@ impl<T: Operations> DetachedBios<T> {
             return None;
         }
         // SAFETY: By the type invariant the first bio is valid, ours, and marked.
-        let start = unsafe { (*self.head).__bindgen_anon_1.bi_cookie };
-        (start != NOT_COUNTED).then(|| JiffiesInstant::of_low_bits(start))
+        unsafe { started(self.head) }
     }
 
     /// Adds the bios of a request at the front.

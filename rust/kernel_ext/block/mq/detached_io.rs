@@ -65,6 +65,14 @@ impl<T: Operations> DetachedIo<T> {
         }
     }
 
+    pub(super) fn range(&self) -> &BioRange {
+        &self.range
+    }
+
+    pub(super) fn queue_raw(&self) -> *mut bindings::request_queue {
+        self.usage.0
+    }
+
     /// The driver's data: the default at first, dropped when the I/O completes.
     pub fn data_mut(&mut self) -> &mut T::DetachedData {
         &mut self.data
@@ -174,7 +182,7 @@ pub struct BoxedIo<T: Operations> {
 unsafe impl<T: Operations> Send for BoxedIo<T> {}
 
 impl<T: Operations> BoxedIo<T> {
-    fn inner(&self) -> &DetachedIo<T> {
+    pub(super) fn inner(&self) -> &DetachedIo<T> {
         // SAFETY: By the type invariant.
         unsafe { self.inner.as_ref() }
     }
