@@ -107,17 +107,18 @@ pub(crate) enum QueueId {
     Css(usize),
 }
 
-/// Reason why a request is queued for the worker.
+/// Reason why a request is queued for the worker. `loop_rs_events.h` has the numbers, too.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
 pub(crate) enum QueueReason {
     /// The request cannot be issued inline.
-    New,
+    New = 0,
     /// The submitter could issue the request inline without blocking, but leaves it to the worker.
-    Offload,
+    Offload = 1,
     /// Inline issue returned -EAGAIN.
-    InlineEagain,
+    InlineEagain = 2,
     /// Another cgroup needs the request's tag.
-    Reclaimed,
+    Reclaimed = 3,
 }
 
 /// The requests and detached bios of one cgroup.

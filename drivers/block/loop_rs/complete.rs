@@ -10,6 +10,7 @@
 use crate::{
     cgroup_queue::{with_queues, CgroupQueues, LoopOps, QueueId, Service, Worker},
     errors::Failure,
+    trace,
 };
 use kernel::{
     prelude::*,
@@ -26,10 +27,11 @@ use kernel_ext::{
     },
     compat::EOPNOTSUPP,
     task,
+    tracepoint::Traced,
 };
 
 /// I/O that the driver completes.
-pub(crate) trait CompleteIo: Transfer {
+pub(crate) trait CompleteIo: Transfer + Traced {
     fn disk(&self) -> &GenDisk<LoopOps>;
 
     /// Completes the I/O. Any context.
@@ -63,6 +65,7 @@ impl CompleteIo for Request<LoopOps> {
     }
 
     fn complete_io(mut self, status: Status) {
+        trace::complete(&self, status);
         // The tag can be reused as soon as the request ends.
         self.data_mut().tag.uncharge();
         self.end(status);
@@ -77,6 +80,7 @@ impl CompleteIo for DetachedIo<LoopOps> {
     }
 
     fn complete_io(mut self, status: Status) {
+        trace::complete(&self, status);
         if let Some(service) = self.data_mut() {
             service.worker().count_detached_done();
         }
@@ -90,6 +94,7 @@ impl CompleteIo for BoxedIo<LoopOps> {
     }
 
     fn complete_io(mut self, status: Status) {
+        trace::complete(&self, status);
         if let Some(service) = self.data_mut() {
             service.worker().count_detached_done();
         }

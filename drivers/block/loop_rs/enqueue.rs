@@ -6,6 +6,7 @@ use crate::{
     cgroup_queue::{CgroupQueue, LoopOps, QueueId, QueueReason, QueueSet, QueueTotals, Workqueues},
     config::Flag,
     policy::tags::{self, Others},
+    trace,
 };
 use kernel::prelude::*;
 use kernel_ext::{
@@ -41,11 +42,22 @@ impl CgroupQueue {
     /// Adds a request for the worker, and charges its tag.
     pub(crate) fn push(
         &mut self,
-        mut rq: Request<LoopOps>,
+        rq: Request<LoopOps>,
         totals: &mut QueueTotals,
         reason: QueueReason,
     ) {
         self.count(&rq, totals, reason);
+        self.push_counted(rq, totals, reason);
+    }
+
+    /// As [`push`](Self::push), for a request that was [counted](Self::count).
+    pub(crate) fn push_counted(
+        &mut self,
+        mut rq: Request<LoopOps>,
+        totals: &mut QueueTotals,
+        reason: QueueReason,
+    ) {
+        trace::queue(&rq, reason);
         self.tags.charge(&mut totals.tags, &mut rq.data_mut().tag);
         self.detached_bypassed |= !self.detached.is_empty();
         self.pending.push_back(rq);
@@ -72,6 +84,7 @@ impl CgroupQueue {
         totals: &mut QueueTotals,
         reason: QueueReason,
     ) {
+        trace::detach(&bios, reason);
         self.has_blocking_work |= reason != QueueReason::Offload;
         for counts in [&mut self.counts, &mut totals.counts] {
             counts.detached = counts.detached.wrapping_add(1);

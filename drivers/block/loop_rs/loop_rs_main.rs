@@ -24,7 +24,7 @@
 //! | `lo_backing_file`, `loop_check_backing_file`, `loop_update_dio_alignment`, `lo_can_use_dio` | [`backing`] |
 //! | `lo_flags`, `loop_info64`, `loop_update_limits` | [`config`] |
 //! | module parameters | [`params`] |
-//! | no counterpart | [`inline`], [`policy`], [`stats`], [`debugfs`], [`errors`] |
+//! | no counterpart | [`inline`], [`policy`], [`stats`], [`debugfs`], [`trace`], [`errors`] |
 //!
 //! # Layers
 //!
@@ -44,6 +44,7 @@
 //!   io               issue to the backing file
 //!   complete         completion and retry
 //!   enqueue, reaper, queue_set
+//!   trace            tracepoints
 //!   cgroup_queue     the types of the data path
 //!   stats, backing
 //!   errors, config, params
@@ -134,6 +135,7 @@ mod reaper;
 mod reconfigure;
 mod stats;
 mod sysfs;
+mod trace;
 mod worker;
 
 use control::{Control, Driver};

@@ -13,6 +13,7 @@ use crate::{
     inline::{self, InlineDecision},
     io::{self, InlineTarget},
     policy::tags,
+    trace,
 };
 use kernel::sync::ArcBorrow;
 use kernel_ext::{
@@ -181,6 +182,7 @@ impl Dispatch<'_> {
         target: InlineTarget,
         rq: Request<LoopOps>,
     ) -> Option<Request<LoopOps>> {
+        trace::issue_inline(&rq);
         let (rq, slept) = io::issue_inline(target, rq);
         if slept {
             self.queues.lock().note_inline_slept(id);
@@ -239,8 +241,7 @@ impl Dispatch<'_> {
             Err(rq) => {
                 let id = self.find(&mut set, &rq);
                 if let Some((queue, totals)) = set.get_mut(id) {
-                    // The request was counted above.
-                    queue.push(rq, totals, QueueReason::Reclaimed);
+                    queue.push_counted(rq, totals, reason);
                 }
                 id
             }

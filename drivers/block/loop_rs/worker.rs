@@ -13,6 +13,7 @@ use crate::{
     },
     complete::complete_with,
     io::{self, IssueDirect, IssueResult, NowaitResult},
+    trace,
 };
 use kernel::{
     list::ListArc,
@@ -138,11 +139,13 @@ impl CgroupQueue {
             let Some(bios) = self.detached.pop_front() else {
                 break;
             };
+            let resumed = trace::before_resume(&bios);
             if let Err(bios) = list.enter(bios) {
                 frozen = true;
                 self.detached.push_front(bios);
                 break;
             }
+            trace::resume(resumed);
             n += 1;
         }
         self.detached_bypassed &= !self.detached.is_empty();
@@ -289,7 +292,10 @@ impl Worker {
         let Some(binding) = binding else {
             return io.complete_io(Status::IOERR);
         };
-        match self.charged(memcg, || io::issue(binding, io)) {
+        let traced = trace::worker_begin(&io);
+        let result = self.charged(memcg, || io::issue(binding, io));
+        trace::worker_end(traced);
+        match result {
             IssueResult::Done(io, result) => complete_with(io, result),
             IssueResult::Unsupported(io) => self.queues.complete_unsupported(io),
             IssueResult::Rejected(io) => io.complete_io(Status::NOTSUPP),
@@ -346,6 +352,7 @@ impl QueueSet {
         let mut all = DetachedBios::new();
         self.for_each_cgroup(|_, queue| {
             while let Some(bios) = queue.detached.pop_front() {
+                trace::complete(&bios, Status::IOERR);
                 queue.taken = queue.taken.wrapping_add(1);
                 queue.worker.count_detached_done();
                 all.push_back(bios);

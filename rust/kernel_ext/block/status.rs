@@ -48,6 +48,13 @@ impl Status {
         }
     }
 
+    /// The number of the C `blk_status_t`, as the detail of a
+    /// [tracepoint](crate::tracepoint::IoTracepoint).
+    #[inline(always)]
+    pub fn into_detail(self) -> i32 {
+        self.0.into()
+    }
+
     /// Returns the raw status.
     pub(crate) fn into_raw(self) -> bindings::blk_status_t {
         self.0
