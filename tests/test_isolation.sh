@@ -312,6 +312,42 @@ waited_for() {
 	tear_down
 }
 
+# Whether the cgroup was throttled for memory.high some times.
+over_high() {
+	[ "$(cg_stat "$1" memory.events high)" -ge 4 ]
+}
+
+# A cgroup over memory.high is throttled without the lock of the backing file's inode, which writes
+# of other cgroups need. Pages of tmpfs can't be reclaimed.
+inode_lock() {
+	local pid
+
+	skip_on_c "it sleeps with the lock of the inode held"
+	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
+	mkdir -p "$T/fs"
+	mkdir "$PARENT"
+	trap release_io EXIT
+	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
+	mkdir "$PARENT/victim" "$PARENT/n"
+	mount -t tmpfs -o size=64M none "$T/fs"
+	dd if=/dev/zero of="$T/fs/file" bs=1M count=4 status=none
+	truncate -s 64M "$T/fs/file"
+	attach "$T/fs/file"
+	echo 1M >"$PARENT/n/memory.high"
+	cg_run "$PARENT/n" dd if=/dev/zero of="$LOOP" bs=128k seek=32 oflag=direct \
+		count=$((60 * 8)) conv=notrunc status=none &
+	pid=$!
+	wait_for 60 over_high "$PARENT/n"
+	cg_run "$PARENT/victim" dd if=/dev/zero of="$LOOP" bs=4k count=100 oflag=direct \
+		conv=notrunc status=none &
+	in_time "the victim did not get its writes done" $!
+	[ -d "/proc/$pid" ] || fail "the neighbour was not throttled: this shows nothing"
+	echo max >"$PARENT/n/memory.high"
+	wait $pid
+	detach
+	tear_down
+}
+
 # A single cgroup at high depth is served as if no request were detached.
 alone() {
 	local workers=/sys/kernel/debug/loop_rs
@@ -330,7 +366,7 @@ alone() {
 	tear_down
 }
 
-test_begin 8
+test_begin 9
 LIB_CGROUPS+=("$PARENT")
 need_driver
 
@@ -340,6 +376,7 @@ check "the root cgroup stuck in a frozen file system" frozen
 check "many stuck cgroups, and a cgroup that is not stuck" crowd
 check "tags reclaimed from a stuck cgroup" in_order
 check "a freeze waits for I/O without a tag, which is counted once" waited_for
+check "a neighbour over memory.high, and a victim that writes to the same file" inode_lock
 check "a single cgroup at high depth, verified, backing I/O direct" alone on
 check "a single cgroup at high depth, verified, backing I/O buffered" alone off
 

@@ -16,6 +16,22 @@ buffered() {
 	mem_killed_buffered "$MEM_CG" "in the limited cgroup"
 }
 
+# Each 64 pages over memory.high take up to 2 s.
+slowed() {
+	local start rc
+
+	mem_attach
+	echo $((8 << 20)) >"$MEM_CG/memory.high"
+	start=$(now_ms)
+	rc=$(mem_write "$MEM_CG" "$LOOP" oflag=direct bs=128k count=80)
+	start=$(($(now_ms) - start))
+	echo max >"$MEM_CG/memory.high"
+	mem_detach
+	want "exit status" "$rc" 0
+	want_ge "memory.events high" "$(cg_stat "$MEM_CG" memory.events high)" 4
+	want_ge "milliseconds for 10 MiB" "$start" 2000
+}
+
 child() {
 	mem_use_child
 	mem_killed "$MEM_CHILD" "in a child of it"
@@ -29,7 +45,7 @@ if [ -n "$MISSING" ]; then
 	exit "$KSFT_SKIP"
 fi
 
-test_begin 4
+test_begin 5
 LIB_CGROUPS+=("$CGROOT/loop_rs-memory" "$CGROOT/loop_rs-unlimited")
 MEM_DIR=$T/tmpfs
 mkdir "$MEM_DIR"
@@ -39,6 +55,7 @@ mem_setup
 
 check "OOM-killed in the limited cgroup" limited
 check "OOM-killed in the limited cgroup, buffered" buffered
+check "slowed down over memory.high" slowed
 check "OOM-killed in a child of it" child
 check "charged to the cgroup and not to the root" mem_unlimited
 

@@ -17,10 +17,12 @@
 //! | Leave a charge in place | It lasts for the call of a closure |
 //! | Charge blkcgs within one another | Nothing; after the inner call, I/O is charged to the thread |
 //! | Charge a blkcg in an interrupt | It has no effect |
+//! | Throttle with a lock held | Nothing; the lock is held for as long, as in any allocation |
 
 use crate::{bindings, sync::read_once, task};
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         aref::{ARef, AlwaysRefCounted},
@@ -216,5 +218,109 @@ impl Css<Memory> {
         // SAFETY: The memcg that was active before is kept alive by the scope around this one.
         unsafe { bindings::set_active_memcg(old) };
         ret
+    }
+
+    /// Throttles the current task for memory that it charged to this memcg over `memory.high`, now
+    /// instead of in one of its next allocations. May sleep for some seconds.
+    ///
+    /// A task that charges memory over `memory.high` reclaims memory and sleeps in proportion to the
+    /// excess. Most tasks do so when they return to user mode. A kernel thread does so within an
+    /// allocation, as soon as it has charged more than a batch since the last time: at worst with
+    /// the lock of an inode held. It does not if it charges no more than [`max_unthrottled`] between
+    /// two calls of this function.
+    #[inline]
+    pub fn throttle_over_high(&self) {
+        if pages_over_high() > 0 {
+            self.charge(handle_over_high);
+        }
+    }
+}
+
+/// As [`Css::throttle_over_high`], within [`Css::<Memory>::charge`].
+#[inline]
+pub fn throttle_over_high() {
+    if pages_over_high() > 0 {
+        handle_over_high();
+    }
+}
+
+/// Number of pages that one charge of a memcg can leave in a CPU's stock (`MEMCG_CHARGE_BATCH`).
+const CHARGE_BATCH: usize = 64;
+
+/// The order of the allocations of [`handle_over_high`].
+const THROTTLE_ORDER: u32 = 3;
+
+/// Number of allocations of [`handle_over_high`]: more pages than the stock can have.
+const THROTTLE_ALLOCATIONS: usize = (CHARGE_BATCH >> THROTTLE_ORDER) + 1;
+
+/// How many pages the current task has charged to memcgs over `memory.high` since it was throttled
+/// for that.
+#[inline]
+fn pages_over_high() -> u32 {
+    // SAFETY: The current task is valid, and only the task itself changes the field.
+    unsafe { (*Task::current_raw()).memcg_nr_pages_over_high }
+}
+
+/// Has `__mem_cgroup_handle_over_high()` called, which is not exported. A charge to the active memcg
+/// calls it if it takes a batch, rather than pages of an earlier batch that are left in the CPU's
+/// stock. So this function allocates more pages than the stock can have. They are in the stock when
+/// they are freed, and what the task charges next takes them from there.
+#[cold]
+fn handle_over_high() {
+    let flags = bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_NORETRY | bindings::__GFP_NOWARN;
+    let mut pages = [core::ptr::null_mut(); THROTTLE_ALLOCATIONS];
+    for page in &mut pages {
+        // SAFETY: No requirements but the context: the caller may sleep.
+        *page = unsafe { bindings::alloc_pages(flags, THROTTLE_ORDER) };
+        if page.is_null() || pages_over_high() == 0 {
+            break;
+        }
+    }
+    for page in pages.into_iter().filter(|page| !page.is_null()) {
+        // SAFETY: Allocated above with this order, and not used by anybody.
+        unsafe { bindings::__free_pages(page, THROTTLE_ORDER) };
+    }
+}
+
+/// Whether a page counter or one of its ancestors has a limit that throttles (`high`).
+///
+/// # Safety
+///
+/// `counter` points to a counter of a memcg that stays alive during the call.
+unsafe fn has_high_limit(mut counter: *const bindings::page_counter) -> bool {
+    const PAGE_COUNTER_MAX: usize = isize::MAX as usize / PAGE_SIZE;
+
+    while !counter.is_null() {
+        // SAFETY: By the requirements of this function, as a memcg keeps its ancestors alive. Other
+        // tasks change the limit at any time.
+        let (high, parent) = unsafe { (read_once(&raw const (*counter).high), (*counter).parent) };
+        if high < PAGE_COUNTER_MAX {
+            return true;
+        }
+        counter = parent;
+    }
+    false
+}
+
+/// The number of pages that the current task can charge to the memcg that is active for it
+/// ([`Css::<Memory>::charge`]) without being throttled for `memory.high` or `memory.swap.high` in an
+/// allocation, as a rule; `usize::MAX` if neither the memcg nor its ancestors have such a limit. The
+/// usage does not matter: other tasks can charge the memcg while this one waits for a lock.
+///
+/// Half a batch is for metadata. A write can charge another batch, and be throttled, if it is moved
+/// to another CPU or if the file system allocates larger folios than it needs.
+#[inline]
+pub fn max_unthrottled() -> usize {
+    // SAFETY: The memcg that is active for the current task is alive.
+    let limited = unsafe {
+        let memcg = (*Task::current_raw()).active_memcg;
+        !memcg.is_null()
+            && (has_high_limit(&raw const (*memcg).memory)
+                // All members of this union are counters: `swap` is in it.
+                || has_high_limit((&raw const (*memcg).__bindgen_anon_1).cast()))
+    };
+    match limited {
+        true => CHARGE_BATCH / 2,
+        false => usize::MAX,
     }
 }

@@ -272,6 +272,11 @@ struct folio *rust_helper_page_folio(struct page *page)
 	return page_folio(page);
 }
 
+void rust_helper_iov_iter_truncate(struct iov_iter *iter, u64 count)
+{
+	iov_iter_truncate(iter, count);
+}
+
 void rust_helper_folio_put(struct folio *folio)
 {
 	folio_put(folio);

@@ -13,9 +13,10 @@ use crate::{
     config::Flag,
     errors::Failure,
 };
-use kernel::{prelude::*, sync::Arc};
+use kernel::{page::PAGE_SIZE, prelude::*, sync::Arc};
 use kernel_ext::{
     block::mq::{DetachedIo, IoFlags, Op, Request, Submit, Submitted, Transfer},
+    cgroup,
     compat::EOPNOTSUPP,
     fs::{BackingFile, FileExt, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
     task,
@@ -73,6 +74,24 @@ fn transfer_all<I: Transfer>(
         if let Some(result) = account_transfer(&mut io, result) {
             return IssueResult::Done(io, result);
         }
+    }
+}
+
+/// Writes all of `io` to the page cache. May sleep.
+///
+/// File systems write with the lock of the inode held, for which writes of other cgroups wait. A
+/// cgroup over its `memory.high` is throttled without that lock: between the calls, and after the
+/// last one by the caller.
+fn write_buffered<I: Transfer>(file: &BackingFile, offset: i64, mut io: I) -> IssueResult<I> {
+    let flags = iocb_flags(&io, IoFlags::BUFFERED);
+    let max = cgroup::max_unthrottled().saturating_mul(PAGE_SIZE);
+    loop {
+        let result =
+            file_position(offset, &io).and_then(|pos| io.transfer_some(file, pos, flags, max));
+        if let Some(result) = account_transfer(&mut io, result) {
+            return IssueResult::Done(io, result);
+        }
+        cgroup::throttle_over_high();
     }
 }
 
@@ -166,7 +185,7 @@ pub(crate) fn issue<I: IssueDirect>(binding: BindingRef<'_>, io: I) -> IssueResu
         Op::Read => transfer_all(file, offset, io, IoFlags::BUFFERED),
         Op::Write => {
             binding.backing.note_worker_write();
-            transfer_all(file, offset, io, IoFlags::BUFFERED)
+            write_buffered(file, offset, io)
         }
         Op::Flush => {
             let result = file.flush();

@@ -301,6 +301,7 @@ impl Worker {
             IssueResult::Rejected(io) => io.complete_io(Status::NOTSUPP),
             IssueResult::Queued => (),
         }
+        throttle(memcg);
     }
 
     /// Serves a read from the page cache; returns it if it would block. May sleep, but does not
@@ -315,7 +316,7 @@ impl Worker {
             return Some(io);
         }
         io.begin_service(self);
-        match self.charged(memcg, || io::read_cached(binding, io)) {
+        let io = match self.charged(memcg, || io::read_cached(binding, io)) {
             NowaitResult::Done(io, result) => {
                 complete_with(io, result);
                 None
@@ -325,7 +326,18 @@ impl Worker {
                 Some(io)
             }
             NowaitResult::Queued => None,
-        }
+        };
+        throttle(memcg);
+        io
+    }
+}
+
+/// Throttles the worker if the I/O that it issued has charged memory over `memory.high`. The worker
+/// holds no lock here for which I/O of other cgroups waits. May sleep.
+#[inline]
+fn throttle(memcg: Option<&Css<Memory>>) {
+    if let Some(memcg) = memcg {
+        memcg.throttle_over_high();
     }
 }
 

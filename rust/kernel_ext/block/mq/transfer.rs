@@ -114,12 +114,32 @@ pub trait Transfer: RawIo {
     /// - `EBADF` if it is a write and the file is not open for writing.
     /// - `EAGAIN` if it would block and must not.
     /// - Errors of the file's operation.
+    #[inline]
     fn transfer(&mut self, file: &BackingFile, pos: i64, flags: IoFlags) -> Result<usize> {
+        self.transfer_some(file, pos, flags, usize::MAX)
+    }
+
+    /// As [`transfer`](Self::transfer), of at most `max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`transfer`](Self::transfer).
+    fn transfer_some(
+        &mut self,
+        file: &BackingFile,
+        pos: i64,
+        flags: IoFlags,
+        max: usize,
+    ) -> Result<usize> {
         check(self, file, pos, flags)?;
         // SAFETY: We hold the I/O, exclusively, until this function returns, and the iterator is
         // not used after that.
         match unsafe { iter(self) } {
             Ok(mut iter) => {
+                if max < self.len() {
+                    // SAFETY: The iterator was made just now.
+                    unsafe { bindings::iov_iter_truncate(&mut iter, max as u64) };
+                }
                 let iocb = prepare(self, file, pos, flags);
                 let end = pos.saturating_add(self.len() as i64);
                 // SAFETY: The kiocb has no completion, so that it is complete when the call
@@ -141,7 +161,7 @@ pub trait Transfer: RawIo {
                 result
             }
             Err(_) if flags.is_cached() => Err(EAGAIN),
-            Err(_) => transfer_bios(self, file, pos, flags),
+            Err(_) => transfer_bios(self, file, pos, flags, max),
         }
     }
 }
@@ -191,7 +211,7 @@ pub trait Submit: Transfer + RawSubmit {
         // SAFETY: The iterator is used until the file's operation has returned and the kiocb has
         // completed, whichever is later; nobody can complete or advance the I/O until then.
         let Ok(mut iter) = (unsafe { iter(&mut self) }) else {
-            let result = transfer_bios(&mut self, &file, pos, flags);
+            let result = transfer_bios(&mut self, &file, pos, flags, usize::MAX);
             return Submitted::Done(self, result, file);
         };
         let iocb = prepare(&mut self, &file, pos, flags);
@@ -261,12 +281,13 @@ unsafe fn iter<I: Transfer>(this: &mut I) -> Result<bindings::iov_iter> {
     unsafe { chain_iter(bio, len, direction, bvecs) }
 }
 
-/// As [`Transfer::transfer`], one bio after the other, for which nothing is allocated.
+/// As [`Transfer::transfer_some`], one bio after the other, for which nothing is allocated.
 fn transfer_bios<I: Transfer>(
     this: &mut I,
     file: &BackingFile,
     mut pos: i64,
     flags: IoFlags,
+    max: usize,
 ) -> Result<usize> {
     let direction = direction(this.op());
     let mut total: usize = 0;
@@ -275,8 +296,10 @@ fn transfer_bios<I: Transfer>(
     for bio in unsafe { BioChain::new(head) } {
         // SAFETY: As above.
         let (mut iter, len) = unsafe {
-            let len = (*bio).bi_iter.bi_size as usize;
-            (bio_iter(bio, direction), len)
+            let mut iter = bio_iter(bio, direction);
+            let len = ((*bio).bi_iter.bi_size as usize).min(max - total);
+            bindings::iov_iter_truncate(&mut iter, len as u64);
+            (iter, len)
         };
         let iocb = prepare(this, file, pos, flags);
         // SAFETY: As in `transfer`.
@@ -284,7 +307,7 @@ fn transfer_bios<I: Transfer>(
             Ok(n) => {
                 total += n;
                 pos = pos.saturating_add(n as i64);
-                if n < len {
+                if n < len || total >= max {
                     break;
                 }
             }
