@@ -46,8 +46,8 @@ race() {
 	kill $FORGET "$FREEZE"
 	within 20 wait_gone "$FREEZE"
 	echo "batches: $(xargs <"$T/batches.aio"), io_uring $(xargs <"$T/batches.uring");" \
-		"freezes: $(<"$T/freezes")"
-	want_ge "freezes" "$(<"$T/freezes")" 10
+		"freezes: $(tail -n 1 "$T/freezes")"
+	want_ge "freezes" "$(tail -n 1 "$T/freezes")" 10
 	detach
 	umount "$T/cold"
 }
@@ -64,7 +64,7 @@ change_depth() {
 	while echo 32 >/sys/block/nullb0/queue/nr_requests; do
 		echo 64 >/sys/block/nullb0/queue/nr_requests
 		n=$((n + 2))
-		echo $n >"$T/freezes"
+		echo $n >>"$T/freezes"
 		sleep 0.03
 	done
 }
