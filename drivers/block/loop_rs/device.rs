@@ -31,7 +31,7 @@ use kernel::{
         atomic::{Atomic, Relaxed},
         Arc, ArcBorrow, SetOnce,
     },
-    time::{delay::fsleep, msecs_to_jiffies, Delta},
+    time::msecs_to_jiffies,
 };
 use kernel_ext::{
     block::{
@@ -44,9 +44,6 @@ use kernel_ext::{
     sync::{KillableGuard, KillableMutex},
     uapi::loop_::LoopConfig,
 };
-
-/// How often a partition scan is retried while a partition is open, once a millisecond.
-const SCAN_RETRIES: u32 = 1000;
 
 /// State that all devices share.
 #[pin_data]
@@ -276,33 +273,7 @@ impl Device {
         Ok(())
     }
 
-    /// Scans for partitions. Called without the state lock and without a claim of the device, for
-    /// which an opener of a partition may wait. The scan fails with `EBUSY` while a partition of the
-    /// previous medium is open, even one that was removed: a task that looked it up before can still
-    /// open it. Tasks that probe partitions close them soon; an exclusive opener, such as a mount,
-    /// does not.
-    pub(crate) fn reread_partitions(&self, cx: &IoctlContext<'_, LoopOps>) {
-        let whole = cx.disk.whole();
-        // The caller may have a partition open, or the device exclusively.
-        let may_retry = || {
-            core::ptr::eq(cx.bdev, whole)
-                && (cx.mode.is_exclusive() || !whole.has_holders())
-                && !current!().signal_pending()
-        };
-        let mut result = cx.disk.reread_partitions();
-        for _ in 0..SCAN_RETRIES {
-            if result != Err(EBUSY) || !may_retry() {
-                break;
-            }
-            fsleep(Delta::from_millis(1));
-            result = cx.disk.reread_partitions();
-        }
-        if let Err(e) = result {
-            self.warn_partitions(e);
-        }
-    }
-
-    fn warn_partitions(&self, e: Error) {
+    pub(crate) fn warn_partitions(&self, e: Error) {
         pr_warn!(
             "partition scan of loop{} failed (rc={})\n",
             self.number,

@@ -13,12 +13,16 @@ use kernel::{
     fs::File,
     prelude::*,
     sync::{aref::ARef, Arc},
+    time::{delay::fsleep, Delta},
 };
 use kernel_ext::{
     block::{disk_ops::IoctlContext, GenDisk, SECTOR_SIZE},
     fs::FileExt,
     uapi::loop_::loop_info64,
 };
+
+/// How often a partition scan is retried while a partition is open, once a millisecond.
+const SCAN_RETRIES: u32 = 1000;
 
 /// Number of bytes at the start and at the end of a disk in which partition tables are.
 const TABLE_SIZE: u64 = 1 << 20;
@@ -84,6 +88,32 @@ impl Device {
         drop(self.driver.validate.lock());
         drop(old);
         Ok(scan)
+    }
+
+    /// Scans for partitions. Called without the state lock and without a claim of the device, for
+    /// which an opener of a partition may wait. The scan fails with `EBUSY` while a partition of the
+    /// previous medium is open, even one that was removed: a task that looked it up before can still
+    /// open it. Tasks that probe partitions close them soon; an exclusive opener, such as a mount,
+    /// does not.
+    pub(crate) fn reread_partitions(&self, cx: &IoctlContext<'_, LoopOps>) {
+        let whole = cx.disk.whole();
+        // The caller may have a partition open, or the device exclusively.
+        let may_retry = || {
+            core::ptr::eq(cx.bdev, whole)
+                && (cx.mode.is_exclusive() || !whole.has_holders())
+                && !current!().signal_pending()
+        };
+        let mut result = cx.disk.reread_partitions();
+        for _ in 0..SCAN_RETRIES {
+            if result != Err(EBUSY) || !may_retry() {
+                break;
+            }
+            fsleep(Delta::from_millis(1));
+            result = cx.disk.reread_partitions();
+        }
+        if let Err(e) = result {
+            self.warn_partitions(e);
+        }
     }
 
     /// `LOOP_SET_STATUS64`: changes range, name and flags.
