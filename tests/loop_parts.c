@@ -221,7 +221,7 @@ int main(int argc, char **argv)
 	name = strrchr(device, '/') + 1;
 	rounds = number(argv[5]);
 	listen_to_events();
-	/* What each table has, without others. */
+	/* The partitions of each table, scanned while no other task opens the device. */
 	for (i = 0; i < 2; i++) {
 		files[i] = open(argv[3 + i], O_RDWR | O_CLOEXEC);
 		if (files[i] < 0)
