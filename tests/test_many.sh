@@ -146,7 +146,7 @@ WORKERS=/sys/kernel/debug/loop_rs
 CGROUPS=$((SLOW > 1 ? 200 : 1000))
 PARENT=$CGROOT/loop_rs-many
 # Longer than the I/O of all cgroups takes.
-TIMEOUT=$((20 * (SLOW > 1 ? 2 : 1)))
+TIMEOUT=$((10 * (SLOW > 1 ? 4 : 1)))
 
 none_dying() {
 	[ "$(cg_stat "$PARENT" cgroup.stat nr_dying_descendants)" -eq 0 ]
@@ -159,7 +159,7 @@ no_worker() {
 # Each cgroup has a worker, all at the same time; later all workers are reaped, and the cgroups are
 # no longer referenced.
 cgroups() {
-	local i cgs
+	local cgs
 
 	skip_on_c "it has no statistics of workers"
 	[ -d /sys/kernel/debug/block ] || skip "no debugfs"
@@ -172,14 +172,7 @@ cgroups() {
 	mkdir "$PARENT"
 	echo "+memory +io" >"$PARENT/cgroup.subtree_control"
 	eval "cgs=({1..$CGROUPS})"
-	(
-		cd "$PARENT"
-		mkdir "${cgs[@]}"
-		for i in "${cgs[@]}"; do
-			echo "$BASHPID" >"$i/cgroup.procs"
-			dd if="$LOOP" of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null
-		done
-	)
+	"$LIB_DIR/loop_io" read-as-cgroups "$PARENT" "$CGROUPS" "$LOOP"
 	# On a slow machine the first workers have been reaped by now.
 	want_ge "workers at once" "$(grep -c loop_rs-many "$WORKERS/$L/workers")" $((CGROUPS / 10))
 	want_ge "I/O of theirs" "$(grep -o 'done=[0-9]*' "/sys/block/$L/loop/stat" | cut -d= -f2)" \

@@ -33,6 +33,7 @@ int control(unsigned long cmd, int number);
 int zeroed(const char *path, off_t pos, size_t size);
 int rates(const char *dev, const char *control, uint64_t size, int rounds, int reads);
 int poll_reads(const char *dev);
+int read_as_cgroups(const char *parent, int count, char **devices, int n_devices);
 
 /* shape.c */
 int shape(const char *dev, const char *backing, uint64_t offset, uint64_t seed, int rounds);

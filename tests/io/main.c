@@ -33,6 +33,9 @@
  *   loop_io memory MIB READY GO
  *	allocates and fills memory, creates the file READY, waits for the file GO; the memory must
  *	be unchanged
+ *   loop_io read-as-cgroups PARENT COUNT DEV...
+ *	creates the cgroups 1 to COUNT below the directory PARENT, and as each of them in turn does
+ *	a direct read of the next DEV
  *   loop_io zeroed DEV OFFSET SIZE
  *	a direct read that must fail with EIO and leave zeroes in the buffer
  */
@@ -116,6 +119,8 @@ int main(int argc, char **argv)
 		return clear_dirty(argv[2]);
 	if (argc == 3 && !strcmp(argv[1], "poll"))
 		return poll_reads(argv[2]);
+	if (argc >= 5 && !strcmp(argv[1], "read-as-cgroups"))
+		return read_as_cgroups(argv[2], atoi(argv[3]), argv + 4, argc - 4);
 	if (argc == 4 && !strcmp(argv[1], "order"))
 		return order(argv[2], atoi(argv[3]));
 	if (argc == 5 && !strcmp(argv[1], "memory"))

@@ -5,8 +5,10 @@
 #include "io.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/io_uring.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -134,5 +136,32 @@ int poll_reads(const char *dev)
 	outcome("hipri", n < 0 ? -errno : n);
 	outcome("ring", ring_read(fd, buf, 0));
 	outcome("iopoll", ring_read(fd, buf, IORING_SETUP_IOPOLL));
+	return 0;
+}
+
+int read_as_cgroups(const char *parent, int count, char **devices, int n_devices)
+{
+	static uint8_t buf[PAGE] __attribute__((aligned(PAGE)));
+	char path[PATH_MAX];
+	int i, fd;
+
+	for (i = 0; i < count; i++) {
+		const char *dev = devices[i % n_devices];
+
+		snprintf(path, sizeof(path), "%s/%d", parent, i + 1);
+		if (mkdir(path, 0755))
+			die("mkdir %s: %m", path);
+		strncat(path, "/cgroup.procs", sizeof(path) - strlen(path) - 1);
+		fd = open(path, O_WRONLY);
+		if (fd < 0 || write(fd, "0", 1) != 1)
+			die("write %s: %m", path);
+		close(fd);
+		fd = open(dev, O_RDONLY | O_DIRECT);
+		if (fd < 0)
+			die("open %s: %m", dev);
+		if (pread(fd, buf, sizeof(buf), 0) != sizeof(buf))
+			die("read %s: %m", dev);
+		close(fd);
+	}
 	return 0;
 }
