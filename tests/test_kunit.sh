@@ -9,7 +9,7 @@
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
 KUNIT=/sys/kernel/debug/kunit
-SUITES="kernel_ext_limits loop_rs_config loop_rs_device loop_rs_disk loop_rs_offload loop_rs_queues loop_rs_tags"
+SUITES="kernel_ext_limits loop_rs_completion loop_rs_config loop_rs_device loop_rs_disk loop_rs_offload loop_rs_queues loop_rs_tags"
 
 # suite NAME: runs the suite; it has cases, and all of them pass.
 suite() {

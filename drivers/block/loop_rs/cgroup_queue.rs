@@ -24,6 +24,7 @@
 use crate::{
     backing::Binding,
     policy::{
+        completion::CompletionPolicy,
         offload::OffloadPolicy,
         tags::{SoleUse, TagCharge, TagCounter},
     },
@@ -353,6 +354,7 @@ pub(crate) struct Worker {
     pub(crate) stalled: AtomicFlag,
     /// Number of completed detached requests.
     detached_done: Atomic<u32>,
+    pub(crate) completion: CompletionPolicy,
 }
 
 impl_has_work! {
@@ -387,6 +389,7 @@ impl Worker {
                 in_service: Atomic::new(0),
                 stalled: AtomicFlag::new(false),
                 detached_done: Atomic::new(0),
+                completion: CompletionPolicy::new(),
             }),
             flags,
         )

@@ -52,6 +52,10 @@ pub(crate) trait ServedIo: CompleteIo {
         true
     }
 
+    /// Completes I/O that succeeded. A request is completed by a softirq, which calls
+    /// [`mq_complete`]; bios without a request here.
+    fn complete_in_softirq(self);
+
     /// The bits that are set in the addresses or lengths of the memory segments of detached bios; 0
     /// for a request, which was checked against the current limits.
     fn memory_bits(&self) -> u32 {
@@ -72,7 +76,12 @@ impl CompleteIo for Request<LoopOps> {
     }
 }
 
-impl ServedIo for Request<LoopOps> {}
+impl ServedIo for Request<LoopOps> {
+    fn complete_in_softirq(mut self) {
+        self.data_mut().result = Ok(self.len());
+        self.complete();
+    }
+}
 
 impl CompleteIo for DetachedIo<LoopOps> {
     fn disk(&self) -> &GenDisk<LoopOps> {
@@ -109,6 +118,10 @@ impl ServedIo for DetachedIo<LoopOps> {
 
     fn cancel_service(&mut self) {
         *self.data_mut() = None;
+    }
+
+    fn complete_in_softirq(self) {
+        self.complete_io(Status::OK);
     }
 
     fn fits_limits(&self) -> bool {
@@ -170,7 +183,8 @@ pub(crate) fn ki_complete(mut rq: Request<LoopOps>, result: Result<usize>) {
     }
 }
 
-/// Handles the softirq that [`ki_complete`] asked for. Any context that must not sleep.
+/// Handles the softirq that [`ki_complete`] or [`ServedIo::complete_in_softirq`] asked for. Any
+/// context that must not sleep.
 pub(crate) fn mq_complete(mut rq: Request<LoopOps>) {
     let result = rq.data_mut().result;
     complete_or_requeue(rq, result);

@@ -48,7 +48,7 @@
 //!   cgroup_queue     the types of the data path
 //!   stats, backing
 //!   errors, config, params
-//!   policy           tags, offload: no driver or kernel object types
+//!   policy           tags, offload, completion: no driver or kernel object types
 //! ```
 //!
 //! Two types tie upper layers to lower ones. [`cgroup_queue::LoopOps`] is the type of the
@@ -111,6 +111,7 @@
 mod policy {
     //! Policies: pure decisions, with counters and time as their only input.
 
+    pub(crate) mod completion;
     pub(crate) mod offload;
     pub(crate) mod tags;
 }

@@ -11,8 +11,10 @@ use crate::{
     cgroup_queue::{
         CgroupQueue, CgroupQueues, LoopOps, QueueId, QueueReason, QueueSet, QueueTotals, Worker,
     },
-    complete::complete_with,
+    complete::{complete_with, ServedIo},
+    errors::Failure,
     io::{self, IssueDirect, IssueResult, NowaitResult},
+    policy::completion::Completer,
     trace,
 };
 use kernel::{
@@ -22,6 +24,7 @@ use kernel::{
         atomic::{Full, Relaxed},
         Arc,
     },
+    time::{Instant, Monotonic},
     workqueue::WorkItem,
 };
 use kernel_ext::{
@@ -296,12 +299,28 @@ impl Worker {
         let result = self.charged(memcg, || io::issue(binding, io));
         trace::worker_end(traced);
         match result {
-            IssueResult::Done(io, result) => complete_with(io, result),
+            IssueResult::Done(io, result) => self.complete(io, result),
             IssueResult::Unsupported(io) => self.queues.complete_unsupported(io),
             IssueResult::Rejected(io) => io.complete_io(Status::NOTSUPP),
             IssueResult::Queued => (),
         }
         throttle(memcg);
+    }
+
+    /// Completes I/O that was served.
+    fn complete<I: ServedIo>(&self, io: I, result: Result<(), Failure>) {
+        if io.op() != Op::Read || result.is_err() {
+            return complete_with(io, result);
+        }
+        match self.completion.next() {
+            Completer::Worker => io.complete_io(Status::OK),
+            Completer::TimedWorker => {
+                let start = Instant::<Monotonic>::now();
+                io.complete_io(Status::OK);
+                self.completion.note(start.elapsed());
+            }
+            Completer::Softirq => io.complete_in_softirq(),
+        }
     }
 
     /// Serves a read from the page cache; returns it if it would block. May sleep, but does not
@@ -318,7 +337,7 @@ impl Worker {
         io.begin_service(self);
         let io = match self.charged(memcg, || io::read_cached(binding, io)) {
             NowaitResult::Done(io, result) => {
-                complete_with(io, result);
+                self.complete(io, result);
                 None
             }
             NowaitResult::WouldBlock(mut io) => {
