@@ -56,7 +56,7 @@ class CgroupRow:
             options.append("-d")
         if ctx.icount:
             options += ["-n", str(max(10, ctx.ios // self.tasks))]
-        with target.device(path, self.mode) as dev:
+        with target.loaded(), target.device(path, self.mode) as dev:
             got = bench_io(ctx, dev, options, cgroup_dirs(self.groups))
         if ctx.icount:
             return {"value": got["busy"], "ctxt": got["switches"]}

@@ -75,7 +75,8 @@ class StackRow:
         image = f"{path}/{self.image()}"
         if not os.path.exists(image):
             self.build(image)
-        with target.device(image, self.mode) as dev, self.opened(dev, image) as where:
+        with target.loaded(), target.device(image, self.mode) as dev, \
+                self.opened(dev, image) as where:
             files = [f"{where}/f{i}" for i in range(self.files)]
             half = self.files // 2
             drop_caches("3")

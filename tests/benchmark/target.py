@@ -2,9 +2,30 @@
 """The loop drivers and the backing file, which are measured."""
 
 import contextlib
+import fcntl
 import time
 
 from benchmark.system import BenchError, modprobe, read_file, run
+
+LOOP_CTL_REMOVE = 0x4C81
+
+
+def retry(action):
+    """Retries for up to ten seconds."""
+    for left in range(200, -1, -1):
+        try:
+            return action()
+        except (BenchError, OSError):
+            if not left:
+                raise
+            time.sleep(0.05)
+
+
+def remove(number):
+    """Removes a loop device."""
+    with open("/dev/loop-control", "rb") as control:
+        fcntl.ioctl(control, LOOP_CTL_REMOVE, number)
+
 
 class Target:
     """A driver, or the backing file itself."""
@@ -26,17 +47,10 @@ class Target:
                 raise BenchError(f"the module {self.module} can't be loaded ({e})") from None
 
     def unload(self):
-        if not self.driver:
-            return
-        # The last reference to the module can be dropped after the close of a device has returned.
-        for i in range(200):
-            try:
-                run("rmmod", self.driver)
-                return
-            except BenchError:
-                if i == 199:
-                    raise
-                time.sleep(0.05)
+        if self.driver:
+            # The last reference to the module can be dropped after the close of a device has
+            # returned.
+            retry(lambda: run("rmmod", self.driver))
 
     @contextlib.contextmanager
     def loaded(self, **params):
@@ -48,17 +62,19 @@ class Target:
 
     @contextlib.contextmanager
     def device(self, path, mode):
-        """Attaches a device to the file; yields the path of the device, or of the file itself."""
+        """Creates a device and attaches it to the file; yields the path of the device, or of the
+        file itself. The driver is loaded."""
         if not self.driver:
             yield path
             return
-        with self.loaded():
-            options = ["--direct-io=on"] if mode == "dio" else []
-            dev = run("losetup", "--find", "--show", *options, path).strip()
-            dio = read_file(f"/sys/block/{dev[5:]}/loop/dio").strip()
-            if dio != ("1" if mode == "dio" else "0"):
-                raise BenchError(f"{self.name} refuses direct I/O on {path}")
-            try:
-                yield dev
-            finally:
-                run("losetup", "--detach", dev)
+        options = ["--direct-io=on"] if mode == "dio" else []
+        dev = run("losetup", "--find", "--show", *options, path).strip()
+        dio = read_file(f"/sys/block/{dev[5:]}/loop/dio").strip()
+        if dio != ("1" if mode == "dio" else "0"):
+            raise BenchError(f"{self.name} refuses direct I/O on {path}")
+        try:
+            yield dev
+        finally:
+            run("losetup", "--detach", dev)
+            # Others may have it open for a moment.
+            retry(lambda: remove(int(dev[9:])))
