@@ -126,9 +126,10 @@ impl IoAccount {
 }
 
 /// Runs `f`, which completes I/O, with bottom halves disabled if it is called in a task: see
-/// [`Transfer::end`](crate::block::mq::Transfer::end).
+/// [`Transfer::end`](crate::block::mq::Transfer::end). Softirqs that are raised meanwhile run when
+/// the outermost call returns. Any context; `f` must not sleep.
 #[inline]
-pub(crate) fn in_completion_context<R>(f: impl FnOnce() -> R) -> R {
+pub fn in_completion_context<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: No requirements.
     if !unsafe { bindings::in_preemptible_task() } {
         return f();

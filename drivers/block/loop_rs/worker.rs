@@ -314,11 +314,12 @@ impl Worker {
         }
         match self.completion.next() {
             Completer::Worker => io.complete_io(Status::OK),
-            Completer::TimedWorker => {
+            // Within the context, the time of softirqs that are pending is not included.
+            Completer::TimedWorker => task::in_completion_context(|| {
                 let start = Instant::<Monotonic>::now();
                 io.complete_io(Status::OK);
                 self.completion.note(start.elapsed());
-            }
+            }),
             Completer::Softirq => io.complete_in_softirq(),
         }
     }

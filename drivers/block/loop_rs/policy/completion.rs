@@ -4,20 +4,25 @@
 //!
 //! It costs least to complete a read where it was served. But what stands on the device can do heavy
 //! work on the data when a read completes: dm-crypt without its workqueues decrypts it, f2fs
-//! decompresses it unless a softirq calls. A worker would do this work for one read after the
-//! other, while its next reads wait. A softirq does it on the CPU of the submitter, or in ksoftirqd
-//! beside the worker.
+//! decompresses it. A worker would do this work for one read after the other, while its next reads
+//! wait. A softirq does it on the CPU of the submitter, or in ksoftirqd while the worker waits for
+//! the disk.
 //!
-//! So one in [`PERIOD`] reads that a worker completes itself is timed. If that took more than
-//! [`HEAVY`], a softirq completes the next ones.
+//! So a read is timed now and then. If its completion took more than [`HEAVY`], a softirq completes
+//! the next [`HEAVY_PERIOD`] reads, otherwise the worker completes the next [`LIGHT_PERIOD`]. When
+//! the worker completes a read, it runs the softirqs that are pending, hence the longer period.
+//!
+//! Bios without a request are completed by the worker: no softirq of the block layer takes them.
 
 use kernel::{
     sync::atomic::{Atomic, Relaxed},
     time::Delta,
 };
 
-/// Number of reads after which one is timed again.
-const PERIOD: i32 = 16;
+/// Number of reads after a light completion, before the next one is timed.
+const LIGHT_PERIOD: i32 = 16;
+/// Number of reads after a heavy completion, before the next one is timed.
+const HEAVY_PERIOD: i32 = 64;
 
 /// The time from which on a completion is heavy. To unlock the pages of a read takes a few
 /// microseconds.
@@ -60,8 +65,8 @@ impl CompletionPolicy {
     /// Notes the time that the worker took to complete a read.
     pub(crate) fn note(&self, took: Delta) {
         let untimed = match took > HEAVY {
-            true => -PERIOD,
-            false => PERIOD,
+            true => -HEAVY_PERIOD,
+            false => LIGHT_PERIOD,
         };
         self.untimed.store(untimed, Relaxed);
     }

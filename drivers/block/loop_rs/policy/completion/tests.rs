@@ -29,15 +29,15 @@ mod suite {
     fn light_completions_stay_with_the_worker() {
         let policy = CompletionPolicy::new();
         policy.note(HEAVY);
-        assert_eq!(count(&policy, Completer::Worker), PERIOD);
+        assert_eq!(count(&policy, Completer::Worker), LIGHT_PERIOD);
     }
 
     #[test]
     fn heavy_completions_go_to_a_softirq_until_they_are_light() {
         let policy = CompletionPolicy::new();
         policy.note(Delta::from_micros(31));
-        assert_eq!(count(&policy, Completer::Softirq), PERIOD);
+        assert_eq!(count(&policy, Completer::Softirq), HEAVY_PERIOD);
         policy.note(Delta::from_micros(1));
-        assert_eq!(count(&policy, Completer::Worker), PERIOD);
+        assert_eq!(count(&policy, Completer::Worker), LIGHT_PERIOD);
     }
 }
