@@ -4,7 +4,7 @@
 import os
 
 from benchmark.meter import profile_number
-from benchmark.stores import make_sparse
+from benchmark.stores import make_full, make_sparse
 from benchmark.system import drop_caches, run
 
 OPS = {
@@ -98,6 +98,8 @@ def io_once(row, target, path, backing, ctx):
         drop_caches()
     if row.store.endswith("-sparse"):
         make_sparse(backing)
+    if row.store.endswith("-full"):
+        make_full(backing)
     if ctx.icount or ctx.profile:
         # Writeback of earlier rows must not count for this row.
         os.sync()

@@ -90,6 +90,14 @@ def store_disk_fs(kind, nsec, sparse=False):
         yield f"{where}/file"
 
 
+def make_full(path):
+    """Writes the whole file anew, since btrfs writes to other blocks each time. Drops its pages."""
+    fill(path, FILE_SIZE)
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
 def make_sparse(path):
     """Makes the whole file a hole, as before the first write."""
     run("fallocate", "--punch-hole", "--offset", "0", "--length", str(SPARSE_SIZE), path)
