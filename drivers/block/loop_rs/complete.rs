@@ -52,9 +52,11 @@ pub(crate) trait ServedIo: CompleteIo {
         true
     }
 
-    /// Completes I/O that succeeded. A request is completed by a softirq, which calls
-    /// [`mq_complete`]; bios without a request here.
-    fn complete_in_softirq(self);
+    /// Completes I/O that succeeded: a request in a softirq, which calls [`mq_complete`], detached
+    /// bios in the caller's context.
+    fn complete_in_softirq(self) {
+        self.complete_io(Status::OK);
+    }
 
     /// The bits that are set in the addresses or lengths of the memory segments of detached bios; 0
     /// for a request, which was checked against the current limits.
@@ -118,10 +120,6 @@ impl ServedIo for DetachedIo<LoopOps> {
 
     fn cancel_service(&mut self) {
         *self.data_mut() = None;
-    }
-
-    fn complete_in_softirq(self) {
-        self.complete_io(Status::OK);
     }
 
     fn fits_limits(&self) -> bool {

@@ -14,7 +14,7 @@ use crate::{
     complete::{complete_with, ServedIo},
     errors::Failure,
     io::{self, IssueDirect, IssueResult, NowaitResult},
-    policy::completion::Completer,
+    policy::completion::CompletionContext,
     trace,
 };
 use kernel::{
@@ -313,14 +313,14 @@ impl Worker {
             return complete_with(io, result);
         }
         match self.completion.next() {
-            Completer::Worker => io.complete_io(Status::OK),
-            // Within the context, the time of softirqs that are pending is not included.
-            Completer::TimedWorker => task::in_completion_context(|| {
+            CompletionContext::Worker => io.complete_io(Status::OK),
+            // Pending softirqs run after the closure, so the time excludes them.
+            CompletionContext::TimedWorker => task::in_completion_context(|| {
                 let start = Instant::<Monotonic>::now();
                 io.complete_io(Status::OK);
                 self.completion.note(start.elapsed());
             }),
-            Completer::Softirq => io.complete_in_softirq(),
+            CompletionContext::Softirq => io.complete_in_softirq(),
         }
     }
 

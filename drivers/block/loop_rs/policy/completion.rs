@@ -2,17 +2,16 @@
 
 //! Completion policy: whether a worker completes a read itself or leaves that to a softirq.
 //!
-//! It costs least to complete a read where it was served. But what stands on the device can do heavy
-//! work on the data when a read completes: dm-crypt without its workqueues decrypts it, f2fs
-//! decompresses it. A worker would do this work for one read after the other, while its next reads
-//! wait. A softirq does it on the CPU of the submitter, or in ksoftirqd while the worker waits for
-//! the disk.
+//! The worker that served a read completes it at the least cost. But the end_io of its bios can do
+//! heavy work: that of dm-crypt without its workqueues decrypts the data, that of f2fs decompresses
+//! it. A worker does this work for one read after the other, while its next reads wait. A softirq
+//! does it on the CPU of the submitter, or in ksoftirqd while the worker waits for the disk.
 //!
-//! So a read is timed now and then. If its completion took more than [`HEAVY`], a softirq completes
-//! the next [`HEAVY_PERIOD`] reads, otherwise the worker completes the next [`LIGHT_PERIOD`]. When
-//! the worker completes a read, it runs the softirqs that are pending, hence the longer period.
+//! The worker times a completion now and then. After one of more than [`HEAVY`], a softirq completes
+//! the next [`HEAVY_PERIOD`] reads, otherwise the worker completes the next [`LIGHT_PERIOD`]. A
+//! completion in the worker also runs pending softirqs, hence the longer period.
 //!
-//! Bios without a request are completed by the worker: no softirq of the block layer takes them.
+//! Detached bios are always completed by the worker: no softirq of the block layer takes them.
 
 use kernel::{
     sync::atomic::{Atomic, Relaxed},
@@ -24,15 +23,15 @@ const LIGHT_PERIOD: i32 = 16;
 /// Number of reads after a heavy completion, before the next one is timed.
 const HEAVY_PERIOD: i32 = 64;
 
-/// The time from which on a completion is heavy. To unlock the pages of a read takes a few
-/// microseconds.
+/// The time above which a completion is heavy. A completion that unlocks the pages of a read takes a
+/// few microseconds.
 const HEAVY: Delta = Delta::from_micros(30);
 
-/// What completes a read.
+/// The context in which a read completes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Completer {
+pub(crate) enum CompletionContext {
     Worker,
-    /// The worker, which takes the time: see [`CompletionPolicy::note`].
+    /// The worker, which passes the time that it took to [`CompletionPolicy::note`].
     TimedWorker,
     Softirq,
 }
@@ -51,14 +50,14 @@ impl CompletionPolicy {
         }
     }
 
-    /// Chooses what completes the next read.
-    pub(crate) fn next(&self) -> Completer {
+    /// Chooses the context in which the next read completes.
+    pub(crate) fn next(&self) -> CompletionContext {
         let n = self.untimed.load(Relaxed);
         self.untimed.store(n - n.signum(), Relaxed);
         match n {
-            0 => Completer::TimedWorker,
-            1.. => Completer::Worker,
-            _ => Completer::Softirq,
+            0 => CompletionContext::TimedWorker,
+            1.. => CompletionContext::Worker,
+            _ => CompletionContext::Softirq,
         }
     }
 
