@@ -222,7 +222,7 @@ detached() {
 	waited=$(values complete latency_ns "$D" "$A" | sort -n | head -n 1)
 	want_ge "least latency in ns" "$waited" 900000000
 	want_le "least latency in ns" "$waited" $((60 * SLOW))000000000
-	# Those that were taken into service within the jiffy in which they were detached.
+	# Bios that enter service in the jiffy of their detach have an age of 0, at most 64 at a time.
 	want_le "resumed without an age" "$(values resume age_ns "$D" "$A" | grep -cx 0)" 64
 	tear_down
 	dm_remove $DM

@@ -10,17 +10,9 @@ import time
 
 from benchmark.meter import Meter, marked, profile_number
 from benchmark.system import BenchError, drop_caches, read_file, run, write_file
+from benchmark.target import CTL_ADD, CTL_GET_FREE, ctl
 
 LOOP_CLR_FD, LOOP_CONFIGURE = 0x4C01, 0x4C0A
-CTL_ADD, CTL_REMOVE, CTL_GET_FREE = 0x4C80, 0x4C81, 0x4C82
-
-
-def ctl(cmd, arg=0):
-    fd = os.open("/dev/loop-control", os.O_RDWR)
-    try:
-        return fcntl.ioctl(fd, cmd, arg)
-    finally:
-        os.close(fd)
 
 
 def configure(dev, file):

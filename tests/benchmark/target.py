@@ -7,7 +7,13 @@ import time
 
 from benchmark.system import BenchError, modprobe, read_file, run
 
-LOOP_CTL_REMOVE = 0x4C81
+CTL_ADD, CTL_REMOVE, CTL_GET_FREE = 0x4C80, 0x4C81, 0x4C82
+
+
+def ctl(cmd, arg=0):
+    """An ioctl of /dev/loop-control."""
+    with open("/dev/loop-control", "rb") as control:
+        return fcntl.ioctl(control, cmd, arg)
 
 
 def retry(action):
@@ -19,12 +25,6 @@ def retry(action):
             if not left:
                 raise
             time.sleep(0.05)
-
-
-def remove(number):
-    """Removes a loop device."""
-    with open("/dev/loop-control", "rb") as control:
-        fcntl.ioctl(control, LOOP_CTL_REMOVE, number)
 
 
 class Target:
@@ -77,4 +77,4 @@ class Target:
         finally:
             run("losetup", "--detach", dev)
             # Others may have it open for a moment.
-            retry(lambda: remove(int(dev[9:])))
+            retry(lambda: ctl(CTL_REMOVE, int(dev[9:])))

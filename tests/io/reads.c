@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Direct reads, one at a time: a failed read, the speed of reads, polled reads.
+ * Direct reads, one at a time: a failed read, the speed of reads, polled reads, reads as many
+ * cgroups.
  */
 #include "io.h"
 
