@@ -51,6 +51,8 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 #[derive(Debug, Default)]
 struct Difference {
     name: String,
+    /// If not empty, the entry is for kernels whose release matches.
+    kernel: String,
     /// If not empty, the entry is about this item only, of outcomes that are lists
     /// `item: text; item: text`. The rest of the lists is compared.
     item: String,
@@ -89,9 +91,10 @@ fn split_item<'a>(list: &'a str, item: &str) -> (&'a str, String) {
     (text, rest.join("; "))
 }
 
-/// Reads the table: paragraphs of `name:`, optionally `item:`, `loop:`, `loop_rs:`, `reason:`;
-/// indented lines continue a value. `#` starts a comment.
-fn parse_differences(table: &str) -> Result<Vec<Difference>, String> {
+/// Reads the entries of the table for the kernel of this release: paragraphs of `name:`, optionally
+/// `kernel:` and `item:`, `loop:`, `loop_rs:`, `reason:`; indented lines continue a value. `#`
+/// starts a comment.
+fn parse_differences(table: &str, release: &str) -> Result<Vec<Difference>, String> {
     let mut all: Vec<Difference> = Vec::new();
     let mut field: Option<&str> = None;
 
@@ -117,6 +120,7 @@ fn parse_differences(table: &str) -> Result<Vec<Difference>, String> {
         let entry = all.last_mut().ok_or_else(|| error("no name before"))?;
         let value = match field {
             Some("name") => &mut entry.name,
+            Some("kernel") => &mut entry.kernel,
             Some("item") => &mut entry.item,
             Some("loop") => &mut entry.c,
             Some("loop_rs") => &mut entry.ours,
@@ -133,6 +137,7 @@ fn parse_differences(table: &str) -> Result<Vec<Difference>, String> {
             return Err(format!("{}: something is missing", entry.name));
         }
     }
+    all.retain(|entry| entry.kernel.is_empty() || matches(&entry.kernel, release));
     Ok(all)
 }
 
@@ -160,15 +165,17 @@ fn by_group<'a>(lines: &[Line<'a>]) -> HashMap<&'a str, Vec<(&'a str, &'a str)>>
     groups
 }
 
-/// Compares the records of these groups: KTAP result lines, numbered from `first`.
+/// Compares the records of these groups, made on the kernel of this release: KTAP result lines,
+/// numbered from `first`.
 pub fn compare(
     first: usize,
     names: &[String],
+    release: &str,
     table: &str,
     c: &str,
     ours: &str,
 ) -> Result<Report, String> {
-    let mut differences = parse_differences(table)?;
+    let mut differences = parse_differences(table, release)?;
     let c = by_group(&parse(c)?);
     let ours = by_group(&parse(ours)?);
     if let Some(other) = c
@@ -290,7 +297,15 @@ mod tests {
     const C: &str = "s: X\tone\t0\ns: X\ttwo\tEINVAL\ns: Y\tone\t0\n";
 
     fn report(table: &str, c: &str, ours: &str) -> Report {
-        compare(1, &["s: X".into(), "s: Y".into()], table, c, ours).unwrap()
+        compare(
+            1,
+            &["s: X".into(), "s: Y".into()],
+            "7.3.4-amd64",
+            table,
+            c,
+            ours,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -320,6 +335,15 @@ mod tests {
         assert_eq!(report(TABLE, C, &C.replace("EINVAL", "EBUSY")).failed, 0);
         // An outcome that differs from the entry.
         assert_eq!(report(TABLE, C, &C.replace("EINVAL", "EPERM")).failed, 2);
+    }
+
+    #[test]
+    fn listed_difference_of_another_kernel() {
+        let ours = C.replace("EINVAL", "EBUSY");
+        let table = |kernel: &str| TABLE.replace("loop: ", &format!("kernel: {kernel}\nloop: "));
+        assert_eq!(report(&table("7.3*"), C, &ours).failed, 0);
+        assert_eq!(report(&table("7.2*"), C, &ours).failed, 1);
+        assert_eq!(report(&table("7.2*"), C, C).failed, 0);
     }
 
     const LISTS: &str = "s: X\tone\tro: 0 -> 1; wbt: 2 -> 0; size: 8 -> 0\ns: Y\tone\t0\n";
@@ -390,14 +414,14 @@ mod tests {
         assert_eq!(report("", C, short).failed, 2);
         assert_eq!(report("", short, C).failed, 2);
         assert_eq!(report("", short, short).failed, 1);
-        assert!(compare(1, &[], "", C, C).is_err());
-        assert!(compare(1, &[], "", "nonsense", C).is_err());
+        assert!(compare(1, &[], "", "", C, C).is_err());
+        assert!(compare(1, &[], "", "", "nonsense", C).is_err());
     }
 
     #[test]
     fn bad_tables() {
-        assert!(parse_differences("loop: x").is_err());
-        assert!(parse_differences("name: x\nloop: y\n").is_err());
-        assert!(parse_differences("name: x\nwhat: y\n").is_err());
+        assert!(parse_differences("loop: x", "").is_err());
+        assert!(parse_differences("name: x\nloop: y\n", "").is_err());
+        assert!(parse_differences("name: x\nwhat: y\n", "").is_err());
     }
 }

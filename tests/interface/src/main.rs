@@ -115,7 +115,15 @@ fn groups() -> Vec<String> {
 fn compare_files(first: &str, table: &str, c: &str, ours: &str) -> Result<bool, String> {
     let read = |path| fs::read_to_string(path).map_err(context(path));
     let first = first.parse().map_err(context(first))?;
-    let report = compare::compare(first, &groups(), &read(table)?, &read(c)?, &read(ours)?)?;
+    let release = read("/proc/sys/kernel/osrelease")?;
+    let report = compare::compare(
+        first,
+        &groups(),
+        release.trim_end(),
+        &read(table)?,
+        &read(c)?,
+        &read(ours)?,
+    )?;
     print!("{}", report.text);
     Ok(report.failed == 0)
 }
