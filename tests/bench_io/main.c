@@ -35,12 +35,12 @@ static const char usage[] =
 "  -T        discards instead of reads and writes\n"
 "  -t MS     duration (1000)\n"
 "  -n N      number of I/Os of each task, instead of a duration\n"
-"  -m N      mark the measured phase, for scripts/profile-plugin.c\n";
+"  -m N      mark the measured phase, for scripts/plugins/profile.c\n";
 
 /* Number of latencies that are kept, of all tasks. */
 enum { SAMPLES = 1 << 20 };
 
-/* As in scripts/profile-plugin.c. */
+/* As in scripts/plugins/profile.c. */
 #define MARKS 0x10feed0000UL
 enum { MARK_SIZE = 16, MARK_MAX = 15 };
 

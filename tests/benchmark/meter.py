@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The work of all CPUs, and marks for scripts/profile-plugin.c."""
+"""The work of all CPUs, and marks for scripts/plugins/profile.c."""
 
 import contextlib
 import ctypes
@@ -36,7 +36,7 @@ class Meter:
 
 
 class Marks:
-    """Tells scripts/profile-plugin.c which target is measured, like bench_io."""
+    """Tells scripts/plugins/profile.c which target is measured, like bench_io."""
 
     ADDRESS, SIZE = 0x10feed0000, 16
 
