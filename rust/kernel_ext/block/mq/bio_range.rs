@@ -25,7 +25,8 @@ pub(super) struct Account {
 /// # Invariants
 ///
 /// `head` and `tail` are the ends of a chain of valid bios that nobody else accesses, which cover
-/// the `len` bytes from `sector` on, or both are null and `len` is 0.
+/// the `len` bytes from `sector` on, or both are null and `len` is 0. `account` is of the block
+/// device of the first bio.
 pub(super) struct BioRange {
     pub(super) head: *mut bindings::bio,
     pub(super) tail: *mut bindings::bio,
@@ -46,7 +47,7 @@ impl BioRange {
     /// that.
     fn account(&mut self) {
         if let Some(account) = self.account.take() {
-            // SAFETY: The block device is that of the first bio, which has not completed.
+            // SAFETY: By the type invariant the block device is that of the first bio.
             unsafe {
                 bindings::bdev_end_io_acct(
                     account.part,
@@ -60,7 +61,6 @@ impl BioRange {
 
     /// Completes the first `bytes` successfully, rounded down to whole sectors. Any context.
     pub(super) fn advance(&mut self, bytes: usize) {
-        self.account();
         let mut bytes = (bytes as u64).min(u64::from(self.len)) as u32 & !(SECTOR_SIZE - 1);
         self.len -= bytes;
         self.sector += u64::from(bytes >> SECTOR_SHIFT);
@@ -78,7 +78,13 @@ impl BioRange {
                         break;
                     }
                     bytes -= size;
-                    self.head = chain.rest();
+                    let next = chain.rest();
+                    // INVARIANT: The next bio has the same block device, if the I/O is not counted
+                    // as completed now.
+                    if next.is_null() || (*next).bi_bdev != (*bio).bi_bdev {
+                        self.account();
+                    }
+                    self.head = next;
                     end_bio(bio, Status::OK);
                 }
             }
