@@ -418,6 +418,67 @@ in_part() {
 	umount "$T/fs"
 }
 
+# Reads of pages that are not cached do not wait for an earlier read of their cgroup, which the first
+# of two disks below throttles.
+cold_reads() {
+	local pid rc=0 part=32768 disk
+
+	skip_on_c "a worker waits for each read"
+	need_scratch
+	[ -b "${SCRATCH_DEV2:-}" ] || skip "no second disk"
+	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
+	[ -d "$PARENT" ] || mkdir "$PARENT"
+	disk=$(<"/sys/class/block/${SCRATCH_DEV#/dev/}/dev")
+	dm_create loop_rs-disk "0 $part linear $SCRATCH_DEV 0
+$part $part linear $SCRATCH_DEV2 0"
+	pattern $((part * 1024)) /dev/mapper/loop_rs-disk 3
+	attach --direct-io=off /dev/mapper/loop_rs-disk
+	blockdev --flushbufs /dev/mapper/loop_rs-disk
+	cg_limit_io "$PARENT" "$disk" rbps=1
+	cg_run "$PARENT" dd if="$LOOP" of=/dev/null bs=4k count=1 skip=256 iflag=direct status=none &
+	pid=$!
+	wait_for 10 in_flight 1 || rc=1
+	sleep 0.2
+	within 10 cg_run "$PARENT" dd if="$LOOP" of=/dev/null bs=4k count=64 skip=5000 iflag=direct \
+		status=none || rc=2
+	in_flight 1 || rc=3
+	echo "$disk rbps=max" >"$PARENT/io.max"
+	wait $pid
+	want "step that failed" $rc 0
+	blockdev --flushbufs /dev/mapper/loop_rs-disk
+	"$LIB_DIR/loop_io" deep "$LOOP" $((part * 1024)) 3 32 4000
+	detach
+	dm_remove loop_rs-disk
+	cg_remove "$PARENT"
+}
+
+# Parts of pages, where a page is read after the other: neither the part nor the end of a page is
+# taken for the end of the file.
+cold_parts() {
+	local options offset size=$((2 << 20))
+
+	need_scratch
+	pattern $((4 << 20)) "$SCRATCH_DEV" 3
+	dd if="$SCRATCH_DEV" of="$T/model" bs=1M count=4 2>/dev/null
+	# shellcheck disable=SC2064 # it's known now only
+	trap "blockdev --setra $(blockdev --getra "$SCRATCH_DEV") $SCRATCH_DEV" EXIT
+	blockdev --setra 0 "$SCRATCH_DEV"
+	for options in "0" "256" "512 -b 4096" "$((63 * 512)) -b 4096" "0 -b 16384"; do
+		offset=${options%% *}
+		# shellcheck disable=SC2086 # more than one option
+		LOOP=$(losetup --find --show --direct-io=off --sizelimit $size -o $options \
+			"$SCRATCH_DEV" 2>/dev/null) || {
+			[[ $options = *16384 ]] || fail "losetup -o $options"
+			echo "no blocks of 16 KiB"
+			continue
+		}
+		blockdev --flushbufs "$SCRATCH_DEV"
+		dd if="$LOOP" of="$T/out" bs=64k iflag=direct 2>/dev/null || fail "-o $options: $?"
+		cmp "$T/out" <(tail -c +$((offset + 1)) "$T/model" | head -c $size)
+		detach
+	done
+}
+
 stuck() {
 	grep -q "^/ busy" "$WORKERS/$L/workers"
 }
@@ -426,8 +487,9 @@ not_listed() {
 	no_dying && ! grep -q loop_rs-worker "$WORKERS/$L/workers"
 }
 
-test_begin 12
+test_begin 14
 LIB_CGROUPS+=("$PARENT")
+LIB_DMS+=(loop_rs-disk)
 need_driver
 
 check "a cgroup without I/O has no worker" only_with_io
@@ -444,5 +506,7 @@ check "writes that do not block are issued inline" written_inline
 check "the worker shares the requests of a deep queue" offloaded
 check "cached reads are served while the worker is stuck" cached_reads
 check "a partly cached read" in_part
+check "a cold read does not wait for another one" cold_reads
+check "cold reads of parts of pages" cold_parts
 
 test_end

@@ -16,6 +16,7 @@
 #include <linux/ioprio.h>
 #include <linux/irqflags.h>
 #include <linux/kref.h>
+#include <linux/list.h>
 #include <linux/lockdep.h>
 #include <linux/memcontrol.h>
 #include <linux/mutex.h>
@@ -280,6 +281,17 @@ void rust_helper_iov_iter_truncate(struct iov_iter *iter, u64 count)
 void rust_helper_folio_put(struct folio *folio)
 {
 	folio_put(folio);
+}
+
+bool rust_helper_wake_page_match(struct wait_page_queue *wait_page,
+				 struct wait_page_key *key)
+{
+	return wake_page_match(wait_page, key);
+}
+
+void rust_helper_list_del_init(struct list_head *entry)
+{
+	list_del_init(entry);
 }
 
 bool rust_helper_in_task(void)

@@ -230,9 +230,10 @@ impl Binding {
         }
     }
 
-    /// Whether reads can be served from the page cache without blocking.
-    pub(crate) fn can_read_cached(&self) -> bool {
-        !self.flags.has(Flag::DIRECT_IO) && self.file().can_nowait()
+    /// Whether reads go through the page cache, and need not wait for pages under I/O.
+    pub(crate) fn can_read_async(&self) -> bool {
+        let file = self.file();
+        !self.flags.has(Flag::DIRECT_IO) && file.can_nowait() && file.can_read_async()
     }
 
     /// Whether the file supports nowait writes: direct, or buffered, which few file systems

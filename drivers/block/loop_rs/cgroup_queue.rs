@@ -45,7 +45,7 @@ use kernel::{
 };
 use kernel_ext::{
     block::{
-        mq::{DetachedBios, EnteredBios, IoList, Request, TransferList},
+        mq::{BoxedIo, DetachedBios, IoList, Request, TransferList},
         GenDisk,
     },
     cgroup::{Css, Io},
@@ -82,6 +82,8 @@ pub(crate) struct RequestData {
     pub(crate) eagain: bool,
     /// The charge of the request's tag.
     pub(crate) tag: TagCharge,
+    /// The queue whose worker serves the request.
+    pub(crate) served_by: QueueId,
 }
 
 impl RequestData {
@@ -91,6 +93,7 @@ impl RequestData {
             nowait: false,
             eagain: false,
             tag: TagCharge::none(),
+            served_by: QueueId::Root,
         }
     }
 }
@@ -128,8 +131,8 @@ pub(crate) enum QueueReason {
 ///
 /// # Invariants
 ///
-/// - `scheduled` is true from when the worker is queued until it finds no requests, or the request
-///   queue frozen.
+/// - `scheduled` is true from when the worker is queued until it finds no requests, the request queue
+///   frozen, or too many reads that wait.
 /// - `batch` has requests of the task `batch_task` only.
 /// - If `pending` has a request that is younger than bios in `detached`, `detached_bypassed` is
 ///   true.
@@ -145,7 +148,8 @@ pub(crate) struct CgroupQueue {
     /// The worker is queued, or runs and will look at the lists again, or is
     /// [stalled](Worker::end_stall).
     pub(crate) scheduled: bool,
-    /// The worker got requests other than offloaded ones since it was last idle. These may block.
+    /// The worker got requests other than offloaded ones since it was last idle and no read waited
+    /// for pages under I/O. These may block.
     pub(crate) has_blocking_work: bool,
     /// A younger request may be in `pending` although bios are in `detached`.
     pub(crate) detached_bypassed: bool,
@@ -166,9 +170,13 @@ pub(crate) struct CgroupQueue {
     pub(crate) batch_has_sync: bool,
     /// Number of `REQ_NOWAIT` requests that still go to the worker, after one issued inline slept.
     pub(crate) nowait_backoff: u32,
-    /// The rest of detached bios after a short transfer. They keep their usage reference, so that
-    /// each request is served from one range of one file.
-    pub(crate) resubmit: EnteredBios<LoopOps>,
+    /// Requests in service whose reads waited for pages that are not under I/O any more.
+    pub(crate) ready: TransferList<Request<LoopOps>>,
+    /// Detached bios in service: the rest after a short transfer, or reads as in `ready`. They keep
+    /// their usage reference, so that each request is served from one range of one file.
+    pub(crate) ready_detached: TransferList<BoxedIo<LoopOps>>,
+    /// Number of bytes of both.
+    pub(crate) ready_bytes: usize,
     /// Bios without a tag. The worker serves them after `pending`.
     pub(crate) detached: DetachedBios<LoopOps>,
     pub(crate) worker: Arc<Worker>,
@@ -187,7 +195,9 @@ impl CgroupQueue {
             batch_len: 0,
             batch_has_sync: false,
             nowait_backoff: 0,
-            resubmit: EnteredBios::new(),
+            ready: TransferList::new(),
+            ready_detached: TransferList::new(),
+            ready_bytes: 0,
             detached: DetachedBios::new(),
             detached_bypassed: false,
             tags: TagCounter::new(Some(&totals.tags), flags)?,
@@ -210,7 +220,12 @@ impl CgroupQueue {
 
     /// Whether the queue has requests or detached bios for the worker.
     pub(crate) fn has_worker_requests(&self) -> bool {
-        !self.pending.is_empty() || !self.resubmit.is_empty() || !self.detached.is_empty()
+        !self.pending.is_empty() || self.has_served() || !self.detached.is_empty()
+    }
+
+    /// Whether the queue has requests or detached bios that the worker is to serve again.
+    pub(crate) fn has_served(&self) -> bool {
+        !self.ready.is_empty() || !self.ready_detached.is_empty()
     }
 
     /// Whether the queue is idle. A queue can have a batch before its worker is scheduled.
@@ -350,6 +365,8 @@ pub(crate) struct Worker {
     pub(crate) css: Option<ARef<Css<Io>>>,
     /// Number of detached bios in service.
     pub(crate) in_service: Atomic<i32>,
+    /// Number of bytes of reads that wait for pages under I/O.
+    pub(crate) waiting: Atomic<usize>,
     /// The worker has returned because `in_service` is at its limit.
     pub(crate) stalled: AtomicFlag,
     /// Number of completed detached requests.
@@ -387,12 +404,28 @@ impl Worker {
                 id,
                 css,
                 in_service: Atomic::new(0),
+                waiting: Atomic::new(0),
                 stalled: AtomicFlag::new(false),
                 detached_done: Atomic::new(0),
                 completion: CompletionPolicy::new(),
             }),
             flags,
         )
+    }
+
+    /// Notes that a read of `len` bytes can wait for pages under I/O from now on.
+    pub(crate) fn begin_wait(&self, len: usize) {
+        self.waiting.fetch_add(len, Relaxed);
+    }
+
+    /// Notes that a read of `len` bytes does not wait any more. Any context.
+    pub(crate) fn end_wait(&self, len: usize) {
+        self.waiting.fetch_sub(len, Relaxed);
+    }
+
+    /// Whether reads wait for pages under I/O.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
     }
 
     /// Counts a completed detached request.

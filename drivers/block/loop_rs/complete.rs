@@ -40,11 +40,9 @@ pub(crate) trait CompleteIo: Transfer + Traced {
 
 /// I/O that the driver serves: a request, or detached bios.
 pub(crate) trait ServedIo: CompleteIo {
-    /// Counts detached bios as in service of `worker`.
-    fn begin_service(&mut self, _worker: &Arc<Worker>) {}
-
-    /// Ends the count of [`begin_service`](Self::begin_service), without completion.
-    fn cancel_service(&mut self) {}
+    /// Notes that `worker` serves the I/O. Detached bios count as in its service until they
+    /// complete.
+    fn begin_service(&mut self, worker: &Arc<Worker>);
 
     /// Whether the I/O is within the limits of the request queue, which can have changed since bios
     /// were detached.
@@ -79,6 +77,10 @@ impl CompleteIo for Request<LoopOps> {
 }
 
 impl ServedIo for Request<LoopOps> {
+    fn begin_service(&mut self, worker: &Arc<Worker>) {
+        self.data_mut().served_by = worker.id;
+    }
+
     fn complete_in_softirq(mut self) {
         self.data_mut().result = Ok(self.len());
         self.complete();
@@ -113,13 +115,22 @@ impl CompleteIo for BoxedIo<LoopOps> {
     }
 }
 
+impl ServedIo for BoxedIo<LoopOps> {
+    /// They are in service already.
+    fn begin_service(&mut self, _worker: &Arc<Worker>) {}
+
+    fn fits_limits(&self) -> bool {
+        self.fits_limits()
+    }
+
+    fn memory_bits(&self) -> u32 {
+        self.memory_bits()
+    }
+}
+
 impl ServedIo for DetachedIo<LoopOps> {
     fn begin_service(&mut self, worker: &Arc<Worker>) {
         *self.data_mut() = Some(Service::begin(worker));
-    }
-
-    fn cancel_service(&mut self) {
-        *self.data_mut() = None;
     }
 
     fn fits_limits(&self) -> bool {
@@ -144,6 +155,13 @@ pub(crate) fn complete_with<I: CompleteIo>(io: I, result: Result<(), Failure>) {
     }
 }
 
+/// `bytes`, rounded down to whole logical blocks: the rest of an I/O must be a multiple of these,
+/// as each request is.
+pub(crate) fn whole_blocks<I: Transfer>(io: &I, bytes: usize) -> usize {
+    let block = io.queue().logical_block_size().max(SECTOR_SIZE) as usize;
+    bytes - bytes % block
+}
+
 /// Accounts for the bytes that were transferred. Returns the result to complete the I/O with, or
 /// `None` if there is a rest to transfer. Any context.
 pub(crate) fn account_transfer<I: Transfer>(
@@ -153,9 +171,7 @@ pub(crate) fn account_transfer<I: Transfer>(
     match result {
         Ok(n) if n >= io.len() => Some(Ok(())),
         Ok(n) => {
-            // The rest must be a multiple of the logical block size, as each request is.
-            let block = io.queue().logical_block_size().max(SECTOR_SIZE) as usize;
-            let whole = n - n % block;
+            let whole = whole_blocks(io, n);
             if whole > 0 {
                 io.advance(whole);
                 return None;
@@ -210,6 +226,38 @@ fn complete_or_requeue(mut rq: Request<LoopOps>, result: Result<usize>) {
     rq.requeue();
 }
 
+/// Queues a read again that waited for a page under I/O. Any context, hard interrupts included;
+/// does not complete I/O, which may take the lock of a wait queue of the page cache.
+pub(crate) fn read_ready(mut rq: Request<LoopOps>) {
+    // As in `ki_complete_detached`.
+    let _rcu = rcu::read_lock();
+    let queues = with_queues(rq.disk(), |queues| Arc::from(queues));
+    // The queue exists: it is charged for the request's tag.
+    let id = rq.data_mut().served_by;
+    let Some(workqueues) = queues.workqueues.as_ref() else {
+        return;
+    };
+    let mut set = queues.lock();
+    if let Some((queue, _)) = set.get_mut(id) {
+        queue.worker.end_wait(rq.len());
+    }
+    set.push_ready(id, rq);
+    set.schedule_pending(id, workqueues);
+}
+
+/// As [`read_ready`], for detached bios.
+pub(crate) fn read_ready_detached(mut io: BoxedIo<LoopOps>) {
+    // As in `ki_complete_detached`.
+    let _rcu = rcu::read_lock();
+    let queues = with_queues(io.disk(), |queues| Arc::from(queues));
+    let len = io.len();
+    let id = io.data_mut().as_ref().map(|service| {
+        service.worker().end_wait(len);
+        service.worker().id
+    });
+    queues.as_arc_borrow().serve_again(id, io);
+}
+
 /// Handles `ki_complete` of detached bios. Any context, hard interrupts included.
 pub(crate) fn ki_complete_detached(mut io: BoxedIo<LoopOps>, result: Result<usize>) {
     match account_transfer(&mut io, result) {
@@ -222,7 +270,7 @@ pub(crate) fn ki_complete_detached(mut io: BoxedIo<LoopOps>, result: Result<usiz
             let _rcu = rcu::read_lock();
             let queues = with_queues(io.disk(), |queues| Arc::from(queues));
             let id = io.data_mut().as_ref().map(|s| s.worker().id);
-            queues.as_arc_borrow().resubmit(id, io.into_inner());
+            queues.as_arc_borrow().serve_again(id, io);
         }
     }
 }
@@ -235,16 +283,16 @@ impl CgroupQueues {
         }
     }
 
-    /// Queues the rest of detached bios for the worker. `id` is the queue whose worker served them:
-    /// the cgroup may have got a queue of its own since. Any context.
-    fn resubmit(self: ArcBorrow<'_, Self>, id: Option<QueueId>, io: DetachedIo<LoopOps>) {
+    /// Queues detached bios in service for the worker again. `id` is the queue whose worker served
+    /// them: the cgroup may have got a queue of its own since. Any context.
+    fn serve_again(self: ArcBorrow<'_, Self>, id: Option<QueueId>, io: BoxedIo<LoopOps>) {
         let Some(workqueues) = self.workqueues.as_ref() else {
             return io.complete_io(Status::IOERR);
         };
         let mut set = self.lock();
         let id = id.unwrap_or_else(|| self.find(&mut set, io.op(), io.blkcg()));
-        set.push_resubmit(id, io);
-        set.schedule(id, workqueues);
+        set.push_ready_detached(id, io);
+        set.schedule_pending(id, workqueues);
     }
 
     /// Completes I/O that the backing file does not support, and clears the queue limit that

@@ -63,7 +63,7 @@ impl QueueSet {
         Some(QueueReport {
             id: queue.worker.id,
             css: queue.worker.css.clone(),
-            busy: queue.scheduled,
+            busy: queue.scheduled || queue.worker.has_waiting(),
             idle_since: queue.idle_since,
             waiting: queue.received.wrapping_sub(queue.taken),
             oldest_ms: [

@@ -10,7 +10,7 @@ use crate::{
 };
 use kernel::prelude::*;
 use kernel_ext::{
-    block::mq::{Detached, DetachedIo, IoList, Request, Transfer},
+    block::mq::{BoxedIo, Detached, IoList, Request, Transfer},
     task,
     time::JiffiesInstant,
     workqueue::OwnedQueue,
@@ -122,14 +122,12 @@ impl CgroupQueue {
 
     /// Queues the worker if it is not scheduled and there are requests for it.
     ///
-    /// A stalled worker waits for detached bios in service to complete. Requests and the rest of
-    /// short transfers do not have to wait for that, and end the stall.
+    /// A stalled worker waits for detached bios in service to complete. Requests, and bios in
+    /// service that it is to serve again, do not have to wait for that, and end the stall.
     fn wake(&mut self, workqueue: &OwnedQueue) {
         let wake = match self.scheduled {
             false => self.has_worker_requests(),
-            true => {
-                (!self.pending.is_empty() || !self.resubmit.is_empty()) && self.worker.end_stall()
-            }
+            true => (!self.pending.is_empty() || self.has_served()) && self.worker.end_stall(),
         };
         if wake {
             self.scheduled = true;
@@ -197,12 +195,20 @@ impl QueueSet {
         }
     }
 
-    /// Adds the rest of detached bios after a short transfer.
-    pub(crate) fn push_resubmit(&mut self, id: QueueId, io: DetachedIo<LoopOps>) {
+    /// Adds a request in service whose read can go on.
+    pub(crate) fn push_ready(&mut self, id: QueueId, rq: Request<LoopOps>) {
+        if let Some((queue, _)) = self.get_mut(id) {
+            queue.ready_bytes = queue.ready_bytes.saturating_add(rq.len());
+            queue.ready.push_back(rq);
+        }
+    }
+
+    /// Adds detached bios in service: the rest after a short transfer, or a read that can go on.
+    pub(crate) fn push_ready_detached(&mut self, id: QueueId, io: BoxedIo<LoopOps>) {
         if let Some((queue, _)) = self.get_mut(id) {
             queue.has_blocking_work = true;
-            queue.resubmit.push_back(io);
-            queue.received = queue.received.wrapping_add(1);
+            queue.ready_bytes = queue.ready_bytes.saturating_add(io.len());
+            queue.ready_detached.push_back(io);
         }
     }
 

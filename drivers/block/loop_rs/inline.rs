@@ -113,10 +113,11 @@ impl QueueSet {
         if mode == InlineMode::Direct && !queue.detached.is_empty() {
             return InlineDecision::Offload;
         }
-        let worker = if !queue.scheduled && !queue.has_worker_requests() {
-            WorkerState::Idle
-        } else if queue.has_blocking_work {
+        let is_idle = !queue.scheduled && !queue.has_worker_requests();
+        let worker = if queue.has_blocking_work && (!is_idle || queue.worker.has_waiting()) {
             WorkerState::Blocking
+        } else if is_idle {
+            WorkerState::Idle
         } else {
             WorkerState::Offloading(queue.received.wrapping_sub(queue.taken))
         };

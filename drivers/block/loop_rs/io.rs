@@ -2,20 +2,21 @@
 
 //! Issue of I/O to the backing file.
 //!
-//! The worker issues with [`issue`], which may block, after it has tried reads with
-//! [`read_cached`]. A submitter issues with [`issue_inline`], which does not wait for the backing
-//! file.
+//! The worker issues with [`issue`], which may block, but not for direct I/O, nor for pages under
+//! I/O. A submitter issues with [`issue_inline`], which does not wait for the backing file.
 
 use crate::{
     backing::{Binding, BindingRef, OwnedFile},
-    cgroup_queue::LoopOps,
-    complete::{account_transfer, complete_with, ServedIo},
+    cgroup_queue::{LoopOps, Worker},
+    complete::{account_transfer, complete_with, whole_blocks, ServedIo},
     config::Flag,
     errors::Failure,
 };
 use kernel::{page::PAGE_SIZE, prelude::*, sync::Arc};
 use kernel_ext::{
-    block::mq::{DetachedIo, IoFlags, Op, Request, Submit, Submitted, Transfer},
+    block::mq::{
+        BoxedIo, CacheRead, DetachedIo, IoFlags, Op, Request, Submit, Submitted, Transfer,
+    },
     cgroup,
     compat::EOPNOTSUPP,
     fs::{BackingFile, FileExt, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE},
@@ -30,7 +31,8 @@ pub(crate) enum IssueResult<I> {
     Unsupported(I),
     /// The device does not support the operation.
     Rejected(I),
-    /// The I/O is in flight. `ki_complete` hands it to [`complete`](crate::complete).
+    /// The I/O is in flight. `ki_complete`, or the end of the wait for a page, hands it to
+    /// [`complete`](crate::complete).
     Queued,
 }
 
@@ -115,6 +117,49 @@ fn submit_direct<I: Submit>(mut file: OwnedFile, offset: i64, mut io: I) -> Issu
     }
 }
 
+/// Reads through the page cache, without waiting for pages under I/O. May sleep.
+///
+/// A read that is issued `again` has waited. If it finds no page, that was reclaimed meanwhile: it
+/// is read and waited for, so that reads of a cgroup with little memory do not reclaim each other's
+/// pages for ever.
+fn submit_cached<I: Submit>(
+    worker: &Worker,
+    file: &BackingFile,
+    offset: i64,
+    mut io: I,
+    mut again: bool,
+) -> IssueResult<I> {
+    loop {
+        let pos = match file_position(offset, &io) {
+            Ok(pos) => pos,
+            Err(e) => return IssueResult::Done(io, Err(e.into())),
+        };
+        let len = io.len();
+        let result = if core::mem::take(&mut again) {
+            io.transfer(file, pos, IoFlags::BUFFERED.with_nowait())
+        } else {
+            worker.begin_wait(len);
+            let result = match io.read_cached(file, pos) {
+                CacheRead::Waiting => return IssueResult::Queued,
+                CacheRead::Done(same, result) => {
+                    io = same;
+                    result
+                }
+            };
+            worker.end_wait(len);
+            result
+        };
+        // A short read, or one that fails, can be one that would wait. Only a call that waits finds the
+        // end of the file, or an error.
+        if !matches!(result, Ok(n) if n >= len || whole_blocks(&io, n) > 0) {
+            return transfer_all(file, offset, io, IoFlags::BUFFERED);
+        }
+        if let Some(result) = account_transfer(&mut io, result) {
+            return IssueResult::Done(io, result);
+        }
+    }
+}
+
 fn fallocate<I: Transfer>(file: &BackingFile, offset: i64, io: I, mode: i32) -> IssueResult<I> {
     // The limit is 0 if the file does not support the operation, or user space disabled it.
     if io.queue().max_discard_sectors() == 0 {
@@ -128,31 +173,106 @@ fn fallocate<I: Transfer>(file: &BackingFile, offset: i64, io: I, mode: i32) -> 
     }
 }
 
-/// I/O that can be issued as direct I/O.
-pub(crate) trait IssueDirect: ServedIo {
+/// I/O that the worker can issue without waiting for it.
+pub(crate) trait IssueAsync: ServedIo {
     /// Starts direct I/O. May sleep.
     fn issue_direct(self, file: OwnedFile, offset: i64) -> IssueResult<Self>;
+
+    /// Starts a read through the page cache, `again` if it has waited. May sleep.
+    fn issue_cached(
+        self,
+        worker: &Worker,
+        file: &BackingFile,
+        offset: i64,
+        again: bool,
+    ) -> IssueResult<Self>;
 }
 
-impl IssueDirect for Request<LoopOps> {
+impl IssueAsync for Request<LoopOps> {
     fn issue_direct(self, file: OwnedFile, offset: i64) -> IssueResult<Self> {
         submit_direct(file, offset, self)
     }
+
+    fn issue_cached(
+        self,
+        worker: &Worker,
+        file: &BackingFile,
+        offset: i64,
+        again: bool,
+    ) -> IssueResult<Self> {
+        submit_cached(worker, file, offset, self, again)
+    }
 }
 
-impl IssueDirect for DetachedIo<LoopOps> {
+/// Moves detached bios to memory that lives until `ki_complete`, or the end of the wait for a page,
+/// and issues them by `submit`. Without memory they are issued by `transfer`, since waiting for
+/// memory may mean waiting for this very I/O.
+fn issue_boxed<F>(
+    io: DetachedIo<LoopOps>,
+    file: F,
+    submit: impl FnOnce(BoxedIo<LoopOps>, F) -> IssueResult<BoxedIo<LoopOps>>,
+    transfer: impl FnOnce(DetachedIo<LoopOps>, F) -> IssueResult<DetachedIo<LoopOps>>,
+) -> IssueResult<DetachedIo<LoopOps>> {
+    match io.boxed(GFP_NOWAIT) {
+        Ok(io) => match submit(io, file) {
+            IssueResult::Done(io, result) => IssueResult::Done(io.into_inner(), result),
+            IssueResult::Unsupported(io) => IssueResult::Unsupported(io.into_inner()),
+            IssueResult::Rejected(io) => IssueResult::Rejected(io.into_inner()),
+            IssueResult::Queued => IssueResult::Queued,
+        },
+        Err(io) => transfer(io, file),
+    }
+}
+
+impl IssueAsync for BoxedIo<LoopOps> {
     fn issue_direct(self, file: OwnedFile, offset: i64) -> IssueResult<Self> {
-        // Asynchronous I/O needs an allocation that lives until `ki_complete`. Waiting for memory
-        // may mean waiting for this very I/O, so the fallback is synchronous I/O.
-        match self.boxed(GFP_NOWAIT) {
-            Ok(io) => match submit_direct(file, offset, io) {
-                IssueResult::Done(io, result) => IssueResult::Done(io.into_inner(), result),
-                IssueResult::Unsupported(io) => IssueResult::Unsupported(io.into_inner()),
-                IssueResult::Rejected(io) => IssueResult::Rejected(io.into_inner()),
-                IssueResult::Queued => IssueResult::Queued,
-            },
-            Err(io) => transfer_all(&file, offset, io, IoFlags::DIRECT),
+        submit_direct(file, offset, self)
+    }
+
+    fn issue_cached(
+        self,
+        worker: &Worker,
+        file: &BackingFile,
+        offset: i64,
+        again: bool,
+    ) -> IssueResult<Self> {
+        submit_cached(worker, file, offset, self, again)
+    }
+}
+
+impl IssueAsync for DetachedIo<LoopOps> {
+    fn issue_direct(self, file: OwnedFile, offset: i64) -> IssueResult<Self> {
+        issue_boxed(
+            self,
+            file,
+            |io, file| submit_direct(file, offset, io),
+            |io, file| transfer_all(&file, offset, io, IoFlags::DIRECT),
+        )
+    }
+
+    fn issue_cached(
+        self,
+        worker: &Worker,
+        file: &BackingFile,
+        offset: i64,
+        again: bool,
+    ) -> IssueResult<Self> {
+        let mut io = self;
+        // A read that need not wait takes no memory.
+        let cached = file_position(offset, &io)
+            .and_then(|pos| io.transfer(file, pos, IoFlags::CACHED))
+            .unwrap_or(0);
+        if whole_blocks(&io, cached) > 0 {
+            if let Some(result) = account_transfer(&mut io, Ok(cached)) {
+                return IssueResult::Done(io, result);
+            }
         }
+        issue_boxed(
+            io,
+            file,
+            |io, file| submit_cached(worker, file, offset, io, again),
+            |io, file| transfer_all(file, offset, io, IoFlags::BUFFERED),
+        )
     }
 }
 
@@ -165,8 +285,14 @@ fn is_direct<I: ServedIo>(binding: &Binding, io: &I) -> bool {
     }
 }
 
-/// Issues I/O to the backing file. May sleep.
-pub(crate) fn issue<I: IssueDirect>(binding: BindingRef<'_>, io: I) -> IssueResult<I> {
+/// Issues I/O of a worker to the backing file, `again` if a page that it waited for is no longer
+/// under I/O. May sleep.
+pub(crate) fn issue<I: IssueAsync>(
+    worker: &Worker,
+    binding: BindingRef<'_>,
+    io: I,
+    again: bool,
+) -> IssueResult<I> {
     let op = io.op();
     if !io.fits_limits() {
         return IssueResult::Done(io, Err(Failure::of_file(EINVAL)));
@@ -182,6 +308,7 @@ pub(crate) fn issue<I: IssueDirect>(binding: BindingRef<'_>, io: I) -> IssueResu
             drop(binding);
             io.issue_direct(file, offset)
         }
+        Op::Read if binding.can_read_async() => io.issue_cached(worker, file, offset, again),
         Op::Read => transfer_all(file, offset, io, IoFlags::BUFFERED),
         Op::Write => {
             binding.backing.note_worker_write();
@@ -197,18 +324,6 @@ pub(crate) fn issue<I: IssueDirect>(binding: BindingRef<'_>, io: I) -> IssueResu
         // Without `unmap` the range stays allocated.
         Op::WriteZeroes { unmap: false } => fallocate(file, offset, io, FALLOC_FL_ZERO_RANGE),
         Op::Other => IssueResult::Rejected(io),
-    }
-}
-
-/// Serves a read from the page cache. Starts readahead for pages that are not cached, so that the
-/// disk has several reads in flight. May sleep, but does not wait for the backing file.
-pub(crate) fn read_cached<I: Transfer>(binding: &Binding, mut io: I) -> NowaitResult<I> {
-    let result = file_position(binding.range.offset, &io)
-        .and_then(|pos| io.transfer(binding.file(), pos, IoFlags::BUFFERED.with_nowait()));
-    match result {
-        Ok(n) if n >= io.len() => NowaitResult::Done(io, Ok(())),
-        // `issue` finds any error again.
-        _ => NowaitResult::WouldBlock(io),
     }
 }
 

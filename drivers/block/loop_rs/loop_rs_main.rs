@@ -71,14 +71,15 @@
 //!     |
 //!     +-- queued: enqueue::try_push  ------------>  worker::run, take
 //!     |     no tag left: detach, push_detached        | charged to blkcg and memcg
-//!     |                                               | io::read_cached, io::issue
+//!     |                                               | io::issue
 //!   io::issue_inline                                  |
 //!     |         -EAGAIN: queued                       |
 //!     +--------------------------+--------------------+
 //!                                |
 //!                           backing file
 //!                                |
-//!               done, or ki_complete if -EIOCBQUEUED
+//!               done, or ki_complete if -EIOCBQUEUED; a read that finds a page under I/O:
+//!                                |              complete::read_ready, to the worker
 //!                                |
 //!                    complete::account_transfer
 //!                                |
@@ -102,6 +103,9 @@
 //!       limits_lock of the request queue
 //!         lock of the QueueSet (spinlock, interrupts disabled)
 //! ```
+//!
+//! A wait queue of the page cache has its lock held when [`complete::read_ready`] takes that of the
+//! QueueSet.
 //!
 //! The lock of the registry in [`control`] is not held together with any of these. A freeze of the
 //! request queue is started with the state locked, and `limits_lock` if limits change.

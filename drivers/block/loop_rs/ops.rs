@@ -56,6 +56,16 @@ impl mq::Operations for LoopOps {
         complete::ki_complete_detached(io, result);
     }
 
+    /// Any context, hard interrupts included, with the lock of a wait queue of the page cache held.
+    fn read_ready(rq: Request<Self>) {
+        complete::read_ready(rq);
+    }
+
+    /// As [`read_ready`](Self::read_ready).
+    fn detached_read_ready(io: BoxedIo<Self>) {
+        complete::read_ready_detached(io);
+    }
+
     /// Softirq, or the context that [`Request::complete`] is called in.
     fn complete(rq: Request<Self>) {
         complete::mq_complete(rq);

@@ -9,11 +9,13 @@
 //!   IssueInline -------------------------------------------+
 //!     |  -EAGAIN                                           |
 //!     v                                                    v
-//!   Queue  -----> WorkerBegin, WorkerEnd, or cached ---> Complete
+//!   Queue  -----> WorkerBegin, WorkerEnd --------------> Complete
 //!     |  reclaimed          ^
 //!     v                     |
 //!   Detach ---> Resume -----+
 //! ```
+//!
+//! A read that waits for a page has [`WorkerBegin`] and [`WorkerEnd`] again after that.
 
 use crate::cgroup_queue::QueueReason;
 use kernel_ext::{

@@ -2,9 +2,9 @@
 
 //! The worker of a cgroup queue: dequeues requests and serves them as the cgroup.
 //!
-//! A worker serves requests one after the other, and blocks its own cgroup only. Direct I/O is
-//! asynchronous. For buffered reads, the worker tries the page cache first, which starts readahead
-//! for several of them before it waits for one.
+//! A worker serves requests one after the other, and blocks its own cgroup only. It does not wait
+//! for direct I/O, nor for pages that buffered reads find under I/O: such a read comes back to the
+//! worker when its page is no longer under I/O.
 
 use crate::{
     backing::{Binding, BindingRef},
@@ -13,7 +13,7 @@ use crate::{
     },
     complete::{complete_with, ServedIo},
     errors::Failure,
-    io::{self, IssueDirect, IssueResult, NowaitResult},
+    io::{self, IssueAsync, IssueResult},
     policy::completion::CompletionContext,
     trace,
 };
@@ -29,7 +29,7 @@ use kernel::{
 };
 use kernel_ext::{
     block::{
-        mq::{DetachedBios, EnteredBios, IoList, Op, Request, Transfer, TransferList},
+        mq::{BoxedIo, DetachedBios, EnteredBios, IoList, Op, Request, Transfer, TransferList},
         GenDisk, Status,
     },
     cgroup::{Css, Memory},
@@ -41,21 +41,66 @@ use kernel_ext::{
 /// reclaimed.
 const BATCH_MAX: u32 = 4;
 
-/// Number of reads that a worker dequeues at a time if they can wait for the disk together.
-const READ_BATCH_MAX: u32 = 32;
+/// Number of reads that a worker dequeues at a time if it does not wait for them.
+const ASYNC_BATCH_MAX: u32 = 32;
 
-/// Maximum number of bytes of reads that wait for the disk together. Their readahead must still be
-/// cached when they are served, even if the memory of the cgroup is limited.
-const READ_BATCH_BYTES: usize = 4 << 20;
+/// Maximum number of bytes of reads that wait for pages under I/O, or whose pages have just been read.
+/// The pages must still be cached when the reads go on, even if the memory of the cgroup is limited.
+const WAITING_MAX: usize = 4 << 20;
 
 /// Maximum number of detached requests of a cgroup in service. With its share of the tags, a single
 /// cgroup has about as many requests in flight as the default depth of a device.
 const SERVICE_DEPTH: i32 = 64;
 
-/// Requests and detached bios taken from a queue. The requests come first.
+/// Requests and detached bios taken from a queue, in the order in which they are served: those that
+/// are served again, the others.
+#[derive(Default)]
 struct Batch {
+    ready: TransferList<Request<LoopOps>>,
+    ready_detached: TransferList<BoxedIo<LoopOps>>,
     requests: TransferList<Request<LoopOps>>,
     detached: EnteredBios<LoopOps>,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+            && self.ready_detached.is_empty()
+            && self.requests.is_empty()
+            && self.detached.is_empty()
+    }
+}
+
+/// Why a worker takes no more detached bios, besides their number.
+#[derive(PartialEq, Eq)]
+enum Stop {
+    /// The request queue is frozen.
+    Frozen,
+    /// Too many reads wait.
+    ReadsWait,
+}
+
+/// The limit of reads that a worker takes.
+struct ReadLimit {
+    /// The worker does not wait for reads, and so has no other limit.
+    is_async: bool,
+    /// Number of bytes of reads that wait or will, or have just waited.
+    waiting: usize,
+}
+
+impl ReadLimit {
+    /// Takes I/O; false if it is a read and too many wait.
+    fn take(&mut self, op: Op, len: usize) -> bool {
+        if !self.is_async || op != Op::Read {
+            return true;
+        }
+        let waiting = self.waiting.saturating_add(len);
+        let may_take = self.waiting == 0 || waiting <= WAITING_MAX;
+        if may_take {
+            self.waiting = waiting;
+        }
+        may_take
+    }
 }
 
 /// The result of dequeueing.
@@ -65,17 +110,19 @@ enum Dequeued {
     Empty,
     /// The queue has detached bios, and the request queue of this disk is frozen.
     Frozen(ARef<GenDisk<LoopOps>>),
+    /// The queue has a read, and as many bytes of reads as [`WAITING_MAX`] wait for pages.
+    ReadsWait,
     /// The queue has detached bios, and [`SERVICE_DEPTH`] are in service.
     DepthReached,
 }
 
 impl CgroupQueue {
-    /// Takes requests and detached bios for the worker. `window` is whether reads can wait for the
-    /// disk together, `batch_reason` the [`QueueSet::batch_reason`].
+    /// Takes requests and detached bios for the worker. `async_reads` is whether the worker does not
+    /// wait for reads, `batch_reason` the [`QueueSet::batch_reason`].
     fn dequeue(
         &mut self,
         totals: &mut QueueTotals,
-        window: bool,
+        async_reads: bool,
         batch_reason: QueueReason,
     ) -> Dequeued {
         if !self.has_worker_requests() {
@@ -86,14 +133,26 @@ impl CgroupQueue {
             return Dequeued::Empty;
         }
         let mut batch = Batch {
-            requests: TransferList::new(),
-            detached: core::mem::take(&mut self.resubmit),
+            ready: self.ready.take(),
+            ready_detached: self.ready_detached.take(),
+            ..Batch::default()
         };
-        let mut n = batch.detached.nr_requests() as u32;
+        let mut limit = ReadLimit {
+            is_async: async_reads,
+            waiting: core::mem::take(&mut self.ready_bytes)
+                .saturating_add(self.worker.waiting.load(Relaxed)),
+        };
+        let mut n = 0;
+        let mut reads_wait = false;
         while let Some(rq) = self.pending.pop_front() {
+            if !limit.take(rq.op(), rq.len()) {
+                self.pending.push_front(rq);
+                reads_wait = true;
+                break;
+            }
             n += 1;
             let more = match rq.op() {
-                Op::Read if window => n < READ_BATCH_MAX,
+                Op::Read if async_reads => n < ASYNC_BATCH_MAX,
                 _ => n < BATCH_MAX,
             };
             batch.requests.push_back(rq);
@@ -104,17 +163,21 @@ impl CgroupQueue {
         let mut frozen = false;
         // Detached bios come after all pending requests, unless requests that cannot be detached
         // would starve them.
-        if self.pending.is_empty() || self.detached_bypassed {
-            let (entered, is_frozen) = self.dequeue_detached(&mut batch.detached, window);
+        if !reads_wait && (self.pending.is_empty() || self.detached_bypassed) {
+            let (entered, stop) = self.dequeue_detached(&mut batch.detached, limit);
             n += entered;
-            frozen = is_frozen;
+            frozen = stop == Some(Stop::Frozen);
+            reads_wait = stop == Some(Stop::ReadsWait);
         }
         self.taken = self.taken.wrapping_add(n.into());
         if self.is_empty() {
             self.taken = self.received;
         }
-        if n > 0 {
+        if !batch.is_empty() {
             return Dequeued::Batch(batch);
+        }
+        if reads_wait {
+            return Dequeued::ReadsWait;
         }
         if !frozen {
             return Dequeued::DepthReached;
@@ -129,22 +192,31 @@ impl CgroupQueue {
         }
     }
 
-    /// Takes detached bios, as far as they can enter the request queue. Returns their number, and
-    /// whether the request queue is frozen.
-    fn dequeue_detached(&mut self, list: &mut EnteredBios<LoopOps>, window: bool) -> (u32, bool) {
-        let max = match window {
-            true => READ_BATCH_MAX,
+    /// Takes detached bios, as far as they can enter the request queue. Returns their number, and why
+    /// it took no more.
+    fn dequeue_detached(
+        &mut self,
+        list: &mut EnteredBios<LoopOps>,
+        mut limit: ReadLimit,
+    ) -> (u32, Option<Stop>) {
+        let max = match limit.is_async {
+            true => ASYNC_BATCH_MAX,
             false => BATCH_MAX,
         };
         let mut n = 0;
-        let mut frozen = false;
+        let mut stop = None;
         for _ in 0..max.min(self.worker.service_free()) {
             let Some(bios) = self.detached.pop_front() else {
                 break;
             };
+            if !limit.take(bios.op(), bios.bytes()) {
+                stop = Some(Stop::ReadsWait);
+                self.detached.push_front(bios);
+                break;
+            }
             let resumed = trace::before_resume(&bios);
             if let Err(bios) = list.enter(bios) {
-                frozen = true;
+                stop = Some(Stop::Frozen);
                 self.detached.push_front(bios);
                 break;
             }
@@ -152,7 +224,7 @@ impl CgroupQueue {
             n += 1;
         }
         self.detached_bypassed &= !self.detached.is_empty();
-        (n, frozen)
+        (n, stop)
     }
 }
 
@@ -177,10 +249,10 @@ impl Worker {
     fn take(self: &Arc<Self>) -> Option<(Batch, Option<Arc<Binding>>)> {
         loop {
             let mut set = self.queues.lock();
-            let window = set.binding.as_ref().is_some_and(|b| b.can_read_cached());
+            let async_reads = set.binding.as_ref().is_some_and(|b| b.can_read_async());
             let batch_reason = set.batch_reason();
             let (queue, totals) = set.get_mut(self.id)?;
-            match queue.dequeue(totals, window, batch_reason) {
+            match queue.dequeue(totals, async_reads, batch_reason) {
                 Dequeued::Batch(batch) => return Some((batch, set.binding.clone())),
                 Dequeued::DepthReached => {
                     self.stalled.store(true, Relaxed);
@@ -200,10 +272,14 @@ impl Worker {
                     }
                     return None;
                 }
+                Dequeued::ReadsWait => {
+                    queue.scheduled = false;
+                    return None;
+                }
                 Dequeued::Empty => {
                     let now = JiffiesInstant::now();
                     queue.scheduled = false;
-                    queue.has_blocking_work = false;
+                    queue.has_blocking_work &= self.has_waiting();
                     queue.idle_since = now;
                     if matches!(self.id, QueueId::Css(_)) {
                         if let Ok(listed) = ListArc::try_from_arc(self.clone()) {
@@ -218,60 +294,25 @@ impl Worker {
         }
     }
 
-    /// Serves a list of requests or detached bios. If it is the `last` list, its last I/O owns the
-    /// binding: see [`BindingRef`].
+    /// Serves a list of requests or detached bios, `again` if a page that they waited for is no
+    /// longer under I/O. If it is the `last` list, its last I/O owns the binding: see
+    /// [`BindingRef`].
     fn serve_list<L>(
         self: &Arc<Self>,
         mut list: L,
         binding: &mut Option<Arc<Binding>>,
         last: bool,
+        again: bool,
         memcg: Option<&Css<Memory>>,
     ) where
-        L: IoList<Io: IssueDirect>,
+        L: IoList<Io: IssueAsync>,
     {
-        while !list.is_empty() {
-            let mut blocking = L::default();
-            match binding.as_deref().filter(|b| b.can_read_cached()) {
-                Some(binding) => self.serve_cached(&mut list, &mut blocking, binding, memcg),
-                None => core::mem::swap(&mut blocking, &mut list),
-            }
-            while let Some(io) = blocking.pop_front() {
-                let binding = match last && blocking.is_empty() && list.is_empty() {
-                    true => binding.take().map(BindingRef::Owned),
-                    false => binding.as_deref().map(BindingRef::Borrowed),
-                };
-                self.serve(binding, io, memcg);
-                task::cond_resched();
-            }
-        }
-    }
-
-    /// Serves reads from the page cache, as many as can wait for the disk together. Moves other
-    /// I/O, and reads that would block, to `blocking`, for [`serve`](Self::serve).
-    fn serve_cached<L>(
-        self: &Arc<Self>,
-        list: &mut L,
-        blocking: &mut L,
-        binding: &Binding,
-        memcg: Option<&Css<Memory>>,
-    ) where
-        L: IoList<Io: IssueDirect>,
-    {
-        let mut bytes: usize = 0;
-        for _ in 0..READ_BATCH_MAX {
-            if bytes >= READ_BATCH_BYTES {
-                break;
-            }
-            let Some(io) = list.pop_front() else { break };
-            bytes = bytes.saturating_add(io.len());
-            // The last I/O has no other to wait together with.
-            let io = match io.op() == Op::Read && !list.is_empty() {
-                true => self.serve_read(binding, io, memcg),
-                false => Some(io),
+        while let Some(io) = list.pop_front() {
+            let binding = match last && list.is_empty() {
+                true => binding.take().map(BindingRef::Owned),
+                false => binding.as_deref().map(BindingRef::Borrowed),
             };
-            if let Some(io) = io {
-                blocking.push_back(io);
-            }
+            self.serve(binding, io, again, memcg);
             task::cond_resched();
         }
     }
@@ -285,10 +326,11 @@ impl Worker {
     }
 
     /// Issues I/O to the binding; fails it if there is none. May sleep.
-    fn serve<I: IssueDirect>(
+    fn serve<I: IssueAsync>(
         self: &Arc<Self>,
         binding: Option<BindingRef<'_>>,
         mut io: I,
+        again: bool,
         memcg: Option<&Css<Memory>>,
     ) {
         io.begin_service(self);
@@ -296,7 +338,7 @@ impl Worker {
             return io.complete_io(Status::IOERR);
         };
         let traced = trace::worker_begin(&io);
-        let result = self.charged(memcg, || io::issue(binding, io));
+        let result = self.charged(memcg, || io::issue(self, binding, io, again));
         trace::worker_end(traced);
         match result {
             IssueResult::Done(io, result) => self.complete(io, result),
@@ -323,33 +365,6 @@ impl Worker {
             CompletionContext::Softirq => io.complete_in_softirq(),
         }
     }
-
-    /// Serves a read from the page cache; returns it if it would block. May sleep, but does not
-    /// wait for the backing file.
-    fn serve_read<I: IssueDirect>(
-        self: &Arc<Self>,
-        binding: &Binding,
-        mut io: I,
-        memcg: Option<&Css<Memory>>,
-    ) -> Option<I> {
-        if !io.fits_limits() {
-            return Some(io);
-        }
-        io.begin_service(self);
-        let io = match self.charged(memcg, || io::read_cached(binding, io)) {
-            NowaitResult::Done(io, result) => {
-                self.complete(io, result);
-                None
-            }
-            NowaitResult::WouldBlock(mut io) => {
-                io.cancel_service();
-                Some(io)
-            }
-            NowaitResult::Queued => None,
-        };
-        throttle(memcg);
-        io
-    }
 }
 
 /// Throttles the worker if the I/O that it issued has charged memory over `memory.high`. The worker
@@ -370,9 +385,19 @@ impl WorkItem for Worker {
             while let Some((batch, mut binding)) = this.take() {
                 let memcg = this.css.as_deref().map(|css| css.effective_memory());
                 let memcg = memcg.as_deref();
-                let last = batch.detached.is_empty();
-                this.serve_list(batch.requests, &mut binding, last, memcg);
-                this.serve_list(batch.detached, &mut binding, true, memcg);
+                let Batch {
+                    ready,
+                    ready_detached,
+                    requests,
+                    detached,
+                } = batch;
+                let last = detached.is_empty();
+                let none_new = last && requests.is_empty();
+                let last_ready = none_new && ready_detached.is_empty();
+                this.serve_list(ready, &mut binding, last_ready, true, memcg);
+                this.serve_list(ready_detached, &mut binding, none_new, true, memcg);
+                this.serve_list(requests, &mut binding, last, false, memcg);
+                this.serve_list(detached, &mut binding, true, false, memcg);
             }
         });
     }

@@ -66,6 +66,8 @@ use kernel::{
 /// #     fn complete(_: Request<Self>) {}
 /// #     fn io_complete(_: Request<Self>, _: Result<usize>) {}
 /// #     fn detached_complete(_: BoxedIo<Self>, _: Result<usize>) {}
+/// #     fn read_ready(_: Request<Self>) {}
+/// #     fn detached_read_ready(_: BoxedIo<Self>) {}
 /// # }
 ///
 /// impl_disk_vtable!(DriveOps);

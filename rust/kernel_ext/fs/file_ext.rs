@@ -72,6 +72,9 @@ pub trait FileExt {
     fn can_direct(&self) -> bool;
     /// Whether the file supports `IOCB_NOWAIT` (`FMODE_NOWAIT`).
     fn can_nowait(&self) -> bool;
+    /// Whether the file supports [reads](crate::block::mq::Submit::read_cached) through the page
+    /// cache that do not wait for pages under I/O (`FOP_BUFFER_RASYNC`).
+    fn can_read_async(&self) -> bool;
     /// Whether the file supports `IOCB_NOWAIT` for buffered writes, too (`FOP_BUFFER_WASYNC`), and
     /// is not `IS_SYNC`. For a block device
     /// [`Transfer::transfer`](crate::block::mq::Transfer::transfer) adds that support.
@@ -220,6 +223,12 @@ impl FileExt for File {
     fn can_nowait(&self) -> bool {
         // SAFETY: As in `is_writable`.
         unsafe { (*self.as_ptr()).f_mode & bindings::FMODE_NOWAIT != 0 }
+    }
+
+    #[inline]
+    fn can_read_async(&self) -> bool {
+        // SAFETY: As in `is_writable`; a file has operations.
+        unsafe { (*(*self.as_ptr()).f_op).fop_flags & bindings::FOP_BUFFER_RASYNC != 0 }
     }
 
     #[inline]

@@ -83,23 +83,6 @@ impl BioRange {
             account,
         }
     }
-
-    /// Makes a [`Detached`] of the bios that are left, if there are any.
-    pub(super) fn detach<T: Operations>(mut self) -> Option<Detached<T>> {
-        if self.head.is_null() {
-            return None;
-        }
-        let start = self.account.take().map(|account| account.start);
-        // SAFETY: By the type invariant of `Self` the first bio is valid and ours.
-        unsafe { mark(self.head, start) };
-        let this = ManuallyDrop::new(self);
-        // INVARIANT: By the type invariant of `Self`; the first bio was marked above.
-        Some(Detached {
-            head: this.head,
-            tail: this.tail,
-            _p: PhantomData,
-        })
-    }
 }
 
 /// Marks a bio as the first one of a request, and records in it when the request started if the I/O
@@ -242,6 +225,21 @@ impl<T: Operations> Detached<T> {
         unsafe { started(self.head) }
     }
 
+    /// The operation.
+    pub fn op(&self) -> Op {
+        // SAFETY: By the type invariant the bio is valid.
+        Op::from_raw(unsafe { (*self.head).bi_opf })
+    }
+
+    /// The number of bytes.
+    pub fn bytes(&self) -> usize {
+        // SAFETY: By the type invariant the bios are valid and ours.
+        unsafe { BioChain::new(self.head) }
+            // SAFETY: As above.
+            .map(|bio| unsafe { (*bio).bi_iter.bi_size } as usize)
+            .fold(0, usize::saturating_add)
+    }
+
     /// The blkcg that the first bio is charged to, if it has one.
     pub fn blkcg(&self) -> Option<&Css<Io>> {
         // SAFETY: By the type invariant the bio is valid; it holds a reference to its blkg, which
@@ -275,12 +273,11 @@ impl<T: Operations> Drop for Detached<T> {
 ///
 /// # Invariants
 ///
-/// `head` and `tail` are both null, or the ends of a chain that consists of `len` chains, each of
+/// `head` and `tail` are both null, or the ends of a chain that consists of chains, each of
 /// them as the type invariants of [`Detached`] have it, owned by the list.
 pub struct DetachedBios<T: Operations> {
     head: *mut bindings::bio,
     tail: *mut bindings::bio,
-    len: usize,
     _p: PhantomData<Detached<T>>,
 }
 
@@ -297,14 +294,8 @@ impl<T: Operations> DetachedBios<T> {
         Self {
             head: ptr::null_mut(),
             tail: ptr::null_mut(),
-            len: 0,
             _p: PhantomData,
         }
-    }
-
-    /// How many requests' bios are on the list.
-    pub fn nr_requests(&self) -> usize {
-        self.len
     }
 
     /// When the first request started; `None` if there is none, or the I/O statistics do not count
@@ -317,6 +308,19 @@ impl<T: Operations> DetachedBios<T> {
         unsafe { started(self.head) }
     }
 
+    /// Adds the bios of a request at the end.
+    pub fn push_back(&mut self, bios: Detached<T>) {
+        let (head, tail) = bios.into_raw();
+        if self.tail.is_null() {
+            self.head = head;
+        } else {
+            // SAFETY: By the type invariant the last bio is valid and ours.
+            unsafe { (*self.tail).bi_next = head };
+        }
+        // INVARIANT: The new chain is linked to the last one and ends the list.
+        self.tail = tail;
+    }
+
     /// Adds the bios of a request at the front.
     pub fn push_front(&mut self, bios: Detached<T>) {
         let (head, tail) = bios.into_raw();
@@ -327,7 +331,6 @@ impl<T: Operations> DetachedBios<T> {
         }
         // INVARIANT: The new chain links to the old first one.
         self.head = head;
-        self.len += 1;
     }
 
     /// Takes all bios off the list.
@@ -341,19 +344,6 @@ impl<T: Operations> IoList for DetachedBios<T> {
 
     fn is_empty(&self) -> bool {
         self.head.is_null()
-    }
-
-    fn push_back(&mut self, bios: Detached<T>) {
-        let (head, tail) = bios.into_raw();
-        if self.tail.is_null() {
-            self.head = head;
-        } else {
-            // SAFETY: By the type invariant the last bio is valid and ours.
-            unsafe { (*self.tail).bi_next = head };
-        }
-        // INVARIANT: The new chain is linked to the last one and ends the list.
-        self.tail = tail;
-        self.len += 1;
     }
 
     fn pop_front(&mut self) -> Option<Detached<T>> {
@@ -374,7 +364,6 @@ impl<T: Operations> IoList for DetachedBios<T> {
         if self.head.is_null() {
             self.tail = ptr::null_mut();
         }
-        self.len -= 1;
         // INVARIANT: They were a chain of the list's.
         Some(Detached {
             head,

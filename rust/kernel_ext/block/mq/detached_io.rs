@@ -197,6 +197,16 @@ impl<T: Operations> BoxedIo<T> {
         &mut self.inner_mut().data
     }
 
+    /// As [`DetachedIo::fits_limits`].
+    pub fn fits_limits(&self) -> bool {
+        self.inner().fits_limits()
+    }
+
+    /// As [`DetachedIo::memory_bits`].
+    pub fn memory_bits(&self) -> u32 {
+        self.inner().memory_bits()
+    }
+
     /// Moves the I/O back out of its memory.
     pub fn into_inner(self) -> DetachedIo<T> {
         let this = ManuallyDrop::new(self);
@@ -291,6 +301,10 @@ unsafe impl<T: Operations> RawSubmit for BoxedIo<T> {
     fn complete_io(self, result: Result<usize>) {
         T::detached_complete(self, result);
     }
+
+    fn read_ready(self) {
+        T::detached_read_ready(self);
+    }
 }
 
 impl<T: Operations> Submit for BoxedIo<T> {}
@@ -307,11 +321,6 @@ impl<T: Operations> EnteredBios<T> {
     /// Creates an empty list.
     pub const fn new() -> Self {
         Self(DetachedBios::new())
-    }
-
-    /// How many requests' bios are on the list.
-    pub fn nr_requests(&self) -> usize {
-        self.0.nr_requests()
     }
 
     /// Appends bios, which enter the queue: takes a usage reference of it. Any context.
@@ -336,22 +345,6 @@ impl<T: Operations> IoList for EnteredBios<T> {
 
     fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    fn push_back(&mut self, io: DetachedIo<T>) {
-        let DetachedIo {
-            io,
-            range,
-            data,
-            usage,
-        } = io;
-        // Before the usage reference can be put.
-        drop((io, data));
-        if let Some(bios) = range.detach() {
-            // INVARIANT: The list owns the reference from here on.
-            core::mem::forget(usage);
-            self.0.push_back(bios);
-        }
     }
 
     fn pop_front(&mut self) -> Option<DetachedIo<T>> {

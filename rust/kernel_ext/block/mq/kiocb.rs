@@ -90,9 +90,11 @@ pub struct KiocbState {
     /// A reference, owned from submission until completion.
     file: NonNull<BackingFile>,
     result: Result<usize>,
+    /// The entry in the wait queue of a page. Written before each use.
+    pub(super) wait: UnsafeCell<MaybeUninit<bindings::wait_page_queue>>,
     /// One for the submitting call and one for the completion. Whichever drops the last one owns
     /// the I/O. The call may use `bvecs` and the file after the completion came.
-    refs: Atomic<i32>,
+    pub(super) refs: Atomic<i32>,
 }
 
 impl KiocbState {
@@ -104,6 +106,7 @@ impl KiocbState {
             bvecs: KVec::new(),
             file: NonNull::dangling(),
             result: Ok(0),
+            wait: UnsafeCell::new(MaybeUninit::uninit()),
             refs: Atomic::new(0),
         }
     }
@@ -125,7 +128,7 @@ impl KiocbState {
 /// - `iocb` points to a kiocb of a [`BackingFile`] that stays valid until it completes.
 /// - `iter` describes memory that stays valid until the kiocb completes.
 #[inline]
-unsafe fn call_file(
+pub(super) unsafe fn call_file(
     iocb: *mut bindings::kiocb,
     iter: &mut bindings::iov_iter,
     write: bool,

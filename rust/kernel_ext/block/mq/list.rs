@@ -26,9 +26,6 @@ pub trait IoList: Default {
     /// Whether the list is empty.
     fn is_empty(&self) -> bool;
 
-    /// Adds I/O at the end.
-    fn push_back(&mut self, io: Self::Io);
-
     /// Removes the I/O at the front.
     fn pop_front(&mut self) -> Option<Self::Io>;
 }
@@ -63,6 +60,25 @@ impl<I: Submit> TransferList<I> {
             tail: ptr::null_mut(),
             _owns: PhantomData,
         }
+    }
+
+    /// Adds I/O at the end.
+    pub fn push_back(&mut self, io: I) {
+        let last = io.into_kiocb();
+        // SAFETY: The I/O is the list's now, and its links for its owner to use.
+        unsafe {
+            (*last).next = ptr::null_mut();
+            (*last).prev = self.tail;
+        }
+        if self.tail.is_null() {
+            self.head = last;
+        } else {
+            // SAFETY: By the type invariant the tail belongs to I/O that the list owns.
+            unsafe { (*self.tail).next = last };
+        }
+        // INVARIANT: The new last one has a null link, and the one before it, if any, links to it
+        // and is in its `prev`.
+        self.tail = last;
     }
 
     /// Adds I/O at the front.
@@ -131,24 +147,6 @@ impl<I: Submit> IoList for TransferList<I> {
 
     fn is_empty(&self) -> bool {
         self.head.is_null()
-    }
-
-    fn push_back(&mut self, io: I) {
-        let last = io.into_kiocb();
-        // SAFETY: The I/O is the list's now, and its links for its owner to use.
-        unsafe {
-            (*last).next = ptr::null_mut();
-            (*last).prev = self.tail;
-        }
-        if self.tail.is_null() {
-            self.head = last;
-        } else {
-            // SAFETY: By the type invariant the tail belongs to I/O that the list owns.
-            unsafe { (*self.tail).next = last };
-        }
-        // INVARIANT: The new last one has a null link, and the one before it, if any, links to it
-        // and is in its `prev`.
-        self.tail = last;
     }
 
     fn pop_front(&mut self) -> Option<I> {

@@ -82,6 +82,11 @@ type Borrowed<'a, T> = <<T as Operations>::Data as ForeignOwnable>::Borrowed<'a>
 ///     fn detached_complete(io: BoxedIo<Self>, result: Result<usize>) {
 ///         io.end(result.map(|_| ()).into());
 ///     }
+///
+///     // This driver reads no file.
+///     fn read_ready(_rq: Request<Self>) {}
+///
+///     fn detached_read_ready(_io: BoxedIo<Self>) {}
 /// }
 /// ```
 #[vtable]
@@ -137,6 +142,16 @@ pub trait Operations: Sized + 'static {
 
     /// Takes back detached bios, as [`io_complete`](Self::io_complete) does a request.
     fn detached_complete(io: BoxedIo<Self>, result: Result<usize>);
+
+    /// Takes back a request whose [read](super::Submit::read_cached) waited for a page that is not
+    /// under I/O any more.
+    ///
+    /// Called in any context, hard interrupts included, with the lock of a wait queue of the page
+    /// cache held. Must neither sleep nor complete I/O, which may take that lock.
+    fn read_ready(rq: Request<Self>);
+
+    /// Takes back detached bios, as [`read_ready`](Self::read_ready) does a request.
+    fn detached_read_ready(io: BoxedIo<Self>);
 }
 
 /// Makes the C vtable of an [`Operations`] implementation.

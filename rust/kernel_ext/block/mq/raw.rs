@@ -48,4 +48,7 @@ pub unsafe trait RawSubmit: RawIo {
 
     /// Calls the driver's completion callback, in any context.
     fn complete_io(self, result: Result<usize>);
+
+    /// Calls the driver's callback for a page that is unlocked, in any context.
+    fn read_ready(self);
 }

@@ -354,6 +354,10 @@ unsafe impl<T: Operations> RawSubmit for Request<T> {
     fn complete_io(self, result: Result<usize>) {
         T::io_complete(self, result);
     }
+
+    fn read_ready(self) {
+        T::read_ready(self);
+    }
 }
 
 impl<T: Operations> Submit for Request<T> {}

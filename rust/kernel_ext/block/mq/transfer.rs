@@ -22,6 +22,7 @@ use super::{
     bdev_io::{read_bdev_cached, write_bdev_cached},
     bio::{bio_iter, chain_iter, BioChain},
     kiocb::{self, call, prepare, to_result, IoFlags, Submitted},
+    page_wait::{self, Attempt, CacheRead},
     raw::{RawIo, RawSubmit},
     Op, //
 };
@@ -217,6 +218,42 @@ pub trait Submit: Transfer + RawSubmit {
         let iocb = prepare(&mut self, &file, pos, flags);
         // SAFETY: It was made just now, for a read or a write, and so was the iterator.
         unsafe { kiocb::submit(self, iocb, &mut iter, file, flags) }
+    }
+
+    /// Reads the rest of the I/O from the page cache of `file` at byte `pos`. Starts to fill the
+    /// cache where it misses, but does not wait for pages under I/O. May sleep otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As for [`transfer`](Transfer::transfer), in [`CacheRead::Done`].
+    ///
+    /// - `EOPNOTSUPP` if the file does not support it
+    ///   ([`FileExt::can_read_async`](crate::fs::FileExt::can_read_async)).
+    /// - `EAGAIN` if it must wait after all.
+    fn read_cached(mut self, file: &BackingFile, pos: i64) -> CacheRead<Self> {
+        let flags = IoFlags::BUFFERED;
+        let checked = match self.op() {
+            Op::Read if file.can_read_async() => check(&self, file, pos, flags),
+            Op::Read => Err(EOPNOTSUPP),
+            _ => Err(EINVAL),
+        };
+        if let Err(e) = checked {
+            return CacheRead::Done(self, Err(e));
+        }
+        loop {
+            // SAFETY: The iterator is used until the file's operation has returned; nobody can
+            // complete or advance the I/O until then.
+            let Ok(mut iter) = (unsafe { iter(&mut self) }) else {
+                return CacheRead::Done(self, Err(EAGAIN));
+            };
+            let iocb = prepare(&mut self, file, pos, flags);
+            // SAFETY: It was made just now, for a read, and so was the iterator.
+            match unsafe { page_wait::read(self, iocb, &mut iter) } {
+                Attempt::Done(this, result) => return CacheRead::Done(this, result),
+                Attempt::Unlocked(this) => self = this,
+                Attempt::Waiting => return CacheRead::Waiting,
+            }
+        }
     }
 }
 
