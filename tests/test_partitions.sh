@@ -316,6 +316,7 @@ opened_meanwhile() {
 		start=11MiB, size=1MiB
 	END
 	log_mark
+	[ -b /dev/loop0 ] || "$LIB_DIR/loop_io" add 0
 	"$LIB_DIR/loop_parts" "$way" /dev/loop0 "$T/one" "$T/other" "$rounds"
 	want "failed scans" "$(log_count "partition scan of")" 0
 	wait_for 10 nothing_bound
