@@ -26,8 +26,9 @@ use crate::{
     policy::{
         completion::CompletionPolicy,
         offload::OffloadPolicy,
-        tags::{SoleUse, TagCharge, TagCounter},
+        tags::{SoleUse, TagCounter},
     },
+    request_data::QueueId,
     stats::Counts,
 };
 use kernel::{
@@ -72,67 +73,14 @@ pub(crate) fn with_queues<R>(
     f(disk.data().queues())
 }
 
-/// The driver's data in each request.
-pub(crate) struct RequestData {
-    /// The result of the I/O, between `ki_complete` and the completion of the request.
-    pub(crate) result: Result<usize>,
-    /// The I/O was issued with `IOCB_NOWAIT`.
-    pub(crate) nowait: bool,
-    /// The I/O returned -EAGAIN after it had been queued.
-    pub(crate) eagain: bool,
-    /// The charge of the request's tag.
-    pub(crate) tag: TagCharge,
-    /// The queue whose worker serves the request.
-    pub(crate) served_by: QueueId,
-}
-
-impl RequestData {
-    pub(crate) const fn new() -> Self {
-        Self {
-            result: Ok(0),
-            nowait: false,
-            eagain: false,
-            tag: TagCharge::none(),
-            served_by: QueueId::Root,
-        }
-    }
-}
-
-/// Identifies a cgroup queue of a device.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum QueueId {
-    /// The root cgroup's queue.
-    Root,
-    /// The queue of flushes. The block layer sends one flush for all tasks that wait for one, so a
-    /// flush belongs to no cgroup. It can take long, and must neither wait for the root cgroup's
-    /// I/O nor block it.
-    Flush,
-    /// The queue of the cgroup with this io css id.
-    Css(usize),
-}
-
-/// Reason why a request is queued for the worker. `loop_rs_events.h` has the numbers, too.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(i32)]
-pub(crate) enum QueueReason {
-    /// The request cannot be issued inline.
-    New = 0,
-    /// The submitter could issue the request inline without blocking, but leaves it to the worker.
-    Offload = 1,
-    /// Inline issue returned -EAGAIN.
-    InlineEagain = 2,
-    /// Another cgroup needs the request's tag.
-    Reclaimed = 3,
-}
-
 /// The requests and detached bios of one cgroup.
 ///
 /// Fields used by each request, including those issued inline, are in the first two cache lines.
 ///
 /// # Invariants
 ///
-/// - `scheduled` is true from when the worker is queued until it finds no requests, the request queue
-///   frozen, or too many reads that wait.
+/// - `scheduled` is true from when the worker is queued until it finds no requests, the request
+///   queue frozen, or too many reads that wait.
 /// - `batch` has requests of the task `batch_task` only.
 /// - If `pending` has a request that is younger than bios in `detached`, `detached_bypassed` is
 ///   true.

@@ -8,8 +8,9 @@
 //! worker.
 
 use crate::{
-    cgroup_queue::{with_queues, CgroupQueues, LoopOps, QueueId, Service, Worker},
+    cgroup_queue::{with_queues, CgroupQueues, LoopOps, Service, Worker},
     errors::Failure,
+    request_data::QueueId,
     trace,
 };
 use kernel::{

@@ -15,7 +15,8 @@
 //!   memory.
 
 use crate::{
-    cgroup_queue::{CgroupQueues, QueueId, QueueSet},
+    cgroup_queue::{CgroupQueues, QueueSet},
+    request_data::QueueId,
     stats::Report,
 };
 use kernel::{

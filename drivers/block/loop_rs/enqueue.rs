@@ -3,9 +3,10 @@
 //! Adding requests and detached bios to a cgroup queue, and scheduling its worker.
 
 use crate::{
-    cgroup_queue::{CgroupQueue, LoopOps, QueueId, QueueReason, QueueSet, QueueTotals, Workqueues},
+    cgroup_queue::{CgroupQueue, LoopOps, QueueSet, QueueTotals, Workqueues},
     config::Flag,
     policy::tags::{self, Others},
+    request_data::{QueueId, QueueReason},
     trace,
 };
 use kernel::prelude::*;

@@ -21,10 +21,11 @@
 
 use crate::{
     backing::Binding,
-    cgroup_queue::{CgroupQueues, LoopOps, QueueId, QueueSet},
+    cgroup_queue::{CgroupQueues, LoopOps, QueueSet},
     config::Flag,
     io::{InlineMode, InlineTarget},
     policy::offload::{Target, WorkerState},
+    request_data::QueueId,
 };
 use kernel::sync::atomic::Relaxed;
 use kernel_ext::{

@@ -149,8 +149,8 @@ fn submit_cached<I: Submit>(
             worker.end_wait(len);
             result
         };
-        // A short read, or one that fails, can be one that would wait. Only a call that waits finds the
-        // end of the file, or an error.
+        // A read that fails, or is shorter, may be one that would wait. Only a call that waits finds
+        // an error, or the end of the file.
         if !matches!(result, Ok(n) if n >= len || whole_blocks(&io, n) > 0) {
             return transfer_all(file, offset, io, IoFlags::BUFFERED);
         }

@@ -46,7 +46,7 @@
 //!   enqueue, reaper, queue_set
 //!   trace            tracepoints
 //!   cgroup_queue     the types of the data path
-//!   stats, backing
+//!   stats, backing, request_data
 //!   errors, config, params
 //!   policy           tags, offload, completion: no driver or kernel object types
 //! ```
@@ -138,6 +138,7 @@ mod queue;
 mod queue_set;
 mod reaper;
 mod reconfigure;
+mod request_data;
 mod stats;
 mod sysfs;
 mod trace;

@@ -6,10 +6,11 @@
 //! the data of each disk.
 
 use crate::{
-    cgroup_queue::{LoopOps, RequestData, Service},
+    cgroup_queue::{LoopOps, Service},
     complete,
     device::Device,
     ioctl, queue,
+    request_data::RequestData,
 };
 use kernel::{
     ffi::c_int,

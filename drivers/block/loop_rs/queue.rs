@@ -6,13 +6,12 @@
 //! bios of a request of a cgroup that holds many tags, or of the request itself.
 
 use crate::{
-    cgroup_queue::{
-        CgroupQueue, CgroupQueues, LoopOps, QueueId, QueueReason, QueueSet, Workqueues,
-    },
+    cgroup_queue::{CgroupQueue, CgroupQueues, LoopOps, QueueSet, Workqueues},
     complete::CompleteIo,
     inline::{self, InlineDecision},
     io::{self, InlineTarget},
     policy::tags,
+    request_data::{QueueId, QueueReason},
     trace,
 };
 use kernel::sync::ArcBorrow;

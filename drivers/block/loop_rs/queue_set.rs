@@ -5,10 +5,11 @@
 use crate::{
     backing::Binding,
     cgroup_queue::{
-        CgroupQueue, CgroupQueues, LockedQueueSet, QueueId, QueueSet, QueueTotals, Reaper, Worker,
+        CgroupQueue, CgroupQueues, LockedQueueSet, QueueSet, QueueTotals, Reaper, Worker,
         Workqueues,
     },
     errors::ErrorLog,
+    request_data::QueueId,
     stats::Report,
 };
 use kernel::{

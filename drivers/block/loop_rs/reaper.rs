@@ -4,7 +4,10 @@
 //!
 //! A removed queue drops its worker, and with it the reference to the css.
 
-use crate::cgroup_queue::{CgroupQueue, QueueId, QueueSet, Reaper};
+use crate::{
+    cgroup_queue::{CgroupQueue, QueueSet, Reaper},
+    request_data::QueueId,
+};
 use kernel::list::ListArc;
 use kernel_ext::{time::JiffiesInstant, timer::Callback};
 

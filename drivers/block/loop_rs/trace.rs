@@ -17,7 +17,7 @@
 //!
 //! A read that waits for a page has [`WorkerBegin`] and [`WorkerEnd`] again after that.
 
-use crate::cgroup_queue::QueueReason;
+use crate::request_data::QueueReason;
 use kernel_ext::{
     block::Status,
     declare_io_tracepoints,

@@ -8,13 +8,12 @@
 
 use crate::{
     backing::{Binding, BindingRef},
-    cgroup_queue::{
-        CgroupQueue, CgroupQueues, LoopOps, QueueId, QueueReason, QueueSet, QueueTotals, Worker,
-    },
+    cgroup_queue::{CgroupQueue, CgroupQueues, LoopOps, QueueSet, QueueTotals, Worker},
     complete::{complete_with, ServedIo},
     errors::Failure,
     io::{self, IssueAsync, IssueResult},
     policy::completion::CompletionContext,
+    request_data::{QueueId, QueueReason},
     trace,
 };
 use kernel::{
@@ -44,8 +43,9 @@ const BATCH_MAX: u32 = 4;
 /// Number of reads that a worker dequeues at a time if it does not wait for them.
 const ASYNC_BATCH_MAX: u32 = 32;
 
-/// Maximum number of bytes of reads that wait for pages under I/O, or whose pages have just been read.
-/// The pages must still be cached when the reads go on, even if the memory of the cgroup is limited.
+/// Maximum number of bytes of reads that wait for pages under I/O, or whose pages have just been
+/// read. The pages must still be cached when the reads go on, even if the memory of the cgroup is
+/// limited.
 const WAITING_MAX: usize = 4 << 20;
 
 /// Maximum number of detached requests of a cgroup in service. With its share of the tags, a single
@@ -192,8 +192,8 @@ impl CgroupQueue {
         }
     }
 
-    /// Takes detached bios, as far as they can enter the request queue. Returns their number, and why
-    /// it took no more.
+    /// Takes detached bios, as far as they can enter the request queue. Returns their number, and
+    /// why it took no more.
     fn dequeue_detached(
         &mut self,
         list: &mut EnteredBios<LoopOps>,

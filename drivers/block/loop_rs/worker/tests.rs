@@ -7,10 +7,11 @@ use kernel::prelude::*;
 #[kunit_tests(loop_rs_queues)]
 mod suite {
     use crate::{
-        cgroup_queue::{CgroupQueues, QueueId, Reaper, Worker},
+        cgroup_queue::{CgroupQueues, Reaper, Worker},
         policy::tags::TagCharge,
         queue_set::CgroupQueuesOwner,
         reaper::Reaped,
+        request_data::QueueId,
     };
     use kernel::{
         prelude::*,
