@@ -5,7 +5,7 @@
 //! The result of a transfer is accounted by [`account_transfer`]. A complete transfer or an error
 //! completes the I/O with [`complete_with`]. The rest of a short transfer, and a request whose
 //! nowait I/O returned -EAGAIN, are issued again: a request through a requeue, detached bios by the
-//! worker.
+//! worker. A read that has waited for a page goes back to the worker with [`read_ready`].
 
 use crate::{
     cgroup_queue::{with_queues, CgroupQueues, LoopOps, Service, Worker},
@@ -239,9 +239,6 @@ pub(crate) fn read_ready(mut rq: Request<LoopOps>) {
         return;
     };
     let mut set = queues.lock();
-    if let Some((queue, _)) = set.get_mut(id) {
-        queue.worker.end_wait(rq.len());
-    }
     set.push_ready(id, rq);
     set.schedule_pending(id, workqueues);
 }

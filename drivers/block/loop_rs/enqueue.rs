@@ -196,9 +196,10 @@ impl QueueSet {
         }
     }
 
-    /// Adds a request in service whose read can go on.
+    /// Adds a request in service whose read has waited for a page, and can go on.
     pub(crate) fn push_ready(&mut self, id: QueueId, rq: Request<LoopOps>) {
         if let Some((queue, _)) = self.get_mut(id) {
+            queue.worker.end_wait(rq.len());
             queue.ready_bytes = queue.ready_bytes.saturating_add(rq.len());
             queue.ready.push_back(rq);
         }

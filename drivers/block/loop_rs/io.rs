@@ -119,9 +119,9 @@ fn submit_direct<I: Submit>(mut file: OwnedFile, offset: i64, mut io: I) -> Issu
 
 /// Reads through the page cache, without waiting for pages under I/O. May sleep.
 ///
-/// A read that is issued `again` has waited. If it finds no page, that was reclaimed meanwhile: it
-/// is read and waited for, so that reads of a cgroup with little memory do not reclaim each other's
-/// pages for ever.
+/// A read that is issued `again` has waited for a page. If the page was reclaimed meanwhile, the
+/// worker reads it again and waits for it: reads of a cgroup with little memory could reclaim each
+/// other's pages for ever otherwise.
 fn submit_cached<I: Submit>(
     worker: &Worker,
     file: &BackingFile,
@@ -173,106 +173,75 @@ fn fallocate<I: Transfer>(file: &BackingFile, offset: i64, io: I, mode: i32) -> 
     }
 }
 
+/// How the worker issues I/O without waiting for it.
+pub(crate) enum AsyncIssue<'a> {
+    /// As direct I/O.
+    Direct(OwnedFile),
+    /// Reads through the page cache, `again` after a wait for a page.
+    Cached {
+        worker: &'a Worker,
+        file: &'a BackingFile,
+        again: bool,
+    },
+}
+
+/// Issues I/O without waiting for it. May sleep.
+fn submit<I: Submit>(issue: AsyncIssue<'_>, offset: i64, io: I) -> IssueResult<I> {
+    match issue {
+        AsyncIssue::Direct(file) => submit_direct(file, offset, io),
+        AsyncIssue::Cached {
+            worker,
+            file,
+            again,
+        } => submit_cached(worker, file, offset, io, again),
+    }
+}
+
 /// I/O that the worker can issue without waiting for it.
 pub(crate) trait IssueAsync: ServedIo {
-    /// Starts direct I/O. May sleep.
-    fn issue_direct(self, file: OwnedFile, offset: i64) -> IssueResult<Self>;
-
-    /// Starts a read through the page cache, `again` if it has waited. May sleep.
-    fn issue_cached(
-        self,
-        worker: &Worker,
-        file: &BackingFile,
-        offset: i64,
-        again: bool,
-    ) -> IssueResult<Self>;
+    /// Issues the I/O. May sleep.
+    fn issue_async(self, issue: AsyncIssue<'_>, offset: i64) -> IssueResult<Self>;
 }
 
 impl IssueAsync for Request<LoopOps> {
-    fn issue_direct(self, file: OwnedFile, offset: i64) -> IssueResult<Self> {
-        submit_direct(file, offset, self)
-    }
-
-    fn issue_cached(
-        self,
-        worker: &Worker,
-        file: &BackingFile,
-        offset: i64,
-        again: bool,
-    ) -> IssueResult<Self> {
-        submit_cached(worker, file, offset, self, again)
-    }
-}
-
-/// Moves detached bios to memory that lives until `ki_complete`, or the end of the wait for a page,
-/// and issues them by `submit`. Without memory they are issued by `transfer`, since waiting for
-/// memory may mean waiting for this very I/O.
-fn issue_boxed<F>(
-    io: DetachedIo<LoopOps>,
-    file: F,
-    submit: impl FnOnce(BoxedIo<LoopOps>, F) -> IssueResult<BoxedIo<LoopOps>>,
-    transfer: impl FnOnce(DetachedIo<LoopOps>, F) -> IssueResult<DetachedIo<LoopOps>>,
-) -> IssueResult<DetachedIo<LoopOps>> {
-    match io.boxed(GFP_NOWAIT) {
-        Ok(io) => match submit(io, file) {
-            IssueResult::Done(io, result) => IssueResult::Done(io.into_inner(), result),
-            IssueResult::Unsupported(io) => IssueResult::Unsupported(io.into_inner()),
-            IssueResult::Rejected(io) => IssueResult::Rejected(io.into_inner()),
-            IssueResult::Queued => IssueResult::Queued,
-        },
-        Err(io) => transfer(io, file),
+    fn issue_async(self, issue: AsyncIssue<'_>, offset: i64) -> IssueResult<Self> {
+        submit(issue, offset, self)
     }
 }
 
 impl IssueAsync for BoxedIo<LoopOps> {
-    fn issue_direct(self, file: OwnedFile, offset: i64) -> IssueResult<Self> {
-        submit_direct(file, offset, self)
-    }
-
-    fn issue_cached(
-        self,
-        worker: &Worker,
-        file: &BackingFile,
-        offset: i64,
-        again: bool,
-    ) -> IssueResult<Self> {
-        submit_cached(worker, file, offset, self, again)
+    fn issue_async(self, issue: AsyncIssue<'_>, offset: i64) -> IssueResult<Self> {
+        submit(issue, offset, self)
     }
 }
 
 impl IssueAsync for DetachedIo<LoopOps> {
-    fn issue_direct(self, file: OwnedFile, offset: i64) -> IssueResult<Self> {
-        issue_boxed(
-            self,
-            file,
-            |io, file| submit_direct(file, offset, io),
-            |io, file| transfer_all(&file, offset, io, IoFlags::DIRECT),
-        )
-    }
-
-    fn issue_cached(
-        self,
-        worker: &Worker,
-        file: &BackingFile,
-        offset: i64,
-        again: bool,
-    ) -> IssueResult<Self> {
-        let mut io = self;
-        // A read that need not wait takes no memory.
-        let cached = file_position(offset, &io)
-            .and_then(|pos| io.transfer(file, pos, IoFlags::CACHED))
-            .unwrap_or(0);
-        if whole_blocks(&io, cached) > 0 {
-            if let Some(result) = account_transfer(&mut io, Ok(cached)) {
-                return IssueResult::Done(io, result);
+    fn issue_async(mut self, issue: AsyncIssue<'_>, offset: i64) -> IssueResult<Self> {
+        if let AsyncIssue::Cached { file, .. } = issue {
+            // Reads of cached pages need no allocation.
+            let cached = file_position(offset, &self)
+                .and_then(|pos| self.transfer(file, pos, IoFlags::CACHED))
+                .unwrap_or(0);
+            if whole_blocks(&self, cached) > 0 {
+                if let Some(result) = account_transfer(&mut self, Ok(cached)) {
+                    return IssueResult::Done(self, result);
+                }
             }
         }
-        issue_boxed(
-            io,
-            file,
-            |io, file| submit_cached(worker, file, offset, io, again),
-            |io, file| transfer_all(file, offset, io, IoFlags::BUFFERED),
-        )
+        // The allocation lives until `ki_complete`, or the end of the wait for a page. Waiting for
+        // memory may mean waiting for this very I/O, so the fallback is synchronous I/O.
+        match (self.boxed(GFP_NOWAIT), issue) {
+            (Ok(io), issue) => match submit(issue, offset, io) {
+                IssueResult::Done(io, result) => IssueResult::Done(io.into_inner(), result),
+                IssueResult::Unsupported(io) => IssueResult::Unsupported(io.into_inner()),
+                IssueResult::Rejected(io) => IssueResult::Rejected(io.into_inner()),
+                IssueResult::Queued => IssueResult::Queued,
+            },
+            (Err(io), AsyncIssue::Direct(file)) => transfer_all(&file, offset, io, IoFlags::DIRECT),
+            (Err(io), AsyncIssue::Cached { file, .. }) => {
+                transfer_all(file, offset, io, IoFlags::BUFFERED)
+            }
+        }
     }
 }
 
@@ -306,9 +275,16 @@ pub(crate) fn issue<I: IssueAsync>(
         Op::Read | Op::Write if is_direct(&binding, &io) => {
             let file = file.clone();
             drop(binding);
-            io.issue_direct(file, offset)
+            io.issue_async(AsyncIssue::Direct(file), offset)
         }
-        Op::Read if binding.can_read_async() => io.issue_cached(worker, file, offset, again),
+        Op::Read if binding.can_read_async() => {
+            let issue = AsyncIssue::Cached {
+                worker,
+                file,
+                again,
+            };
+            io.issue_async(issue, offset)
+        }
         Op::Read => transfer_all(file, offset, io, IoFlags::BUFFERED),
         Op::Write => {
             binding.backing.note_worker_write();

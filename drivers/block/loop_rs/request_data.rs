@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the driver keeps in each request, and says of it: its queue, and why it is queued.
+//! The driver's data in each request, the id of a cgroup queue, and the reason why a request is
+//! queued for the worker.
 
 use crate::policy::tags::TagCharge;
 use kernel::prelude::*;

@@ -52,8 +52,8 @@ const WAITING_MAX: usize = 4 << 20;
 /// cgroup has about as many requests in flight as the default depth of a device.
 const SERVICE_DEPTH: i32 = 64;
 
-/// Requests and detached bios taken from a queue, in the order in which they are served: those that
-/// are served again, the others.
+/// Requests and detached bios taken from a queue, in the order in which they are served. Those that
+/// are served again come first.
 #[derive(Default)]
 struct Batch {
     ready: TransferList<Request<LoopOps>>,
@@ -71,8 +71,7 @@ impl Batch {
     }
 }
 
-/// Why a worker takes no more detached bios, besides their number.
-#[derive(PartialEq, Eq)]
+/// Why a worker takes no more I/O, although it has not taken the maximum number.
 enum Stop {
     /// The request queue is frozen.
     Frozen,
@@ -117,8 +116,8 @@ enum Dequeued {
 }
 
 impl CgroupQueue {
-    /// Takes requests and detached bios for the worker. `async_reads` is whether the worker does not
-    /// wait for reads, `batch_reason` the [`QueueSet::batch_reason`].
+    /// Takes requests and detached bios for the worker. `async_reads` is whether the worker does
+    /// not wait for reads, `batch_reason` the [`QueueSet::batch_reason`].
     fn dequeue(
         &mut self,
         totals: &mut QueueTotals,
@@ -143,11 +142,11 @@ impl CgroupQueue {
                 .saturating_add(self.worker.waiting.load(Relaxed)),
         };
         let mut n = 0;
-        let mut reads_wait = false;
+        let mut stop = None;
         while let Some(rq) = self.pending.pop_front() {
             if !limit.take(rq.op(), rq.len()) {
                 self.pending.push_front(rq);
-                reads_wait = true;
+                stop = Some(Stop::ReadsWait);
                 break;
             }
             n += 1;
@@ -160,14 +159,12 @@ impl CgroupQueue {
                 break;
             }
         }
-        let mut frozen = false;
         // Detached bios come after all pending requests, unless requests that cannot be detached
         // would starve them.
-        if !reads_wait && (self.pending.is_empty() || self.detached_bypassed) {
-            let (entered, stop) = self.dequeue_detached(&mut batch.detached, limit);
+        if stop.is_none() && (self.pending.is_empty() || self.detached_bypassed) {
+            let entered;
+            (entered, stop) = self.dequeue_detached(&mut batch.detached, limit);
             n += entered;
-            frozen = stop == Some(Stop::Frozen);
-            reads_wait = stop == Some(Stop::ReadsWait);
         }
         self.taken = self.taken.wrapping_add(n.into());
         if self.is_empty() {
@@ -176,19 +173,17 @@ impl CgroupQueue {
         if !batch.is_empty() {
             return Dequeued::Batch(batch);
         }
-        if reads_wait {
-            return Dequeued::ReadsWait;
-        }
-        if !frozen {
-            return Dequeued::DepthReached;
-        }
-        match self.detached.pop_front() {
-            Some(bios) => {
-                let disk = ARef::from(bios.disk());
-                self.detached.push_front(bios);
-                Dequeued::Frozen(disk)
-            }
-            None => Dequeued::Empty,
+        match stop {
+            None => Dequeued::DepthReached,
+            Some(Stop::ReadsWait) => Dequeued::ReadsWait,
+            Some(Stop::Frozen) => match self.detached.pop_front() {
+                Some(bios) => {
+                    let disk = ARef::from(bios.disk());
+                    self.detached.push_front(bios);
+                    Dequeued::Frozen(disk)
+                }
+                None => Dequeued::Empty,
+            },
         }
     }
 

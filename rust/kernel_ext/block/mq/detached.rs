@@ -273,8 +273,8 @@ impl<T: Operations> Drop for Detached<T> {
 ///
 /// # Invariants
 ///
-/// `head` and `tail` are both null, or the ends of a chain that consists of chains, each of
-/// them as the type invariants of [`Detached`] have it, owned by the list.
+/// `head` and `tail` are both null, or the ends of a chain of bios that the list owns: one after the
+/// other the chains of one or more [`Detached`], as its type invariants have them.
 pub struct DetachedBios<T: Operations> {
     head: *mut bindings::bio,
     tail: *mut bindings::bio,
