@@ -84,7 +84,7 @@ median() {
 # command that fails fails the case. Never call check where errexit is ignored (in a condition,
 # after || or &&).
 check() {
-	local desc=$1 out rc before d start fd reader
+	local desc=$1 out rc before start fd reader
 
 	shift
 	[ ! -e "$T/.skip" ] || rm "$T/.skip"
@@ -112,15 +112,22 @@ check() {
 	else
 		ktap_test_fail "$desc"
 		lib_diag "rc=$rc" "$out"
-		# Clean up for the next case.
-		for d in $(lib_bound); do
-			[[ $before == *" $d "* ]] || lib_within lib_drop "$d"
-		done
-		for d in $(lib_mounts); do
-			[[ $before == *" $d "* ]] || lib_within lib_umount "$d"
-		done
-		lib_within lib_drop_dm
 	fi
+	[ "$rc" -eq 0 ] || lib_clean_up "$before"
+}
+
+# lib_clean_up BEFORE: for the next case, after one that did not come to its end. What existed
+# before stays.
+lib_clean_up() {
+	local d
+
+	for d in $(lib_bound); do
+		[[ $1 == *" $d "* ]] || lib_within lib_drop "$d"
+	done
+	for d in $(lib_mounts); do
+		[[ $1 == *" $d "* ]] || lib_within lib_umount "$d"
+	done
+	lib_within lib_drop_dm
 }
 
 # lib_ended SECONDS PID: waits for the process, with a time limit.
