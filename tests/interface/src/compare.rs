@@ -51,7 +51,7 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 #[derive(Debug, Default)]
 struct Difference {
     name: String,
-    /// If not empty, the entry is for kernels whose release matches.
+    /// If not empty, the entry is for kernels whose release matches one of these words.
     kernel: String,
     /// If not empty, the entry is about this item only, of outcomes that are lists
     /// `item: text; item: text`. The rest of the lists is compared.
@@ -137,7 +137,10 @@ fn parse_differences(table: &str, release: &str) -> Result<Vec<Difference>, Stri
             return Err(format!("{}: something is missing", entry.name));
         }
     }
-    all.retain(|entry| entry.kernel.is_empty() || matches(&entry.kernel, release));
+    all.retain(|entry| {
+        let mut kernels = entry.kernel.split_whitespace();
+        entry.kernel.is_empty() || kernels.any(|kernel| matches(kernel, release))
+    });
     Ok(all)
 }
 
@@ -344,6 +347,7 @@ mod tests {
         assert_eq!(report(&table("7.3*"), C, &ours).failed, 0);
         assert_eq!(report(&table("7.2*"), C, &ours).failed, 1);
         assert_eq!(report(&table("7.2*"), C, C).failed, 0);
+        assert_eq!(report(&table("7.2* 7.3*"), C, &ours).failed, 0);
     }
 
     const LISTS: &str = "s: X\tone\tro: 0 -> 1; wbt: 2 -> 0; size: 8 -> 0\ns: Y\tone\t0\n";
