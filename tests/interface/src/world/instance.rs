@@ -93,17 +93,17 @@ impl Instance {
     /// The text of a `struct loop_info64`, with values that differ between runs replaced.
     pub fn describe_info(&self, world: &World, info: &uapi::LoopInfo64) -> String {
         // Inode numbers differ between runs: use the names of the files.
+        let is_described =
+            |meta: fs::Metadata| (meta.dev(), meta.ino()) == (info.device, info.inode);
         let inode = fs::read_dir(&world.dir)
             .into_iter()
             .flatten()
             .flatten()
-            .find(|entry| entry.metadata().is_ok_and(|meta| meta.ino() == info.inode))
+            .find(|entry| entry.metadata().is_ok_and(is_described))
             .map(|entry| entry.file_name().to_string_lossy().into_owned());
         let inode = match (inode, &self.backing) {
             (Some(name), _) => name,
-            (None, Some(path)) if fs::metadata(path).is_ok_and(|meta| meta.ino() == info.inode) => {
-                "the file's".into()
-            }
+            (None, Some(path)) if fs::metadata(path).is_ok_and(is_described) => "the file's".into(),
             _ => "another".into(),
         };
         let text = |bytes: &[u8]| {
