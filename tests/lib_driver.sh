@@ -127,6 +127,8 @@ nothing_bound() {
 attach() {
 	LOOP=$(losetup --find --show "$@") || fail "losetup $*"
 	L=${LOOP#/dev/}
+	# losetup ignores that direct I/O is not supported.
+	[[ " $* " != *" --direct-io=on "* ]] || want "dio of $L" "$(<"/sys/block/$L/loop/dio")" 1
 }
 
 # detach [DEVICE]: detaches the device ($LOOP), and waits for the last close.

@@ -20,9 +20,9 @@
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
 CASES=10
-CUTS=${CUTS:-$((SLOW > 1 ? 4 * CASES : 2 * CASES))}
+CUTS=${CUTS:-$((SLOW > 1 ? 4 * CASES : 3 * CASES))}
 # Each case has at least one cut of each kind.
-[ "$CUTS" -ge $((2 * CASES)) ] || CUTS=$((2 * CASES))
+[ "$CUTS" -ge $((3 * CASES)) ] || CUTS=$((3 * CASES))
 CUTS_SEED=${CUTS_SEED:-$((SRANDOM % 32768))}
 WRITERS=2
 STEPS=16

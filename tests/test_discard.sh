@@ -69,7 +69,7 @@ discards() {
 	finish
 }
 
-# The end of the file is inside of a sector: discards up to its last byte.
+# A discard of a window of the file leaves the bytes around the window unchanged.
 discard_offset() {
 	prepare "$1" --offset 4096 --sizelimit $((4 * MIB))
 	blkdiscard "$LOOP"

@@ -5,7 +5,7 @@
 # than the I/O in service. Bios that are not in service are served after the freeze, with the file,
 # offset and limits that the device has then.
 #
-#   RACE_SECONDS  how long each race takes (default 8)
+#   RACE_SECONDS  how long each race takes (default 8, or 80 on the debug kernel)
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 

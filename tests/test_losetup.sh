@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # losetup with each of its options that needs no partition scan: losetup, sysfs and the data show
-# the values that were set. shellcheck disable=SC2119,SC2153,SC2317
+# the values that were set.
+#
+# shellcheck disable=SC2119,SC2153,SC2317
 
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -247,7 +249,7 @@ direct_io_offset() {
 	want_error "Invalid argument" losetup --direct-io=on "$LOOP"
 	want "DIO" "$(show DIO)" 0
 	detach
-	attach --direct-io=on --offset 256 "$T/a"
+	LOOP=$(losetup --find --show --direct-io=on --offset 256 "$T/a")
 	want "DIO, not aligned" "$(show DIO)" 0
 	cmp -i 0:256 -n $MIB "$LOOP" "$T/a"
 	detach

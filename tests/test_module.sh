@@ -107,8 +107,8 @@ nothing_left() {
 	driver_load
 }
 
-# in_flight_at_most N: writes that are stuck fill that many tags and no more: the others wait, or
-# are served without a tag.
+# in_flight_at_most N: stuck writes hold at most that many tags: the others wait, or are served
+# without a tag.
 in_flight_at_most() {
 	local pid n=0 i
 

@@ -90,9 +90,10 @@ scan_gpt() {
 	want "nodes" "$(nodes "$L")" "p1 p2"
 	in_place 1 $MIB $((4 * MIB))
 	in_place 2 $((5 * MIB)) $((8 * MIB))
-	# A read beyond its end does not return the first sector of the next partition.
+	# A write beyond its end fails, and leaves the next partition unchanged.
 	want_error "No space" dd if=/dev/zero of="${LOOP}p1" bs=512 seek=8192 \
 		count=1 conv=notrunc oflag=direct
+	cmp "$T/model" "$IMG"
 	detach
 	want "partitions after detaching" "$(parts "$L")" ""
 	want "nodes after detaching" "$(nodes "$L")" ""
@@ -331,7 +332,7 @@ opened_meanwhile_max_part() {
 	driver_load max_loop=1
 }
 
-# So does udev, which is started unless it runs.
+# udev opens the device and its partitions, too. It is started unless it runs.
 opened_by_udev() {
 	local way
 

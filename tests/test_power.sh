@@ -11,7 +11,7 @@
 
 MIB=1048576
 
-# Writes and verifies in the background until $ROUNDS have passed.
+# start_io FILE SECONDS: writes and verifies in the background.
 start_io() {
 	fio --output="$T/fio" --name=j --filename="$1" --rw=randwrite --bs=4k \
 		--ioengine=libaio --iodepth=16 --direct=1 --size=4M --loops=100 \

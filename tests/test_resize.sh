@@ -166,7 +166,7 @@ of_device() {
 	detach "$lower"
 }
 
-# at OFFSET: written through the device, read from the file, and the reverse.
+# at OFFSET: written through the device, then read from the file and through the device.
 at() {
 	dd if="$T/block" of="$LOOP" bs=4k oflag=direct,seek_bytes seek="$1" \
 		conv=notrunc 2>/dev/null

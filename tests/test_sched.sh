@@ -22,6 +22,10 @@ job() {
 	JOBS+=($!)
 }
 
+some_in_flight() {
+	[ "$(disk_stat "$L" 9)" -gt 0 ]
+}
+
 # scheduler NAME: with backing I/O buffered and direct.
 scheduler() {
 	local i s dio disk before queue written=()
@@ -48,7 +52,7 @@ scheduler() {
 		job "$PARENT/b" 1
 		job "$CGROOT" 2
 		# Switches to another scheduler and back under I/O.
-		sleep 0.3
+		wait_for 20 some_in_flight
 		echo none >"$queue"
 		echo "$1" >"$queue"
 		for i in 0 1 2; do

@@ -240,7 +240,7 @@ from_below() {
 
 # fsync on top of three devices reaches the disk below.
 flush_below() {
-	local l1 l2 before
+	local l1 l2 before written
 
 	need_scratch
 	scratch_fs ext4 "$T/fs" "$SCRATCH_DEV" 64M
@@ -252,13 +252,14 @@ flush_below() {
 	attach "$l2"
 	sync
 	before=$(disk_stat "${SCRATCH_DEV#/dev/}" 16)
+	written=$(disk_stat "${SCRATCH_DEV#/dev/}" 7)
 	dd if="$T/data" of="$LOOP" bs=1M conv=notrunc,fsync 2>/dev/null
 	want_ge "flushes" \
 		$(($(disk_stat "${SCRATCH_DEV#/dev/}" 16) - before)) 1
-	# All data is on the disk.
+	want_ge "sectors written" \
+		$(($(disk_stat "${SCRATCH_DEV#/dev/}" 7) - written)) $((4 * MIB / 512))
 	echo 3 >/proc/sys/vm/drop_caches
-	cmp -n $((4 * MIB)) "$T/data" <(dd if="$T/fs/file" bs=1M count=4 \
-		iflag=direct 2>/dev/null)
+	cmp -n $((4 * MIB)) "$T/data" "$T/fs/file"
 	detach
 	detach "$l2"
 	detach "$l1"

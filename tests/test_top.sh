@@ -182,7 +182,8 @@ held_up() {
 	want "held up, in another cgroup" "$(get "$L" "$B" held-ms)" 0
 	want_ge "held up, the device" "$(get "$L" - held-ms)" "${held%% *}"
 	fsfreeze -u "$T/disk"
-	wait $pid $!
+	wait $!
+	wait $pid
 	wait_for 10 grep -q "^$A idle" "/sys/kernel/debug/loop_rs/$L/workers"
 	top -J -d 0.1 >"$T/json"
 	want "afterwards" "$(get "$L" "$A" held-ms in-flight worker-state)" "0 0 idle"

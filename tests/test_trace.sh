@@ -297,7 +297,9 @@ blocked() {
 	sleep 1.5
 	io b read 4
 	fsfreeze -u "$T/fs"
-	wait "${pids[@]}"
+	for i in "${pids[@]}"; do
+		wait "$i"
+	done
 	wait $reader || :
 	cat "$T/held"
 	out=$(sed -n "s/^$L $A: WRITE of sector 0 waited \([0-9]*\)\.[0-9]* s, \([0-9]* behind it\)$/\1 \2/p" "$T/held")

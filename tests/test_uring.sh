@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# io_uring on a loop device: verified data with direct and buffered I/O. Polled I/O is refused,
-# since a loop device has none, and the device works afterwards.
+# io_uring on a loop device: verified data with direct and buffered I/O. A ring for polled I/O is
+# refused, since a loop device has none, and the device works afterwards.
 #
 # shellcheck disable=SC2119,SC2153,SC2317
 
@@ -46,7 +46,7 @@ data() {
 	umount "$T/fs"
 }
 
-# Polled I/O must be refused: it may neither hang nor succeed.
+# RWF_HIPRI is ignored, as on any device without polling; IORING_SETUP_IOPOLL is refused.
 polled() {
 	local dio out
 
@@ -72,6 +72,6 @@ need_driver
 
 check "io_uring, verified, backing I/O buffered" data off
 check "io_uring, verified, backing I/O direct" data on
-check "polled I/O is refused" polled
+check "a ring for polled I/O is refused, RWF_HIPRI ignored" polled
 
 test_end

@@ -57,7 +57,7 @@ tear_down() {
 }
 
 # With the default of 60 s an idle worker still exists some time after the removal of its cgroup;
-# detaching the device frees it.
+# the removal of the device frees it.
 appears() {
 	set_up
 	cgroup_io a

@@ -71,7 +71,7 @@ case_skip_other_rustc()
 		rustc/trixie-backports rust-src/trixie-backports
 	expect "was built with rustc 1.85.1" on skip-rustc loop-rs status
 	expect "install rustc and rust-src of version 1.85.1" on skip-rustc cat /var/lib/loop-rs/skipped
-	expect "77" on skip-rustc sh -c "dkms build -m loop-rs -v 0.1 -k $release; echo \$?"
+	expect "status 77" on skip-rustc sh -c "dkms build -m loop-rs -v 0.1 -k $release; echo status \$?"
 }
 
 # A built module stays when its compiler is upgraded, or its headers are removed.
@@ -118,8 +118,8 @@ case_debian_revision()
 	expect "$release: /lib/modules" on revision loop-rs status
 	on revision sh -c 'dpkg -i $(ls /var/tmp/new/*.deb | grep -v linux-source)'
 	expect "install linux-source-$LOOP_RS_SERIES of version $version+b2" on revision cat /var/lib/loop-rs/skipped
-	expect_not "updates/dkms/loop_rs" on revision sh -c "find /lib/modules/$release/updates"
+	expect_not "updates/dkms/loop_rs" on revision sh -c "find /lib/modules/$release/updates || :"
 	on revision sh -c 'dpkg -i /var/tmp/new/linux-source*.deb'
 	expect "$release: /lib/modules/$release/updates/dkms/loop_rs.ko" on revision loop-rs status
-	expect "1" on revision sh -c 'ls /var/cache/loop-rs | wc -l'
+	expect "files: 1." on revision sh -c 'echo "files: $(ls /var/cache/loop-rs | wc -l)."'
 }
