@@ -114,12 +114,11 @@ impl<S> Css<S> {
 
     /// Writes the path of the css's cgroup in its hierarchy to `buf`. Process context.
     ///
-    ///
     /// # Errors
     ///
     /// `E2BIG` if it does not fit.
     ///
-    /// Wraps the C function `cgroup_path`.
+    /// Corresponds to the C function `cgroup_path`.
     pub fn path<'a>(&self, buf: &'a mut [u8]) -> Result<&'a [u8]> {
         // `kernfs_path_from_node()` writes a null byte whatever the length.
         if buf.is_empty() {

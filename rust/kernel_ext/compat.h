@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What depends on the kernel's series and no compiler checks.  What a compiler sees is in
- * compat_probes and compat.rs.
+ * Restricts the build to kernel series whose behaviour was reviewed.  Differences in interfaces are
+ * detected by compat_probes and handled in compat.rs.
  */
 #ifndef KERNEL_EXT_COMPAT_H
 #define KERNEL_EXT_COMPAT_H

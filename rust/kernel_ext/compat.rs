@@ -3,7 +3,7 @@
 //! Differences between the kernel's series.
 //!
 //! The build compiles the lines of `compat_probes` and sets a cfg for each that the kernel has.
-//! Changes of meaning that compile are the matter of `compat.h`.
+//! `compat.h` covers changes of behaviour, which no probe detects.
 
 use crate::bindings;
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * C functions for what Rust cannot reach: inline functions and macros that are
- * more than a field access. One wrapper each, no logic.
+ * C functions for inline functions and macros that bindgen cannot translate.  A wrapper has no
+ * logic, except for those that are a variant of a function that the kernel does not export or
+ * have: they name it.
  */
 
 #include "compat.h"
@@ -251,7 +252,7 @@ void rust_helper_local_bh_enable(void)
 	local_bh_enable();
 }
 
-/* Bottom halves can be disabled and enabled again. */
+/* Whether the caller may use local_bh_enable(): in a task, with interrupts enabled. */
 bool rust_helper_in_preemptible_task(void)
 {
 	return in_task() && !irqs_disabled();
@@ -344,8 +345,8 @@ bool rust_helper_compat_spin_trylock_irqsave(spinlock_t *lock, unsigned long *fl
 }
 
 /*
- * With preemption, RCU tasks are what waits for tasks that were preempted in a module's code: see
- * ExitBarrier in module.rs.
+ * On a preemptible kernel, only synchronize_rcu_tasks() waits for tasks that were preempted in a
+ * module's code: see ExitBarrier in module.rs.
  */
 #if defined(CONFIG_PREEMPTION) && !defined(CONFIG_TASKS_RCU)
 #error "loop_rs needs CONFIG_TASKS_RCU (NEED_TASKS_RCU) on a preemptible kernel"

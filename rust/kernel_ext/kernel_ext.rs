@@ -2,9 +2,9 @@
 
 //! Abstractions for a stacking block driver that the `kernel` crate does not have.
 //!
-//! Each module sits where its counterpart in `rust/kernel/` would, knows nothing of the driver that
-//! uses it, and offers only safe interfaces. [`bindings`] adds to the bindings of the `kernel`
-//! crate.
+//! Each module sits where its counterpart in `rust/kernel/` would. Except for [`uapi`] and the
+//! version check in `compat.h`, it is independent of the driver. [`bindings`] adds to the bindings
+//! of the `kernel` crate.
 //!
 //! [`block::mq`] is not the `kernel` crate's: requests there are reference counted and carry no
 //! data of the driver, disks have no operations, and limits cannot change. Here a request has one
@@ -12,8 +12,9 @@
 //!
 //! # Soundness
 //!
-//! The table at the head of a module lists what safe code could try to go wrong, and what stops it.
-//! "Nothing" stands for a deadlock or a leak. These are worse, and are as in the `kernel` crate:
+//! The table at the head of a module lists possible misuse from safe code, and what prevents it.
+//! "Nothing" means that the misuse is possible, but does not break memory safety: a deadlock, a
+//! leak, a wrong answer. The exceptions, as in the `kernel` crate:
 //!
 //! | What safe code could try | Effect | Remedy |
 //! | --- | --- | --- |

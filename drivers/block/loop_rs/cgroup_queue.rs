@@ -15,8 +15,9 @@
 //!
 //! # Life of a cgroup queue
 //!
-//! A queue is scheduled from when its worker is queued until the worker finds the queue empty. A
-//! queue that is neither scheduled nor has requests is idle, and its worker is on the idle list.
+//! A queue is scheduled from when its worker is queued until the worker finds the queue empty, the
+//! request queue frozen, or too many reads waiting. A queue that is not scheduled and has no
+//! requests is idle. The worker of an idle queue in the tree is on the idle list.
 //! The reaper removes a queue from the tree when it has been idle for some time, and drops the
 //! reference to the css. All of that happens under the lock of the [`QueueSet`], so that no request
 //! is added to a queue that is being removed. A queued work item holds a reference to its worker.
@@ -125,7 +126,8 @@ pub(crate) struct CgroupQueue {
     pub(crate) ready_detached: TransferList<BoxedIo<LoopOps>>,
     /// Number of bytes of both.
     pub(crate) ready_bytes: usize,
-    /// Bios without a tag. The worker serves them after `pending`.
+    /// Bios without a tag. The worker serves them after `pending`, or along with it if
+    /// `detached_bypassed`.
     pub(crate) detached: DetachedBios<LoopOps>,
     pub(crate) worker: Arc<Worker>,
     pub(crate) sole_use: SoleUse,
@@ -253,7 +255,8 @@ impl QueueSet {
     }
 }
 
-/// The lock of a [`QueueSet`]. A separate object, because the reaper must not keep the timer alive.
+/// A [`QueueSet`] with its lock. Not part of [`CgroupQueues`], which has the timer: the callback of
+/// the timer holds a reference to the lock, and must not keep its own timer alive.
 #[pin_data]
 pub(crate) struct LockedQueueSet {
     #[pin]
@@ -311,7 +314,7 @@ pub(crate) struct Worker {
     pub(crate) id: QueueId,
     /// The css to charge; `None` for the queues of the root cgroup and of flushes.
     pub(crate) css: Option<ARef<Css<Io>>>,
-    /// Number of detached bios in service.
+    /// Number of detached requests in service.
     pub(crate) in_service: Atomic<i32>,
     /// Number of bytes of reads that wait for pages under I/O.
     pub(crate) waiting: Atomic<usize>,

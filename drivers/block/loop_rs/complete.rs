@@ -188,8 +188,9 @@ pub(crate) fn account_transfer<I: Transfer>(
 
 /// Handles `ki_complete` of a request. Any context, hard interrupts included.
 pub(crate) fn ki_complete(mut rq: Request<LoopOps>, result: Result<usize>) {
-    // In task context, completing via softirq would wake ksoftirqd. In an interrupt, the softirq
-    // runs next, and unwinds the stack of a stack of devices.
+    // In task context, completing via softirq would wake ksoftirqd, so complete here while half of
+    // the stack is left: completions of stacked loop devices nest. `stack_left()` is 0 in an
+    // interrupt, after which the softirq runs anyway.
     if task::stack_left() >= task::HALF_STACK {
         complete_or_requeue(rq, result);
     } else {

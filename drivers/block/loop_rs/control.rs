@@ -226,8 +226,8 @@ impl Driver {
 impl_has_driver_slot!(Driver);
 
 impl Probe for Driver {
-    /// Legacy autoload: opening a device node without a disk creates the disk, up to `max_loop`
-    /// disks if that parameter was given. Process context, may sleep.
+    /// Legacy autoload: opening a device node without a disk creates the disk, if its number is
+    /// below `max_loop` or that parameter was not given or is 0. Process context, may sleep.
     fn probe(this: ArcBorrow<'_, Self>, dev: DevT) {
         let number = dev.minor() >> this.part_shift;
         let limit = max_loop.value().unsigned_abs();

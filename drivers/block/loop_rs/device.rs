@@ -379,7 +379,8 @@ impl Device {
         disk.suppress_uevents(|| {
             disk.force_media_change();
             disk.set_read_only(binding.flags.has(Flag::READ_ONLY));
-            // Direct I/O does not write back dirty pages of the file.
+            // Write back dirty pages before direct I/O starts: it would wait for them, or return
+            // -EAGAIN if it must not.
             let _ = binding.file().fsync();
             binding.update_direct(block_size);
             self.queues.bind(Some(binding.clone()));

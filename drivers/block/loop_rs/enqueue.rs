@@ -21,7 +21,8 @@ impl CgroupQueue {
     /// Whether the queue may hold one more of the `depth` tags.
     #[inline(always)]
     pub(crate) fn may_hold_tag(&mut self, totals: &QueueTotals, depth: u32) -> bool {
-        // Requests stay behind bios that are detached already.
+        // While bios are detached, requests are detached, too, and stay behind them, unless the
+        // cgroup has the device to itself.
         self.detached.is_empty() && tags::may_hold(self.tags.get(), totals.tags.get(), depth)
             || self.may_hold_tag_alone(totals, depth)
     }

@@ -2,8 +2,9 @@
 
 //! Issue of I/O to the backing file.
 //!
-//! The worker issues with [`issue`], which may block, but not for direct I/O, nor for pages under
-//! I/O. A submitter issues with [`issue_inline`], which does not wait for the backing file.
+//! The worker issues with [`issue`], which may block. It waits for direct I/O and for page reads
+//! only as a fallback: without memory, or if a page is not cached after a wait for it. A submitter
+//! issues with [`issue_inline`], which does not wait for the backing file.
 
 use crate::{
     backing::{Binding, BindingRef, OwnedFile},
@@ -149,8 +150,8 @@ fn submit_cached<I: Submit>(
             worker.end_wait(len);
             result
         };
-        // A read that fails, or is shorter, may be one that would wait. Only a call that waits finds
-        // an error, or the end of the file.
+        // A failed or short read may only mean that it would have waited. A blocking read tells
+        // whether there is an I/O error, or the end of the file.
         if !matches!(result, Ok(n) if n >= len || whole_blocks(&io, n) > 0) {
             return transfer_all(file, offset, io, IoFlags::BUFFERED);
         }
@@ -343,7 +344,7 @@ fn issue_nowait<I: Submit>(target: InlineTarget, mut io: I) -> NowaitResult<I> {
                 _ => IoFlags::BUFFERED.with_nowait(),
             };
             let result = io.transfer(binding.file(), pos, flags);
-            // A short write is repeated as a whole.
+            // The worker repeats a short transfer as a whole.
             let eagain = !matches!(result, Ok(n) if n >= io.len());
             if io.op() == Op::Write {
                 binding.backing.note_nowait_write(eagain);

@@ -30,7 +30,7 @@ TRACE_DEFINE_ENUM(REQ_OP_WRITE_ZEROES);
 		{ REQ_OP_DISCARD,	"DISCARD" },		\
 		{ REQ_OP_WRITE_ZEROES,	"WRITE_ZEROES" })
 
-/* The numbers of QueueReason in cgroup_queue.rs. */
+/* The numbers of QueueReason in request_data.rs. */
 #define loop_rs_show_reason(reason)				\
 	__print_symbolic(reason,				\
 		{ 0, "new" },					\

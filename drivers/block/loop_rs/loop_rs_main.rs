@@ -92,14 +92,16 @@
 //! # Ownership
 //!
 //! [`control::Driver`] owns the disks. A disk owns its [`device::Device`], which is freed with the
-//! last reference to the disk. The state of a bound device owns a [`backing::Binding`], which is
-//! replaced rather than changed. I/O in flight holds a reference to the file.
+//! last reference to the disk. The state of a bound device and its QueueSet share a
+//! [`backing::Binding`]. A change of file or range replaces it; flags change in place. I/O in flight
+//! holds a reference to the file.
 //!
 //! # Lock order
 //!
 //! ```text
-//!   open_mutex of the disk, or validate (DriverData)
+//!   open_mutex of the disk, or claim of the disk and then validate (DriverData)
 //!     state (Device)
+//!       device lock of the disk (GenDisk::with_live_device), or mutex of NoioMappings
 //!       limits_lock of the request queue
 //!         lock of the QueueSet (spinlock, interrupts disabled)
 //! ```
@@ -113,7 +115,7 @@
 #![deny(unsafe_code)]
 
 mod policy {
-    //! Policies: pure decisions, with counters and time as their only input.
+    //! Policies: decisions from counters, time and the number of CPUs, without driver types.
 
     pub(crate) mod completion;
     pub(crate) mod offload;

@@ -7,8 +7,8 @@ use kernel_ext::{module_params, setup_param, uapi::loop_::DEFAULT_COUNT};
 
 module_params! {
     LoopModule;
-    /// Number of devices that are created at load time. If given, also the maximum number of
-    /// devices that opening a device node can create.
+    /// Number of devices that are created at load time. If given and not 0, opening a device node
+    /// creates a device only if its number is below this.
     max_loop: int = DEFAULT_COUNT, min 0, "Maximum number of loop devices";
     /// Number of partitions of a device with minor numbers of the loop major.
     max_part: int = 0, min i32::MIN, "Maximum number of partitions per loop device";

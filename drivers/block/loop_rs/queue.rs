@@ -269,10 +269,9 @@ impl CgroupQueue {
 }
 
 impl QueueSet {
-    /// Has the worker serve earlier requests of a batch, whose last request the current task issues
-    /// inline from queue `id`: they do not wait for that. If the current task's earlier requests are
-    /// in another queue, since its cgroup has changed or got a queue of its own, the task will not
-    /// issue them.
+    /// Schedules the worker for earlier requests of the batch, before the current task issues the
+    /// last request inline from queue `id`. If the task has a batch in another queue, because its
+    /// cgroup has changed or got a queue of its own, the worker of that queue serves the batch.
     fn release_batch(&mut self, id: QueueId, workqueues: &Workqueues) {
         let Some(batch) = self.batch else { return };
         let stranded = batch != id

@@ -154,7 +154,8 @@ impl CgroupQueues {
         if let Entry::Vacant(vacant) = set.tree.entry(id) {
             match create(&set.totals) {
                 Ok((mut queue, reservation)) => {
-                    // The worker may never be scheduled, which would put it on the list otherwise.
+                    // A worker lists itself when it finds its queue empty. This one may never run,
+                    // if all requests are issued inline.
                     if let Ok(listed) = ListArc::try_from_arc(queue.worker.clone()) {
                         queue.listed_since = queue.idle_since;
                         set.idle.push_back(listed);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Ioctls that change or show the configuration of a bound device. They run in process context, may
-//! sleep, and hold the device's state lock.
+//! sleep, and take the device's state lock, which partition scans and `LOOP_GET_STATUS` release
+//! before they can block on other tasks or the file system.
 
 use crate::{
     backing::{check_operations, Backing, Binding},
@@ -198,7 +199,8 @@ impl Device {
             if !binding.can_direct(disk.queue().logical_block_size()) {
                 return Err(EINVAL);
             }
-            // Direct I/O does not write back dirty pages of the file.
+            // Write back dirty pages before direct I/O starts: it would wait for them, or return
+            // -EAGAIN if it must not.
             let _ = binding.file().fsync();
         }
         let queue = disk.queue();

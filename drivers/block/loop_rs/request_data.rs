@@ -8,7 +8,7 @@ use kernel::prelude::*;
 
 /// The driver's data in each request.
 pub(crate) struct RequestData {
-    /// The result of the I/O, between `ki_complete` and the completion of the request.
+    /// The result of the I/O, set for [`mq_complete`](crate::complete::mq_complete).
     pub(crate) result: Result<usize>,
     /// The I/O was issued with `IOCB_NOWAIT`.
     pub(crate) nowait: bool,

@@ -4,16 +4,16 @@
 //!
 //! A line of statistics has names and numbers, as a cgroup's `io.stat` has:
 //!
-//! - `tags`, `parking`: requests in flight, with a tag and detached;
+//! - `tags`: requests in flight that hold a tag;
+//! - `parking`: detached requests in flight;
 //! - `done`: completed requests;
-//! - `here`: requests issued inline, without the worker;
-//! - `parked`: requests whose bios were detached;
+//! - `here`: requests issued inline;
+//! - `parked`: requests that were detached;
 //! - `rbytes`, `wbytes`, `dbytes`, `rios`, `wios`, `dios`, `flushes`: bytes and requests submitted,
-//!   by operation. Write-zeroes count as discards.
+//!   by operation. Write-zeroes count as discards. The rest after a short transfer counts again.
 //!
 //! `/sys/block/loopN/loop/stat` has the sums over all cgroups since the device was created,
-//! including those of workers that have been reaped. [`debugfs`](crate::debugfs) has a line for
-//! each cgroup.
+//! including removed cgroup queues. [`debugfs`](crate::debugfs) has a line for each cgroup queue.
 
 use kernel::{fmt, prelude::*};
 use kernel_ext::block::mq::{Op, Transfer};

@@ -2,8 +2,10 @@
 
 //! Tracepoints: what happens to which I/O, with its device and cgroup.
 //!
-//! `loop_rs_events.h` has their fields, and loop_rs(4) describes them. Each request has one of
-//! [`IssueInline`], [`Queue`] and [`Detach`] at first, and one [`Complete`] at last:
+//! `loop_rs_events.h` has their fields, and loop_rs(4) describes them. A request starts with
+//! [`IssueInline`], [`Queue`] or [`Detach`], and ends with one [`Complete`]. After -EAGAIN,
+//! [`IssueInline`] is followed by [`Queue`] or [`Detach`]. A request that is requeued starts again.
+//! A request that fails before it is queued has [`Complete`] only:
 //!
 //! ```text
 //!   IssueInline -------------------------------------------+

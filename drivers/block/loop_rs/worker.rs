@@ -159,8 +159,8 @@ impl CgroupQueue {
                 break;
             }
         }
-        // Detached bios come after all pending requests, unless requests that cannot be detached
-        // would starve them.
+        // Detached bios come after all pending requests, unless younger requests were added to
+        // `pending` meanwhile, which would starve them.
         if stop.is_none() && (self.pending.is_empty() || self.detached_bypassed) {
             let entered;
             (entered, stop) = self.dequeue_detached(&mut batch.detached, limit);
@@ -224,7 +224,7 @@ impl CgroupQueue {
 }
 
 impl Worker {
-    /// Number of detached bios that can be taken into service.
+    /// Number of detached requests that can be taken into service.
     fn service_free(&self) -> u32 {
         let free = SERVICE_DEPTH.saturating_sub(self.in_service.load(Relaxed));
         u32::try_from(free).unwrap_or(0)
@@ -374,7 +374,7 @@ fn throttle(memcg: Option<&Css<Memory>>) {
 impl WorkItem for Worker {
     type Pointer = Arc<Self>;
 
-    /// Serves the queue until it is empty. Process context.
+    /// Serves the queue until [`Worker::take`] returns no more I/O. Process context; may sleep.
     fn run(this: Arc<Self>) {
         task::with_writeback(|| {
             while let Some((batch, mut binding)) = this.take() {

@@ -47,7 +47,7 @@ use kernel::{error::to_result, prelude::*, types::NotThreadSafe};
 pub struct QueueLimits(bindings::queue_limits);
 
 impl QueueLimits {
-    /// Creates limits that the block layer chooses.
+    /// Creates limits that are all 0: the block layer replaces them by defaults.
     pub fn new() -> Self {
         Self(pin_init::zeroed())
     }

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Completion policy: whether a worker completes a read itself or leaves that to a softirq.
+//! Completion policy: whether a worker itself completes a read that was done when the call of the
+//! file returned, or leaves that to a softirq. The file completes other I/O through `ki_complete`.
 //!
 //! The worker that served a read completes it at the least cost. But the end_io of its bios can do
-//! heavy work: that of dm-crypt without its workqueues decrypts the data, that of f2fs decompresses
-//! it. A worker does this work for one read after the other, while its next reads wait. A softirq
+//! heavy work: dm-crypt without its workqueues decrypts the data in it, f2fs decompresses the data.
+//! A worker does this work for one read after the other, while its next reads wait. A softirq
 //! does it on the CPU of the submitter, or in ksoftirqd while the worker waits for the disk.
 //!
 //! The worker times a completion now and then. After one of more than [`HEAVY`], a softirq completes
 //! the next [`HEAVY_PERIOD`] reads, otherwise the worker completes the next [`LIGHT_PERIOD`]. A
 //! completion in the worker also runs pending softirqs, hence the longer period.
 //!
-//! Detached bios are always completed by the worker: no softirq of the block layer takes them.
+//! The worker always completes detached bios itself, since blk_mq_complete_request() takes requests
+//! only.
 
 use kernel::{
     sync::atomic::{Atomic, Relaxed},

@@ -38,17 +38,21 @@
 //!   detached. If a plug holds requests of several queues, the other drivers may sleep.
 //! - The reserve is as large as the block layer's batch for waking tag waiters
 //!   (`sbq_calc_wake_batch()`).
-//! - Detaching allocates no memory and has no limit, so it does not fail for either.
+//! - Detaching allocates no memory and has no limit. It fails only for requests that are more than
+//!   their bios: see [`Request::detach`].
 //! - Detached bios wait for the cgroup's worker only. While bios of a cgroup are detached, later
 //!   requests of the cgroup are detached, too, and served in FIFO order, unless its requests
 //!   complete quickly. So a blocked cgroup takes no new tags while no other cgroup has I/O.
 //!
 //! # Limitations
 //!
-//! The guarantee does not cover flushes: the block layer sends one flush at a time, and keeps the
-//! tags of all requests that wait for a flush. It does not cover requests that wait between tag
-//! allocation and queue_rq() either: a scheduler that limits the tags or tokens of a cgroup (bfq,
-//! kyber), or `io.cost` on the loop device itself, whose waiters can hold a tag that was allocated
+//! The guarantee does not cover requests that cannot be detached, which keep their tags even beyond
+//! the reserve: flushes, the data requests of a flush sequence, requests with an `end_io` callback,
+//! and merged requests that are accounted to another partition than their first bio. The block
+//! layer sends one flush at a time, and keeps the tags of all requests that wait for it.
+//!
+//! The guarantee does not cover requests that wait between tag allocation and queue_rq() either:
+//! a scheduler that limits the tags or tokens of a cgroup (bfq, kyber), or `io.cost` on the loop device itself, whose waiters can hold a tag that was allocated
 //! in advance. None of these is enabled by default. Writeback throttling, which would be, is turned
 //! off.
 

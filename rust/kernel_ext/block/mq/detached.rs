@@ -138,9 +138,9 @@ impl<T: Operations> Request<T> {
     ///
     /// # Errors
     ///
-    /// The request, if completing it is more than completing its bios: it is a flush or part of
-    /// one, has a completion callback, or is accounted to another partition than that of its first
-    /// bio.
+    /// The request, if completing it is more than completing its bios: it has none, is a flush or
+    /// part of one, has a special payload, a completion callback or an operation that is not in
+    /// [`Op`], or is accounted to another partition than that of its first bio.
     pub fn detach(self) -> Result<Detached<T>, Self> {
         let rq = self.as_raw();
         let special = bindings::RQF_FLUSH_SEQ | bindings::RQF_SPECIAL_PAYLOAD;

@@ -155,10 +155,10 @@ pub(super) fn to_result(ret: isize) -> Result<usize> {
     usize::try_from(ret).map_err(|_| Error::from_errno(ret as i32))
 }
 
-/// Takes the freeze protection of the file system for a write. Waits while the file system is
-/// frozen, but for a write that must not wait: false then.
+/// Takes the freeze protection of the file system for a write. May sleep while the file system is
+/// frozen; returns false instead if `flags` has `IOCB_NOWAIT`.
 ///
-/// Wraps the C function `kiocb_start_write`.
+/// Wraps the C function `kiocb_start_write`, or its trylock variant in `helpers.c`.
 ///
 /// # Safety
 ///

@@ -33,7 +33,6 @@ pub trait IoList: Default {
 /// A list of I/O with two ends, for which nothing is allocated. Dropped, it completes its I/O with
 /// an I/O error.
 ///
-///
 /// # Invariants
 ///
 /// `head` and `tail` are both null, or they are the ends of a chain of I/O linked through `next`,

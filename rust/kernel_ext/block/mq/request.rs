@@ -157,8 +157,7 @@ impl<T: Operations> Request<T> {
         unsafe { &mut (*self.pdu()).data }
     }
 
-    /// The number of tags that the request could have: those that the tag set has memory for, or
-    /// `nr_requests` if that is fewer.
+    /// Number of tags of the request's hardware queue, limited by `nr_requests`.
     pub fn depth(&self) -> u32 {
         // SAFETY: By the type invariant the request is valid. One that was started has a hardware
         // queue with tags. User space may be changing `nr_requests`.
@@ -225,8 +224,8 @@ impl<T: Operations> Request<T> {
         self.blkcg().is_some_and(Css::is_current)
     }
 
-    /// Whether the first page of a read or a write is in the page cache of the device itself. Such
-    /// I/O mostly is a file system's metadata, even without `REQ_META`.
+    /// Whether the first page of a read or a write is in the page cache of the device itself: most
+    /// such I/O is metadata of a file system, even without `REQ_META`.
     fn is_of_device_cache(&self) -> bool {
         let (bio, _) = self.bios();
         if bio.is_null() || !matches!(self.op(), Op::Read | Op::Write) {
