@@ -15,7 +15,7 @@ pub mod sysfs;
 
 pub use bdev::{BlockDevice, OpenMode};
 pub use disk::{Disk, DiskOptions};
-pub use disk_ops::{Closing, HasDiskVTable, IoctlContext, Operations};
+pub use disk_ops::{HasDiskVTable, IoctlContext, Operations, ReleaseContext};
 pub use gendisk::GenDisk;
 pub use limits::QueueLimits;
 pub use queue::Queue;

@@ -253,7 +253,7 @@ void rust_helper_local_bh_enable(void)
 }
 
 /* Whether the caller may use local_bh_enable(): in a task, with interrupts enabled. */
-bool rust_helper_in_preemptible_task(void)
+bool rust_helper_can_enable_bh(void)
 {
 	return in_task() && !irqs_disabled();
 }

@@ -131,7 +131,7 @@ impl IoAccount {
 #[inline]
 pub fn in_completion_context<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: No requirements.
-    if !unsafe { bindings::in_preemptible_task() } {
+    if !unsafe { bindings::can_enable_bh() } {
         return f();
     }
     // SAFETY: No requirements.

@@ -224,7 +224,7 @@ impl Binding {
             direct: self.direct_alignment(),
             read_only: self.flags.has(Flag::READ_ONLY),
             has_fsync: file.has_fsync(),
-            supports_iocb_dsync: file.honours_dsync(),
+            supports_iocb_dsync: file.supports_iocb_dsync(),
             rotational,
             discard,
         }
@@ -250,7 +250,7 @@ impl Binding {
         let file = self.file();
         file.can_nowait()
             && (!self.flags.has(Flag::DIRECT_IO)
-                || !self.backing.nowait_direct_broken.load(Relaxed) && file.direct_is_set_up())
+                || !self.backing.nowait_direct_broken.load(Relaxed) && file.has_dio_workqueue())
     }
 
     /// Whether buffered nowait writes have been completing lately.

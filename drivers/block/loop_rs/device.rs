@@ -35,7 +35,7 @@ use kernel::{
 };
 use kernel_ext::{
     block::{
-        disk_ops::{Closing, IoctlContext},
+        disk_ops::{IoctlContext, ReleaseContext},
         GenDisk, SECTOR_SIZE,
     },
     fs::{BackingFile, FileExt, NoioMappings},
@@ -243,7 +243,7 @@ impl Device {
 
     /// Closes the device. The last close unbinds a device in state [`State::Rundown`], or with
     /// autoclear. Called with the disk's `open_mutex` held.
-    pub(crate) fn release(&self, disk: &Closing<'_, LoopOps>) {
+    pub(crate) fn release(&self, disk: &ReleaseContext<'_, LoopOps>) {
         if disk.openers() > 0 {
             return;
         }
@@ -427,7 +427,7 @@ impl Device {
     }
 
     /// Unbinds a device in state [`State::Rundown`], which is not open.
-    fn unbind(&self, disk: &Closing<'_, LoopOps>) {
+    fn unbind(&self, disk: &ReleaseContext<'_, LoopOps>) {
         self.queues.bind(None);
         let reset = disk.queue().update_limits(|limits| {
             limits.set_block_size(SECTOR_SIZE);

@@ -19,7 +19,7 @@ use kernel::{
 };
 use kernel_ext::{
     block::{
-        disk_ops::{self, Closing, IoctlContext},
+        disk_ops::{self, IoctlContext, ReleaseContext},
         mq::{self, BoxedIo, Request},
         GenDisk, OpenMode,
     },
@@ -86,11 +86,11 @@ impl disk_ops::Operations for LoopOps {
     }
 
     /// Called with the disk's `open_mutex` held.
-    fn release(disk: Closing<'_, Self>) {
+    fn release(disk: ReleaseContext<'_, Self>) {
         disk.data().release(&disk);
     }
 
-    fn removed(disk: &GenDisk<Self>) {
+    fn after_del(disk: &GenDisk<Self>) {
         disk.data().queues().drain();
     }
 

@@ -242,7 +242,7 @@ impl<T: Operations> Drop for Disk<T> {
         //
         // SAFETY: The tag set is ours.
         unsafe { bindings::blk_mq_wait_quiesce_done(self.tag_set.as_raw()) };
-        T::removed(self);
+        T::after_del(self);
         let is_open = self.openers() > 0;
         // SAFETY: By the type invariant we own a reference. The disk's data is kept until
         // `free_disk`.

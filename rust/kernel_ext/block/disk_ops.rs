@@ -8,7 +8,7 @@
 //!
 //! | What safe code could try | What stops it |
 //! | --- | --- |
-//! | Use a [`Closing`] or an [`IoctlContext`] after the call | Both are lent for it |
+//! | Use a [`ReleaseContext`] or an [`IoctlContext`] after the call | Both are lent for it |
 //! | Use them in another task | Both are neither `Send` nor `Sync` |
 //! | Make one | Both have private fields |
 //! | Have two types' disks with one vtable | [`HasDiskVTable`] is `unsafe`, and made by a macro |
@@ -42,7 +42,7 @@ use kernel::{
 /// # use kernel_ext::block::mq::{BoxedIo, Request, Transfer};
 /// use kernel::{ffi::c_int, sync::Arc};
 /// use kernel_ext::{
-///     block::{mq, Closing, GenDisk, IoctlContext, OpenMode, Operations, Status},
+///     block::{mq, ReleaseContext, GenDisk, IoctlContext, OpenMode, Operations, Status},
 ///     impl_disk_vtable,
 /// };
 ///
@@ -81,7 +81,7 @@ use kernel::{
 ///         }
 ///     }
 ///
-///     fn release(_disk: Closing<'_, Self>) {}
+///     fn release(_disk: ReleaseContext<'_, Self>) {}
 ///
 ///     fn ioctl(cx: &IoctlContext<'_, Self>, cmd: u32, _arg: usize) -> Result<c_int> {
 ///         match cmd {
@@ -104,12 +104,12 @@ pub trait Operations: mq::Operations + HasDiskVTable {
     fn open(disk: &GenDisk<Self>, mode: OpenMode) -> Result;
 
     /// Closes the disk or a partition of it. The disk's `open_mutex` is held.
-    fn release(disk: Closing<'_, Self>);
+    fn release(disk: ReleaseContext<'_, Self>);
 
     /// Called when the disk was removed: no request is in flight, and none will come. References to
     /// the disk that the driver holds must be dropped here at the latest: the removal waits for
     /// that.
-    fn removed(_disk: &GenDisk<Self>) {}
+    fn after_del(_disk: &GenDisk<Self>) {}
 
     /// Handles an ioctl that the block layer does not handle by itself.
     ///
@@ -139,12 +139,12 @@ pub struct IoctlContext<'a, T: Operations> {
 }
 
 /// A disk that is being closed: the current task holds its `open_mutex`.
-pub struct Closing<'a, T: Operations> {
+pub struct ReleaseContext<'a, T: Operations> {
     disk: &'a GenDisk<T>,
     _not_send: NotThreadSafe,
 }
 
-impl<T: Operations> Closing<'_, T> {
+impl<T: Operations> ReleaseContext<'_, T> {
     /// Scans for partitions, with the `open_mutex` that is held. May sleep.
     ///
     /// Wraps the C function `bdev_disk_changed`.
@@ -154,7 +154,7 @@ impl<T: Operations> Closing<'_, T> {
     }
 }
 
-impl<T: Operations> core::ops::Deref for Closing<'_, T> {
+impl<T: Operations> core::ops::Deref for ReleaseContext<'_, T> {
     type Target = GenDisk<T>;
 
     fn deref(&self) -> &GenDisk<T> {
@@ -164,7 +164,7 @@ impl<T: Operations> core::ops::Deref for Closing<'_, T> {
 
 // SAFETY: `OperationsVTable::release` alone makes one, lent for the call. The block layer puts the
 // opener's reference to the module after it. It is neither `Send` nor `Sync`.
-unsafe impl<T: Operations> HoldsModule<<T as Operations>::OwnerModule> for Closing<'_, T> {}
+unsafe impl<T: Operations> HoldsModule<<T as Operations>::OwnerModule> for ReleaseContext<'_, T> {}
 
 // SAFETY: `OperationsVTable::context` alone makes one, lent for the call of `ioctl` or
 // `compat_ioctl`, during which the disk is open and the block layer holds the module. It is neither
@@ -246,7 +246,7 @@ impl<T: Operations> OperationsVTable<T> {
         // SAFETY: By the requirements of this function; the block layer holds the disk, and its
         // `open_mutex`.
         let disk = unsafe { GenDisk::from_raw(disk) };
-        T::release(Closing {
+        T::release(ReleaseContext {
             disk,
             _not_send: NotThreadSafe,
         });

@@ -13,13 +13,13 @@
 //! | Use it in `queue_rq` after the request completed | The removal waits for the callback, too |
 //! | Take another type's disk for one's own | The address of its vtable tells ([`HasDiskVTable`]) |
 //! | Drop the last `ARef` where it may not sleep | Nothing; `disk_release()` has a `might_sleep()` |
-//! | Send events of a disk that another task removes | [`GenDisk::in_sysfs`] excludes the removal |
+//! | Send events of a disk that another task removes | [`GenDisk::with_live_device`] excludes the removal |
 //! | Suppress events and never send them again | They are suppressed for the call of a closure |
-//! | Scan for partitions without `open_mutex` | It is taken; [`Closing`] is lent where it is held |
+//! | Scan for partitions without `open_mutex` | It is taken; [`ReleaseContext`] is lent where it is held |
 //! | Take `open_mutex` where it is held | Nothing; it deadlocks, and lockdep reports it |
 //!
 //! [`HasDiskVTable`]: super::HasDiskVTable
-//! [`Closing`]: super::Closing
+//! [`ReleaseContext`]: super::ReleaseContext
 
 use super::{
     bdev::BlockDevice,
@@ -131,7 +131,7 @@ impl<T: Operations> GenDisk<T> {
     /// `kobject_uevent()` and `sysfs_create_group()` walk the device's parents. `del_gendisk()`
     /// sets `GD_DEAD` before `device_del()` takes the device's lock. Holding the lock with
     /// `GD_DEAD` clear therefore excludes `device_del()`.
-    pub(super) fn in_sysfs<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+    pub(super) fn with_live_device<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
         let device = self.device();
         // SAFETY: By the type invariant the disk's device is valid, and its lock is initialised.
         unsafe { bindings::device_lock(device) };
@@ -159,8 +159,10 @@ impl<T: Operations> GenDisk<T> {
     /// Wraps the C function `set_capacity_and_notify`.
     pub fn set_capacity_and_notify(&self, sectors: u64) -> bool {
         // SAFETY: By the type invariant the disk is valid, and it stays in sysfs.
-        self.in_sysfs(|| unsafe { bindings::set_capacity_and_notify(self.as_raw(), sectors) })
-            .unwrap_or(false)
+        self.with_live_device(|| unsafe {
+            bindings::set_capacity_and_notify(self.as_raw(), sectors)
+        })
+        .unwrap_or(false)
     }
 
     /// Makes the disk read-only or writable, and sends a `change` uevent. Does nothing if the disk
@@ -169,7 +171,7 @@ impl<T: Operations> GenDisk<T> {
     /// Wraps the C function `set_disk_ro`.
     pub fn set_read_only(&self, read_only: bool) {
         // SAFETY: By the type invariant the disk is valid, and it stays in sysfs.
-        self.in_sysfs(|| unsafe { bindings::set_disk_ro(self.as_raw(), read_only) });
+        self.with_live_device(|| unsafe { bindings::set_disk_ro(self.as_raw(), read_only) });
     }
 
     /// Reports a change of the medium: a new sequence number, and a `change` uevent. Drops the page
@@ -178,7 +180,7 @@ impl<T: Operations> GenDisk<T> {
     /// Wraps the C function `disk_force_media_change`.
     pub fn force_media_change(&self) {
         // SAFETY: By the type invariant the disk is valid, and it stays in sysfs.
-        self.in_sysfs(|| unsafe { bindings::disk_force_media_change(self.as_raw()) });
+        self.with_live_device(|| unsafe { bindings::disk_force_media_change(self.as_raw()) });
     }
 
     /// Drops the page cache of the disk, and sets its capacity to 0. May sleep.
@@ -194,7 +196,7 @@ impl<T: Operations> GenDisk<T> {
     /// Wraps the C function `kobject_uevent`.
     pub fn uevent_change(&self) {
         // Nobody can handle the failure of an event.
-        self.in_sysfs(|| {
+        self.with_live_device(|| {
             // SAFETY: By the type invariant the disk is valid, and it stays in sysfs.
             unsafe {
                 bindings::kobject_uevent(self.kobject(), bindings::kobject_action_KOBJ_CHANGE)
@@ -225,7 +227,9 @@ impl<T: Operations> GenDisk<T> {
         // SAFETY: By the type invariant the disk's device is valid. The bit shares a word with
         // `state_in_sysfs` and `state_*_uevent_sent`, which do not change while the device stays in
         // sysfs. The device's lock excludes others who set this bit.
-        self.in_sysfs(|| unsafe { bindings::dev_set_uevent_suppress(self.device(), on.into()) });
+        self.with_live_device(|| unsafe {
+            bindings::dev_set_uevent_suppress(self.device(), on.into())
+        });
     }
 
     /// Keeps the block layer from scanning for partitions when the disk is opened

@@ -15,7 +15,7 @@
 //! | Leave out the end of the list | [`AttributeList::new`] checks, when compiled |
 //! | Add a group twice | `EEXIST` |
 //! | Remove a group that is not there | The C function finds none |
-//! | Add or remove one while the disk is removed | `in_sysfs` excludes that, or does nothing |
+//! | Add or remove one while the disk is removed | `with_live_device` excludes that, or does nothing |
 //! | Have `show` called for a freed disk | The removal of the disk waits for it |
 //! | Remove a group, or send an event, in `show` | Nothing; it deadlocks |
 
@@ -175,7 +175,7 @@ impl<T: Operations> GenDisk<T> {
     ///
     /// Wraps the C function `sysfs_create_group`.
     pub fn add_group(&self, group: &'static Group<T>) -> Result {
-        self.in_sysfs(|| {
+        self.with_live_device(|| {
             // `sysfs_create_group()` would dump the stack.
             if self.has_entry(group.raw.name) {
                 return Err(EEXIST);
@@ -204,7 +204,9 @@ impl<T: Operations> GenDisk<T> {
     /// Wraps the C function `sysfs_remove_group`.
     pub fn remove_group(&self, group: &'static Group<T>) {
         // SAFETY: As in `add_group`.
-        self.in_sysfs(|| unsafe { bindings::sysfs_remove_group(self.kobject(), &group.raw) });
+        self.with_live_device(|| unsafe {
+            bindings::sysfs_remove_group(self.kobject(), &group.raw)
+        });
     }
 }
 

@@ -81,11 +81,11 @@ pub trait FileExt {
     fn can_write_nowait(&self) -> bool;
     /// Whether the file system's `s_dio_done_wq` exists, or the file needs none. The first direct
     /// I/O allocates it, which takes locks whose holders may wait for I/O to any device.
-    fn direct_is_set_up(&self) -> bool;
+    fn has_dio_workqueue(&self) -> bool;
     /// Whether a write with `IOCB_DSYNC` is known to be durable when it completes, and to flush no
     /// more than its range. Some file systems ignore the flag of the `kiocb`, and some sync the
     /// whole file.
-    fn honours_dsync(&self) -> bool;
+    fn supports_iocb_dsync(&self) -> bool;
     /// Whether the file has `read_iter`.
     fn has_read_iter(&self) -> bool;
     /// Whether the file has `write_iter`.
@@ -242,7 +242,7 @@ impl FileExt for File {
     }
 
     #[inline]
-    fn direct_is_set_up(&self) -> bool {
+    fn has_dio_workqueue(&self) -> bool {
         if self.as_bdev().is_some() {
             return true;
         }
@@ -252,7 +252,7 @@ impl FileExt for File {
         !workqueue.is_null()
     }
 
-    fn honours_dsync(&self) -> bool {
+    fn supports_iocb_dsync(&self) -> bool {
         self.as_bdev().is_some()
             || matches!(
                 super_magic(self),

@@ -217,7 +217,7 @@ impl<T: Operations> Request<T> {
             || cmd_flags & (bindings::REQ_META | bindings::REQ_PRIO) != 0
             || !task::can_issue_fs_io(readahead)
             || (self.op() == Op::Write && task::has_file_size_limit())
-            || (!readahead && self.is_of_device_cache())
+            || (!readahead && self.is_buffer_cache_io())
         {
             return false;
         }
@@ -226,7 +226,7 @@ impl<T: Operations> Request<T> {
 
     /// Whether the first page of a read or a write is in the page cache of the device itself: most
     /// such I/O is metadata of a file system, even without `REQ_META`.
-    fn is_of_device_cache(&self) -> bool {
+    fn is_buffer_cache_io(&self) -> bool {
         let (bio, _) = self.bios();
         if bio.is_null() || !matches!(self.op(), Op::Read | Op::Write) {
             return false;
