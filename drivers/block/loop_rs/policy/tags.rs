@@ -52,9 +52,9 @@
 //! layer sends one flush at a time, and keeps the tags of all requests that wait for it.
 //!
 //! The guarantee does not cover requests that wait between tag allocation and queue_rq() either:
-//! a scheduler that limits the tags or tokens of a cgroup (bfq, kyber), or `io.cost` on the loop device itself, whose waiters can hold a tag that was allocated
-//! in advance. None of these is enabled by default. Writeback throttling, which would be, is turned
-//! off.
+//! a scheduler that limits the tags or tokens of a cgroup (bfq, kyber), or `io.cost` on the loop
+//! device itself, whose waiters can hold a tag that was allocated in advance. None of these is
+//! enabled by default. Writeback throttling, which would be, is turned off.
 
 use kernel::{
     prelude::*,
