@@ -22,6 +22,7 @@ T=
 LIB_FINISHED=
 LIB_CGROUPS=()
 LIB_DMS=()
+LIB_EXPEDITED=
 
 for LIB_PART in driver scratch cgroup stats; do
 	# shellcheck source=/dev/null
@@ -296,6 +297,7 @@ lib_cleanup() {
 	for j in $(jobs -p); do
 		kill -9 "$j" 2>/dev/null
 	done
+	[ -z "$LIB_EXPEDITED" ] || echo 0 >/sys/kernel/rcu_expedited
 	lib_cleanup_devices
 	for m in $(lib_mounts); do
 		lib_within lib_umount "$m"

@@ -108,6 +108,15 @@ can_write_mounted() {
 	! zcat /proc/config.gz 2>/dev/null | grep -q 'CONFIG_BLK_DEV_WRITE_MOUNTED is not set'
 }
 
+# Has grace periods of RCU expedited until the end of the test: adding and removing a device mostly
+# waits for them.
+expedite_rcu() {
+	[ ! -w /sys/kernel/rcu_expedited ] || {
+		LIB_EXPEDITED=1
+		echo 1 >/sys/kernel/rcu_expedited
+	}
+}
+
 # The names of the attached loop devices.
 lib_bound() {
 	local f

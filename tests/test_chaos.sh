@@ -22,9 +22,6 @@ CHAOS_SEED=${CHAOS_SEED:-$((SRANDOM % 32768))}
 PARENT=$CGROOT/loop_rs-chaos
 CHAOS=$LIB_DIR/loop_chaos
 
-# Adding and removing a device is mostly waiting for RCU.
-EXPEDITED=/sys/kernel/rcu_expedited
-
 dying() {
 	cg_stat "$PARENT" cgroup.stat nr_dying_subsys_io
 }
@@ -56,7 +53,6 @@ set_up() {
 	else
 		driver_load max_loop=1 hw_queue_depth=32 idle_worker_timeout_ms=1000
 	fi
-	[ ! -w $EXPEDITED ] || echo 1 >$EXPEDITED
 }
 
 # At the end no device is attached and no cgroup is left.
@@ -132,6 +128,7 @@ released() {
 }
 
 test_begin 5
+expedite_rcu
 LIB_CGROUPS+=("$PARENT")
 
 lib_diag "CHAOS_SEED=$CHAOS_SEED"
@@ -141,5 +138,4 @@ check "all workers of cgroups are reaped" workers
 check "acknowledged data is in the files after unloading" files
 check "no removed cgroup is still referenced" released
 
-[ ! -w $EXPEDITED ] || echo 0 >$EXPEDITED
 test_end

@@ -15,9 +15,6 @@ WORKERS=$DEBUGFS/loop_rs
 DM=loop_rs-fault
 KIB=1024
 
-# Adding and removing a device is mostly waiting for RCU.
-EXPEDITED=/sys/kernel/rcu_expedited
-
 need_faults() {
 	if [ ! -d "$DEBUGFS/failslab" ] || [ ! -e /proc/self/fail-nth ]; then
 		skip "the kernel has no fault injection"
@@ -188,7 +185,7 @@ fresh() {
 test_begin 16
 LIB_DMS+=("$DM")
 mkdir "$T/fs"
-[ ! -w $EXPEDITED ] || echo 1 >$EXPEDITED
+expedite_rcu
 need_driver max_loop=0
 faults_set N
 
@@ -212,5 +209,4 @@ check "failing requests of the device below" fresh make_request
 check "a device below that fails now and then" fresh flakey
 
 faults_set Y
-[ ! -w $EXPEDITED ] || echo 0 >$EXPEDITED
 test_end

@@ -15,9 +15,6 @@
 CALLS=${FUZZ_CALLS:-30000}
 SEED=${FUZZ_SEED:-$SRANDOM}
 
-# Adding and removing a device is mostly waiting for RCU.
-EXPEDITED=/sys/kernel/rcu_expedited
-
 # fuzz WHERE CALLS OPTIONS...: makes calls with files on tmpfs, or on a file system WHERE on a disk.
 fuzz() {
 	local where=$1 calls=$2 pid rc=0
@@ -48,7 +45,7 @@ lib_diag "FUZZ_SEED=$SEED"
 # Directly to the console: the output of a case is captured.
 exec 3>&1
 : >"$T/calls"
-[ ! -w $EXPEDITED ] || echo 1 >$EXPEDITED
+expedite_rcu
 mkdir "$T/fs"
 need_driver max_loop=2
 
@@ -62,5 +59,4 @@ sed 's/^/# progress: /' "$T/calls"
 awk -F ': ' '{ n += $2 } END { print "# progress: " n " calls in all" }' "$T/calls"
 exec 3>&-
 
-[ ! -w $EXPEDITED ] || echo 0 >$EXPEDITED
 test_end

@@ -15,9 +15,6 @@
 INTERFACE=$LIB_DIR/interface_cases
 GROUPS_OF_CASES=$("$INTERFACE" groups | wc -l)
 
-# Half of the time to add and remove a device is waiting for RCU.
-EXPEDITED=/sys/kernel/rcu_expedited
-
 # Skips the whole test if something that it needs is missing.
 prepare() {
 	modprobe brd rd_nr=64 rd_size=1024 || echo "# no RAM disks"
@@ -25,11 +22,10 @@ prepare() {
 	mkfs.ext4 -qF -O ^has_journal "$T/image" || rm -f "$T/image"
 	can_write_mounted || rm -f "$T/image"
 	! have_scratch || scratch_fs ext4 "$T/disk" "$SCRATCH_DEV" 64M
-	[ ! -w $EXPEDITED ] || echo 1 >$EXPEDITED
+	expedite_rcu
 }
 
 done_with() {
-	[ ! -w $EXPEDITED ] || echo 0 >$EXPEDITED
 	! mountpoint -q "$T/disk" || umount "$T/disk"
 	! grep -q '^brd ' /proc/modules || rmmod brd
 	# Exists only after an error.

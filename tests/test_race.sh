@@ -15,9 +15,6 @@ LENGTH=${RACE_SECONDS:-$((SLOW > 1 ? 10 : 1))}
 RACE=$LIB_DIR/loop_race
 MOD=/sys/module/$DRIVER
 
-# Adding and removing a device is mostly waiting for RCU.
-EXPEDITED=/sys/kernel/rcu_expedited
-
 unused() {
 	driver_builtin || [ "$(<"$MOD/refcnt")" -eq 0 ]
 }
@@ -234,7 +231,7 @@ fresh() {
 }
 
 test_begin 9
-[ ! -w $EXPEDITED ] || echo 1 >$EXPEDITED
+expedite_rcu
 mkdir "$T/fs"
 need_driver
 
@@ -250,5 +247,4 @@ check "cgroups removed under their I/O" fresh cgroups $DISK
 check "CPU hotplug under I/O" fresh hotplug tmpfs
 check "unloading under all operations" fresh unload
 
-[ ! -w $EXPEDITED ] || echo 0 >$EXPEDITED
 test_end
