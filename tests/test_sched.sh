@@ -17,7 +17,7 @@ MIB=1048576
 job() {
 	cg_run "$1" timeout $((120 * SLOW)) fio --name=j --filename="$LOOP" --rw=randrw \
 		--bsrange=512-32k --offset=$(($2 * 4))M --size=2M --ioengine=libaio --direct=1 \
-		--iodepth=256 --iodepth_batch_submit=32 --verify=crc32c --verify_fatal=1 \
+		--loops=5 --iodepth=256 --iodepth_batch_submit=32 --verify=crc32c --verify_fatal=1 \
 		--verify_state_save=0 >"$T/fio.$2" 2>&1 &
 	JOBS+=($!)
 }
@@ -28,7 +28,7 @@ some_in_flight() {
 
 # scheduler NAME: with backing I/O buffered and direct.
 scheduler() {
-	local i s dio disk before queue written=()
+	local i s dio disk before queue under_io written=()
 
 	need_scratch
 	[ -z "$(cg_missing)" ] || skip "$(cg_missing)"
@@ -52,9 +52,13 @@ scheduler() {
 		job "$PARENT/b" 1
 		job "$CGROOT" 2
 		# Switches to another scheduler and back under I/O.
-		wait_for 20 some_in_flight
-		echo none >"$queue"
-		echo "$1" >"$queue"
+		under_io=0
+		while kill -0 "${JOBS[@]}" 2>/dev/null; do
+			! some_in_flight || under_io=$((under_io + 1))
+			echo none >"$queue"
+			echo "$1" >"$queue"
+		done
+		want_ge "switches under I/O" $under_io 1
 		for i in 0 1 2; do
 			wait "${JOBS[i]}" || fail "job $i: $?: $(grep -aE "^(fio|verify|j): " "$T/fio.$i")"
 		done
