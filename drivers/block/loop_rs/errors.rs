@@ -7,6 +7,7 @@
 //! system fails many requests.
 
 use kernel::{
+    fmt,
     fs::File,
     page::PAGE_SIZE,
     prelude::*,
@@ -24,6 +25,30 @@ use kernel_ext::{
     compat::{EDQUOT, ESTALE},
     fs::FileExt,
 };
+
+/// The name of an operation in the kernel log.
+fn op_name(op: Op) -> &'static str {
+    match op {
+        Op::Read => "read",
+        Op::Write => "write",
+        Op::Flush => "flush",
+        Op::Discard => "discard",
+        Op::WriteZeroes { .. } => "write-zeroes",
+        Op::Other => "I/O",
+    }
+}
+
+/// Displays the sector of an I/O; nothing for a flush, which has none.
+struct Place<'a, I>(&'a I);
+
+impl<I: Transfer> fmt::Display for Place<'_, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.op() {
+            Op::Flush => Ok(()),
+            _ => write!(f, ", sector {}", self.0.position() >> SECTOR_SHIFT),
+        }
+    }
+}
 
 /// The cause of a failed I/O, in terms of what an administrator can fix.
 #[derive(Clone, Copy)]
@@ -153,19 +178,12 @@ impl ErrorLog {
         {
             return;
         }
-        let op = match io.op() {
-            Op::Read => "read",
-            Op::Write => "write",
-            Op::Flush => "flush",
-            Op::Discard => "discard",
-            Op::WriteZeroes { .. } => "write-zeroes",
-            Op::Other => "I/O",
-        };
         pr_err!(
-            "loop{}: {op} error, file {}, sector {}: {} (errno {}); similar errors are not logged\n",
+            "loop{}: {} error, file {}{}: {} (errno {}); similar errors are not logged\n",
             self.number,
+            op_name(io.op()),
             BStr::from_bytes(&self.path),
-            io.position() >> SECTOR_SHIFT,
+            Place(io),
             failure.cause.as_str(),
             failure.error.to_errno().unsigned_abs()
         );
