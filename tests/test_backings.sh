@@ -132,6 +132,10 @@ on_ramfs() {
 	umount "$T/fs"
 }
 
+dirty_pages() {
+	fincore -nro DIRTY_PAGES "$1"
+}
+
 # A lower file stays in the lower layer while it is only read; a write copies it up.
 on_overlay() {
 	mounted ext4
@@ -160,6 +164,12 @@ on_overlay() {
 	cmp "$T/fs/lower/file" "$T/lower"
 	carries "$T/over/file" yes 1 --direct-io=on
 	cmp "$T/fs/lower/file" "$T/lower"
+	# Dirty pages are written before direct I/O starts. They are those of the upper file.
+	pattern "$MIB" "$T/over/file" 6
+	want_ge "dirty pages" "$(dirty_pages "$T/fs/upper/file")" 1
+	attach --direct-io=on "$T/over/file"
+	want "dirty pages" "$(dirty_pages "$T/fs/upper/file")" 0
+	detach
 	umount "$T/over"
 	umount "$T/fs"
 }

@@ -98,6 +98,24 @@ writes() {
 	dm_end
 }
 
+# Cached writes that fail when direct I/O is switched on: the next flush reports it.
+switched() {
+	skip_on_c "its LOOP_SET_DIRECT_IO drops the error"
+	dm_setup
+	log_mark
+	attach --direct-io=off /dev/mapper/$DM
+	dm_swap "$DM" "$ERROR"
+	io if=/dev/zero of="$LOOP" bs=64k count=1 seek=8 conv=notrunc oflag=direct
+	losetup --direct-io=on "$LOOP"
+	want "direct I/O" "$(<"/sys/block/$L/loop/dio")" 1
+	want_error "Input/output error" io if=/dev/null of="$LOOP" conv=notrunc,fsync
+	want "lines for the flush, without a sector" \
+		"$(log_count "$L: flush error, file $(readlink -f /dev/mapper/$DM): I/O error (errno 5)")" 1
+	dm_swap "$DM" "$LINEAR"
+	detach
+	dm_end
+}
+
 # A file system on a loop device does not hang when the backing file fails.
 mounted() {
 	dm_setup
@@ -167,12 +185,13 @@ logged() {
 	detach
 }
 
-test_begin 7
+test_begin 8
 LIB_DMS+=("$DM")
 need_driver
 
 check "a failing device, backing I/O buffered" bdev
 check "a failing device, backing I/O direct" bdev --direct-io=on
+check "a failing device, as direct I/O is switched on" switched
 check "a bad sector, backing I/O buffered" bad_sector
 check "a bad sector, backing I/O direct" bad_sector --direct-io=on
 check "failing writes" writes

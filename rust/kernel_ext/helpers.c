@@ -12,6 +12,7 @@
 #include <linux/bottom_half.h>
 #include <linux/cgroup.h>
 #include <linux/cpumask.h>
+#include <linux/dcache.h>
 #include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/ioprio.h>
@@ -174,6 +175,11 @@ bool rust_helper_bdev_rot(struct block_device *bdev)
 bool rust_helper_bdev_read_only(struct block_device *bdev)
 {
 	return bdev_read_only(bdev);
+}
+
+struct inode *rust_helper_d_real_inode(const struct dentry *dentry)
+{
+	return d_real_inode(dentry);
 }
 
 sector_t rust_helper_get_capacity(struct gendisk *disk)

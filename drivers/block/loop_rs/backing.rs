@@ -202,6 +202,12 @@ impl Binding {
         }
     }
 
+    /// Writes back dirty pages, before direct I/O starts: it would wait for them, or return -EAGAIN
+    /// if it must not. May sleep.
+    pub(crate) fn prepare_direct(&self) {
+        self.file().write_back();
+    }
+
     /// The properties of the file that determine the queue limits. May sleep.
     pub(crate) fn limits(&self) -> BackingLimits {
         let file = self.file();

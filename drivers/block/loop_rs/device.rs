@@ -159,8 +159,8 @@ pub(crate) struct Device {
     phase: Atomic<i32>,
 }
 
-/// Calls `f` while no other task has the device open exclusively: exclusive openers, file systems for
-/// instance, must not see the device change.
+/// Calls `f` while no other task has the device open exclusively: exclusive openers, file systems
+/// for instance, must not see the device change.
 ///
 /// # Errors
 ///
@@ -379,10 +379,10 @@ impl Device {
         disk.suppress_uevents(|| {
             disk.force_media_change();
             disk.set_read_only(binding.flags.has(Flag::READ_ONLY));
-            // Write back dirty pages before direct I/O starts: it would wait for them, or return
-            // -EAGAIN if it must not.
-            let _ = binding.file().fsync();
             binding.update_direct(block_size);
+            if binding.flags.has(Flag::DIRECT_IO) {
+                binding.prepare_direct();
+            }
             self.queues.bind(Some(binding.clone()));
             let attributes = disk.add_group(&sysfs::GROUP).is_ok();
             // No uevent, and no line in the kernel log, which can take longer than all other steps.

@@ -75,12 +75,13 @@ impl Device {
                 bound.binding.range,
                 bound.binding.flags.clone(),
             )?;
-            let _ = binding.file().fsync();
+            binding.update_direct(disk.queue().logical_block_size());
+            if binding.flags.has(Flag::DIRECT_IO) {
+                binding.prepare_direct();
+            }
             disk.suppress_uevents(|| disk.force_media_change());
-            disk.queue().freeze(|| {
-                binding.update_direct(disk.queue().logical_block_size());
-                self.queues().bind(Some(binding.clone()));
-            });
+            disk.queue()
+                .freeze(|| self.queues().bind(Some(binding.clone())));
             let size = binding.sectors().saturating_mul(SECTOR_SIZE.into());
             scan = binding.flags.has(Flag::PARTSCAN).then_some(size);
             old = core::mem::replace(&mut bound.binding, binding);
@@ -92,10 +93,10 @@ impl Device {
     }
 
     /// Scans for partitions. Called without the state lock and without a claim of the device, for
-    /// which an opener of a partition may wait. The scan fails with `EBUSY` while a partition of the
-    /// previous medium is open, even one that was removed: a task that looked it up before can still
-    /// open it. Tasks that probe partitions close them soon; an exclusive opener, such as a mount,
-    /// does not.
+    /// which an opener of a partition may wait. The scan fails with `EBUSY` while a partition of
+    /// the previous medium is open, even one that was removed: a task that looked it up before can
+    /// still open it. Tasks that probe partitions close them soon; an exclusive opener, such as a
+    /// mount, does not.
     pub(crate) fn reread_partitions(&self, cx: &IoctlContext<'_, LoopOps>) {
         let whole = cx.disk.whole();
         // The caller may have a partition open, or the device exclusively.
@@ -199,9 +200,7 @@ impl Device {
             if !binding.can_direct(disk.queue().logical_block_size()) {
                 return Err(EINVAL);
             }
-            // Write back dirty pages before direct I/O starts: it would wait for them, or return
-            // -EAGAIN if it must not.
-            let _ = binding.file().fsync();
+            binding.prepare_direct();
         }
         let queue = disk.queue();
         queue.update_limits(|limits| {

@@ -109,6 +109,11 @@ pub trait FileExt {
     fn dio_align(&self) -> Option<DioAlign>;
     /// The file system's block size in bytes. May sleep.
     fn fs_block_size(&self) -> Result<u32>;
+    /// Writes dirty pages back, and waits for writeback. Errors are left to [`fsync`](Self::fsync),
+    /// which still reports them. May sleep.
+    ///
+    /// Wraps the C functions `filemap_fdatawrite` and `filemap_fdatawait_keep_errors`.
+    fn write_back(&self);
     /// Makes the file's data and metadata durable. May sleep.
     ///
     /// Wraps the C function `vfs_fsync`.
@@ -361,6 +366,21 @@ impl FileExt for File {
         to_result(unsafe { bindings::vfs_statfs(raw_path(self), stat.as_mut_ptr().cast()) })?;
         // SAFETY: Filled in by the successful call.
         Ok(unsafe { (*stat.as_ptr()).f_bsize }.try_into()?)
+    }
+
+    fn write_back(&self) {
+        might_sleep();
+        let file = self.as_ptr();
+        // SAFETY: Dentry, inodes and mappings are valid while the file is open. On overlayfs the
+        // pages are those of the file below; a block device has no pages in its node's inode.
+        let _ = unsafe {
+            let mapping = match self.is_regular() {
+                true => (*bindings::d_real_inode((*raw_path(self)).dentry)).i_mapping,
+                false => (*file).f_mapping,
+            };
+            bindings::filemap_fdatawrite(mapping);
+            bindings::filemap_fdatawait_keep_errors(mapping)
+        };
     }
 
     fn fsync(&self) -> Result {

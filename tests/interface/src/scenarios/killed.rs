@@ -140,10 +140,11 @@ fn killed_waiters_on(world: &World, dm: &MappedDevice) -> Setup<Outcomes> {
     let holder_fd = World::open_loop(0, O_RDWR | O_EXCL)?;
     let fd = World::open_loop(0, O_RDWR)?;
     let disk = open(dm.path(), O_RDWR).map_err(context("dm"))?;
-    let config = LoopConfig {
+    let mut config = LoopConfig {
         fd: disk.as_raw_fd() as u32,
         ..LoopConfig::zeroed()
     };
+    config.info.flags = LO_FLAGS_DIRECT_IO;
     // LOOP_CONFIGURE waits for the writeback of this block.
     // SAFETY: The buffer has 4096 bytes.
     let wrote = unsafe { libc::pwrite(disk.as_raw_fd(), [1u8; 4096].as_ptr().cast(), 4096, 0) };
