@@ -28,14 +28,23 @@ const SCAN_RETRIES: u32 = 1000;
 /// Number of bytes at the start and at the end of a disk in which partition tables are.
 const TABLE_SIZE: u64 = 1 << 20;
 
-/// Sets the size of the disk, with a uevent in any case.
-fn set_size(disk: &GenDisk<LoopOps>, sectors: u64) {
-    if !disk.set_capacity_and_notify(sectors) {
-        disk.uevent_change();
-    }
-}
-
 impl Device {
+    /// Reports the size of the disk, which was `old` sectors: a change in the kernel log, and a
+    /// uevent in any case.
+    fn report_size(&self, disk: &GenDisk<LoopOps>, old: u64) {
+        let new = disk.capacity();
+        if old != new {
+            pr_info!(
+                "loop{}: detected capacity change from {old} to {new}\n",
+                self.number()
+            );
+        }
+        match old != new && old != 0 && new != 0 {
+            true => disk.uevent_resize(),
+            false => disk.uevent_change(),
+        }
+    }
+
     /// `LOOP_CHANGE_FD`: replaces the file of a read-only device by one of the same size.
     pub(crate) fn change_fd(&self, cx: &IoctlContext<'_, LoopOps>, fd: u32) -> Result {
         let file = cx.files.get(fd)?;
@@ -146,15 +155,20 @@ impl Device {
                 new.update_direct(disk.queue().logical_block_size());
                 self.queues().bind(Some(new.clone()));
             };
+            let (old_size, new_size) = (disk.capacity(), new.sectors());
             // No request may access both ranges. A freeze waits for all I/O in flight, which can
-            // take long, and is not needed for a change of flags or name.
+            // take long, and is not needed for a change of flags or name. Detached bios that are
+            // served afterwards are checked against the new size.
             match range_changed {
-                true => disk.queue().freeze(bind),
+                true => disk.queue().freeze(|| {
+                    bind();
+                    disk.set_capacity(new_size);
+                }),
                 false => bind(),
             }
-            bound.binding = new.clone();
+            bound.binding = new;
             if range_changed {
-                set_size(disk, new.sectors());
+                self.report_size(disk, old_size);
             }
             partscan
         };
@@ -185,7 +199,9 @@ impl Device {
     /// `LOOP_SET_CAPACITY`: updates the size of the device to that of the file.
     pub(crate) fn set_capacity(&self, disk: &GenDisk<LoopOps>) -> Result {
         let mut state = self.state.lock_killable()?;
-        set_size(disk, state.bound()?.binding.sectors());
+        let old_size = disk.capacity();
+        disk.set_capacity(state.bound()?.binding.sectors());
+        self.report_size(disk, old_size);
         Ok(())
     }
 

@@ -29,7 +29,10 @@ use super::{
     Queue, //
 };
 use crate::{bindings, sync::read_once};
-use core::{marker::PhantomData, ptr::NonNull};
+use core::{
+    marker::PhantomData,
+    ptr::{self, NonNull},
+};
 use kernel::{
     error::to_result,
     prelude::*,
@@ -143,6 +146,14 @@ impl<T: Operations> GenDisk<T> {
         result
     }
 
+    /// The capacity in sectors. Any context.
+    ///
+    /// Wraps the C function `get_capacity`.
+    pub fn capacity(&self) -> u64 {
+        // SAFETY: By the type invariant the disk is valid.
+        unsafe { bindings::get_capacity(self.as_raw()) }
+    }
+
     /// Sets the capacity in sectors, without an event or a message. Process context; does not
     /// sleep.
     ///
@@ -150,19 +161,6 @@ impl<T: Operations> GenDisk<T> {
     pub fn set_capacity(&self, sectors: u64) {
         // SAFETY: By the type invariant the disk is valid.
         unsafe { bindings::set_capacity(self.as_raw(), sectors) }
-    }
-
-    /// Sets the capacity in sectors. Logs a change, and sends a `RESIZE` uevent for it if neither
-    /// size is 0. Returns whether it sent the event. Does nothing if the disk is being removed. May
-    /// sleep.
-    ///
-    /// Wraps the C function `set_capacity_and_notify`.
-    pub fn set_capacity_and_notify(&self, sectors: u64) -> bool {
-        // SAFETY: By the type invariant the disk is valid, and it stays in sysfs.
-        self.with_live_device(|| unsafe {
-            bindings::set_capacity_and_notify(self.as_raw(), sectors)
-        })
-        .unwrap_or(false)
     }
 
     /// Makes the disk read-only or writable, and sends a `change` uevent. Does nothing if the disk
@@ -195,12 +193,25 @@ impl<T: Operations> GenDisk<T> {
     ///
     /// Wraps the C function `kobject_uevent`.
     pub fn uevent_change(&self) {
+        self.send_change(&mut [ptr::null_mut()]);
+    }
+
+    /// Sends the `change` uevent of a new capacity, `RESIZE=1`, unless the disk is being removed.
+    /// May sleep.
+    ///
+    /// Corresponds to the event of the C function `set_capacity_and_notify`.
+    pub fn uevent_resize(&self) {
+        self.send_change(&mut [c"RESIZE=1".as_char_ptr().cast_mut(), ptr::null_mut()]);
+    }
+
+    /// Sends a `change` uevent with a list of variables, which ends with a null pointer.
+    fn send_change(&self, variables: &mut [*mut c_char]) {
+        let change = bindings::kobject_action_KOBJ_CHANGE;
         // Nobody can handle the failure of an event.
         self.with_live_device(|| {
-            // SAFETY: By the type invariant the disk is valid, and it stays in sysfs.
-            unsafe {
-                bindings::kobject_uevent(self.kobject(), bindings::kobject_action_KOBJ_CHANGE)
-            }
+            // SAFETY: By the type invariant the disk is valid, and it stays in sysfs. The callers
+            // pass strings and a null pointer, and the function only reads the strings.
+            unsafe { bindings::kobject_uevent_env(self.kobject(), change, variables.as_mut_ptr()) }
         });
     }
 
@@ -247,8 +258,8 @@ impl<T: Operations> GenDisk<T> {
         }
     }
 
-    /// Scans for partitions, and lets others do so from then on: no scan of theirs comes before this
-    /// one. Takes the disk's `open_mutex`, which is held in `open` and `release`. May sleep.
+    /// Scans for partitions, and lets others do so from then on: no scan of theirs comes before
+    /// this one. Takes the disk's `open_mutex`, which is held in `open` and `release`. May sleep.
     ///
     /// # Errors
     ///
