@@ -151,6 +151,12 @@ product_use()
 	printf -v "$2" %s "$REPLY"
 }
 
+# recorded KEY DIR: the lines KEY=... of DIR/versions, without the key.
+recorded()
+{
+	sed -n "s/^$1=//p" "$2/versions"
+}
+
 # root_mounts DIR [WHERE]: mounts DIR at WHERE for a chroot.  The caller must have a mount namespace
 # of its own.
 root_mounts()

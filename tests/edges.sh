@@ -37,10 +37,6 @@ cold_file() {
 	dd if="$LOOP" of=/dev/null bs=4k count=64 iflag=direct status=none
 }
 
-in_flight() {
-	[ "$(disk_stat "$L" 9)" -ge "$1" ]
-}
-
 # flood CGROUP read|write FIRST COUNT SIZE SEED...: starts "loop_edges flood" on $LOOP, and returns
 # when all I/Os are in flight, or, with loop.ko, as many as there are tags.
 flood() {

@@ -4,12 +4,18 @@
 # Statistics of devices and of the driver, and the kernel log. Sourced by lib.sh.
 
 # disk_stat NAME FIELD: a field of /sys/block/NAME/stat, counted from 1: 2 read merges, 3 sectors
-# read, 5 writes, 6 write merges, 7 sectors written, 12 discards, 16 flushes.
+# read, 5 writes, 6 write merges, 7 sectors written, 9 in flight, 12 discards, 16 flushes.
 disk_stat() {
 	local stat
 
 	read -ra stat <"/sys/class/block/$1/stat"
 	echo "${stat[$2 - 1]}"
+}
+
+# in_flight N: whether at least N requests of $LOOP are in flight, with detached bios, which the file
+# "inflight" does not count.
+in_flight() {
+	[ "$(disk_stat "$L" 9)" -ge "$1" ]
 }
 
 # worker_stat LOOPN CGROUP KEY: a statistic from debugfs of the worker of the cgroup, or the sum

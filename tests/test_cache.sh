@@ -17,10 +17,6 @@ fresh_driver() {
 	driver_load
 }
 
-in_flight() {
-	[ "$(disk_stat "$L" 9)" -eq "$1" ]
-}
-
 stuck() {
 	grep -q "^/ busy" "$WORKERS/$L/workers"
 }

@@ -49,11 +49,6 @@ tear_down() {
 	cg_remove "$PARENT"
 }
 
-# From "stat": "inflight" counts requests with a tag, but not detached bios.
-in_flight() {
-	[ "$(disk_stat "$L" 9)" -ge "$1" ]
-}
-
 # neighbour CGROUP OFFSET DEPTH: keeps DEPTH writes in flight, and verifies them at the end.
 neighbour() {
 	cg_run "$1" timeout $((120 * SLOW)) fio --name=n --filename="$LOOP" --rw=randwrite --bs=4k \

@@ -22,10 +22,6 @@ job() {
 	JOBS+=($!)
 }
 
-some_in_flight() {
-	[ "$(disk_stat "$L" 9)" -gt 0 ]
-}
-
 # scheduler NAME: with backing I/O buffered and direct.
 scheduler() {
 	local i s dio disk before queue under_io written=()
@@ -54,7 +50,7 @@ scheduler() {
 		# Switches to another scheduler and back under I/O.
 		under_io=0
 		while kill -0 "${JOBS[@]}" 2>/dev/null; do
-			! some_in_flight || under_io=$((under_io + 1))
+			! in_flight 1 || under_io=$((under_io + 1))
 			echo none >"$queue"
 			echo "$1" >"$queue"
 		done

@@ -144,8 +144,8 @@ reused() {
 	tear_down
 }
 
-in_flight() {
-	[ "$(disk_stat "$L" 9)" -eq "$1" ]
+none_in_flight() {
+	! in_flight 1
 }
 
 # A cgroup is removed while its I/O is in flight: the I/O completes.
@@ -178,7 +178,7 @@ removed_under_io() {
 	want "in flight when the cgroup is removed" "$(disk_stat "$L" 9)" $n
 	rmdir "$PARENT/a"
 	# The limit no longer applies to them.
-	wait_for 20 in_flight 0 || fail "$(disk_stat "$L" 9) of $n in flight"
+	wait_for 20 none_in_flight || fail "$(disk_stat "$L" 9) of $n in flight"
 	kill -CONT "${tasks[@]}"
 	for p in "${pids[@]}"; do
 		wait "$p"
