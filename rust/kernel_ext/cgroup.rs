@@ -222,11 +222,11 @@ impl Css<Memory> {
     /// Throttles the current task for memory that it charged to this memcg over `memory.high`, now
     /// instead of in one of its next allocations. May sleep for some seconds.
     ///
-    /// A task that charges memory over `memory.high` reclaims memory and sleeps in proportion to the
-    /// excess. Most tasks do so when they return to user mode. A kernel thread does so within an
-    /// allocation, as soon as it has charged more than a batch since the last time: at worst with
-    /// the lock of an inode held. It does not if it charges no more than [`max_unthrottled`] between
-    /// two calls of this function.
+    /// A task that charges memory over `memory.high` reclaims memory and sleeps in proportion to
+    /// the excess. Most tasks do so when they return to user mode. A kernel thread does so within
+    /// an allocation, as soon as it has charged more than a batch since the last time: at worst
+    /// with the lock of an inode held. It does not if it charges no more than [`max_unthrottled`]
+    /// between two calls of this function.
     #[inline]
     pub fn throttle_over_high(&self) {
         if pages_over_high() > 0 {
@@ -260,10 +260,10 @@ fn pages_over_high() -> u32 {
     unsafe { (*Task::current_raw()).memcg_nr_pages_over_high }
 }
 
-/// Has `__mem_cgroup_handle_over_high()` called, which is not exported. A charge to the active memcg
-/// calls it if it takes a batch, rather than pages of an earlier batch that are left in the CPU's
-/// stock. So this function allocates more pages than the stock can have. They are in the stock when
-/// they are freed, and what the task charges next takes them from there.
+/// Has `__mem_cgroup_handle_over_high()` called, which is not exported. A charge to the active
+/// memcg calls it if it takes a batch, rather than pages of an earlier batch that are left in the
+/// CPU's stock. So this function allocates more pages than the stock can have. They are in the
+/// stock when they are freed, and what the task charges next takes them from there.
 #[cold]
 fn handle_over_high() {
     let flags = bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_NORETRY | bindings::__GFP_NOWARN;
@@ -302,9 +302,9 @@ unsafe fn has_high_limit(mut counter: *const bindings::page_counter) -> bool {
 }
 
 /// The number of pages that the current task can charge to the memcg that is active for it
-/// ([`Css::<Memory>::charge`]) without being throttled for `memory.high` or `memory.swap.high` in an
-/// allocation, as a rule; `usize::MAX` if neither the memcg nor its ancestors have such a limit. The
-/// usage does not matter: other tasks can charge the memcg while this one waits for a lock.
+/// ([`Css::<Memory>::charge`]) without being throttled for `memory.high` or `memory.swap.high` in
+/// an allocation, as a rule; `usize::MAX` if neither the memcg nor its ancestors have such a limit.
+/// The usage does not matter: other tasks can charge the memcg while this one waits for a lock.
 ///
 /// Half a batch is for metadata. A write can charge another batch, and be throttled, if it is moved
 /// to another CPU or if the file system allocates larger folios than it needs.

@@ -75,8 +75,8 @@ impl JiffiesInstant {
         unsafe { bindings::jiffies64_to_msecs(delta as u64) }
     }
 
-    /// How long ago this point was, in nanoseconds, of the length of a jiffy each; 0 if it is in the
-    /// future.
+    /// How long ago this point was, in nanoseconds, of the length of a jiffy each; 0 if it is in
+    /// the future.
     ///
     /// Wraps the C function `jiffies64_to_nsecs`.
     pub(crate) fn elapsed_ns(self) -> u64 {

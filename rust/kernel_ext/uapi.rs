@@ -92,7 +92,8 @@ pub mod loop_ {
             // SAFETY: An array of bytes.
             unsafe impl FromBytes for $name {}
 
-            // SAFETY: An array of bytes. Those that are padding in the C struct are initialised, too.
+            // SAFETY: An array of bytes. Those that are padding in the C struct are initialised,
+            // too.
             unsafe impl AsBytes for $name {}
 
             impl OldInfo for $name {

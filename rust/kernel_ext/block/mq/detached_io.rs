@@ -227,7 +227,8 @@ impl<T: Operations> Drop for BoxedIo<T> {
         let inner = self.inner.as_ptr();
         // The memory is freed before the usage reference is put.
         //
-        // SAFETY: By the type invariant, and as `self` is not used any more. Each field is dropped once.
+        // SAFETY: By the type invariant, and as `self` is not used any more. Each field is dropped
+        // once.
         unsafe {
             let DetachedIo {
                 io,

@@ -104,7 +104,8 @@ unsafe extern "C" fn page_unlocked<I: RawSubmit + Transfer>(
 ) -> c_int {
     // As in `ki_complete`.
     let _rcu = rcu::read_lock();
-    // SAFETY: `entry` is that of a `struct wait_page_queue`, and the lock of the wait queue is held.
+    // SAFETY: `entry` is that of a `struct wait_page_queue`, and the lock of the wait queue is
+    // held.
     let io: *mut KiocbState = unsafe {
         let wait = container_of!(entry, bindings::wait_page_queue, wait);
         if !bindings::wake_page_match(wait, key.cast()) {
@@ -125,8 +126,8 @@ unsafe extern "C" fn page_unlocked<I: RawSubmit + Transfer>(
 ///
 /// # Safety
 ///
-/// The I/O is of type `I` and was given up, the call has returned, and the entry of the I/O is in no
-/// wait queue.
+/// The I/O is of type `I` and was given up, the call has returned, and the entry of the I/O is in
+/// no wait queue.
 unsafe fn take_back<I: RawSubmit + Transfer>(io: *mut KiocbState) -> I {
     // SAFETY: By the requirements of this function nobody else has the I/O.
     unsafe {

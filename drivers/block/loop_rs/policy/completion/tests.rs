@@ -8,8 +8,8 @@ use kernel::prelude::*;
 mod suite {
     use super::super::*;
 
-    /// The number of reads for which the policy chooses `context` before one is timed; -1 if it chooses
-    /// another one for any of them.
+    /// The number of reads for which the policy chooses `context` before one is timed; -1 if it
+    /// chooses another one for any of them.
     fn count(policy: &CompletionPolicy, context: CompletionContext) -> i32 {
         let mut n = 0;
         loop {
