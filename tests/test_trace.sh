@@ -126,7 +126,7 @@ fields() {
 	local event field
 
 	set_up
-	for event in issue_inline queue detach resume worker_begin worker_end complete; do
+	for event in issue_inline issue_offloaded queue detach resume worker_begin worker_end complete; do
 		for field in "dev_t dev;" "char disk[32];" "u64 cgroup;" "u64 sector;" "u32 bytes;" "u32 op;"; do
 			grep -qF "field:$field" "$TRACE/events/loop_rs/loop_rs_$event/format" ||
 				fail "no $field in $event"
@@ -137,14 +137,14 @@ fields() {
 		grep -qF "field:${field#*/};" "$TRACE/events/loop_rs/loop_rs_${field%%/*}/format" ||
 			fail "no $field"
 	done
-	want "events" "$(cd $TRACE/events/loop_rs && echo loop_rs_*/ | wc -w)" 7
+	want "events" "$(cd $TRACE/events/loop_rs && echo loop_rs_*/ | wc -w)" 8
 	cg_remove "$PARENT"
 }
 
 # Reads of cached pages: all are completed in the cgroup, as many are issued inline as the
 # statistics have it.
 inline() {
-	local eagain
+	local eagain again
 
 	set_up
 	attach_file --direct-io=off
@@ -157,7 +157,9 @@ inline() {
 	want "issued inline" $(($(events issue_inline "$D" "$A") - eagain)) \
 		"$(worker_stat "$L" /a here)"
 	want_ge "issued inline" "$(events issue_inline "$D" "$A")" 224
-	want "first events" $(($(events issue_inline "$D" "$A") - eagain + $(events queue "$D" "$A"))) 256
+	again=$(events queue "$D" "$A" reason=offload_eagain)
+	want "first events" \
+		$(($(events issue_inline "$D" "$A") - eagain + $(events queue "$D" "$A") - again)) 256
 	want "latencies of 0" "$(values complete latency_ns "$D" "$A" | grep -cx 0)" 0
 	expect complete "$D" "$B" 0
 	expect complete "dev=$(<"/sys/block/$L/dev")" "$A" 256
@@ -192,6 +194,41 @@ by_worker() {
 	umount "$T/fs"
 }
 
+worker_waits() {
+	[ "$(events worker_begin "$D" "$A")" -ge 1 ]
+}
+
+ended() {
+	! kill -0 "$1" 2>/dev/null
+}
+
+# The worker issues offloaded reads while it waits for a frozen file system.
+offloaded() {
+	local reader writer
+
+	[ "$(nproc)" -gt 1 ] || skip "one CPU"
+	set_up
+	attach_file --direct-io=off
+	fsfreeze -f "$T/fs"
+	cg_run "$PARENT/a" dd if=/dev/zero of="$LOOP" bs=4k count=1 oflag=direct conv=notrunc &
+	writer=$!
+	wait_for 60 worker_waits
+	trace_off
+	echo 1 >$TRACE/events/loop_rs/loop_rs_issue_offloaded/enable
+	cg_run "$PARENT/a" fio --output="$T/fio" --name=j --filename="$LOOP" --size=1M --io_size=80M \
+		--rw=randread --norandommap --bs=4k --direct=1 --ioengine=libaio --iodepth=32 &
+	reader=$!
+	wait_for 120 ended $reader || fail "reads wait for the write"
+	trace_off
+	! ended $writer || fail "the write did not wait"
+	want_ge "reads that the worker issued" "$(events issue_offloaded "$D" "$A")" 8
+	fsfreeze -u "$T/fs"
+	wait $reader
+	wait $writer
+	tear_down
+	umount "$T/fs"
+}
+
 # More I/Os than tags while the disk below is suspended.
 detached() {
 	local parked waited
@@ -218,6 +255,8 @@ detached() {
 	want "first events" $(($(events issue_inline "$D" "$A") + $(events queue "$D" "$A") +
 		$(events detach "$D" "$A") - $(events queue "$D" "$A" reason=eagain) -
 		$(events detach "$D" "$A" reason=eagain) -
+		$(events queue "$D" "$A" reason=offload_eagain) -
+		$(events detach "$D" "$A" reason=offload_eagain) -
 		$(events detach "$D" "$A" reason=reclaimed))) $COUNT
 	waited=$(values complete latency_ns "$D" "$A" | sort -n | head -n 1)
 	want_ge "least latency in ns" "$waited" 900000000
@@ -309,7 +348,7 @@ blocked() {
 	umount "$T/fs"
 }
 
-test_begin 7
+test_begin 8
 LIB_CGROUPS+=("$PARENT")
 LIB_DMS+=("$DM")
 mkdir "$T/fs"
@@ -318,6 +357,7 @@ need_driver
 check "events and their fields" fields
 check "I/O issued inline" inline
 check "I/O of two cgroups, by workers" by_worker
+check "offloaded, while the worker waits" offloaded
 check "detached and resumed" detached
 check "I/O that fails" failed
 check "reads whose completion is heavy" heavy_completions

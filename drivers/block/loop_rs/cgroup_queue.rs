@@ -15,9 +15,13 @@
 //!
 //! # Life of a cgroup queue
 //!
-//! A queue is scheduled from when its worker is queued until the worker finds the queue empty, the
-//! request queue frozen, or too many reads waiting. A queue that is not scheduled and has no
-//! requests is idle. The worker of an idle queue in the tree is on the idle list.
+//! A worker issues offloaded requests without waiting for the backing file, and others in calls
+//! that may block. It has two work items: the second one issues offloaded requests that are added
+//! during a long call of the first one. A queue is scheduled for each from when the work item is
+//! queued until it finds nothing to do, or, for the first one, the request queue frozen or too many
+//! reads waiting. A queue that is not scheduled and has no requests for its worker is idle. The
+//! worker of an idle queue in the tree is on the idle list.
+//!
 //! The reaper removes a queue from the tree when it has been idle for some time, and drops the
 //! reference to the css. All of that happens under the lock of the [`QueueSet`], so that no request
 //! is added to a queue that is being removed. A queued work item holds a reference to its worker.
@@ -76,20 +80,23 @@ pub(crate) fn with_queues<R>(
 
 /// The requests and detached bios of one cgroup.
 ///
-/// Fields used by each request, including those issued inline, are in the first two cache lines.
+/// Fields written for each request, including those issued inline, are in the first two cache
+/// lines.
 ///
 /// # Invariants
 ///
 /// - `scheduled` is true from when the worker is queued until it finds no requests, the request
-///   queue frozen, or too many reads that wait.
+///   queue frozen, or too many reads that wait; `offload_scheduled` from when its second work item
+///   is queued until that finds no offloaded requests.
+/// - If `has_blocking_work` is false, no list has requests but `offloaded` and `batch`.
 /// - `batch` has requests of the task `batch_task` only.
 /// - If `pending` has a request that is younger than bios in `detached`, `detached_bypassed` is
 ///   true.
 #[repr(C, align(64))]
 pub(crate) struct CgroupQueue {
-    /// Requests for the worker.
+    /// Requests for the worker that may block.
     pub(crate) pending: TransferList<Request<LoopOps>>,
-    /// The tags of requests in `pending`, in `batch` and in service.
+    /// The tags of requests in `pending`, `offloaded` and `batch`, and in service.
     pub(crate) tags: TagCounter,
     pub(crate) offload: OffloadPolicy,
     /// When the queue last became idle, or had a request issued inline.
@@ -97,19 +104,24 @@ pub(crate) struct CgroupQueue {
     /// The worker is queued, or runs and will look at the lists again, or is
     /// [stalled](Worker::end_stall).
     pub(crate) scheduled: bool,
-    /// The worker got requests other than offloaded ones since it was last idle and no read waited
-    /// for pages under I/O. These may block.
+    /// The worker's second work item is queued, or runs and will look at `offloaded` again.
+    pub(crate) offload_scheduled: bool,
+    /// The worker has got requests that may block, which are all but offloaded ones, since it last
+    /// found none and no read waited for pages under I/O.
     pub(crate) has_blocking_work: bool,
+    /// The worker's first work item has taken requests that may block, and looks at the lists again
+    /// when it has served them.
+    pub(crate) in_call: bool,
     /// A younger request may be in `pending` although bios are in `detached`.
     pub(crate) detached_bypassed: bool,
     pub(crate) counts: Counts,
-    /// Number of requests and detached bios that were added for the worker.
-    pub(crate) received: u64,
-    /// Number of them that the worker has taken.
-    pub(crate) taken: u64,
+    /// When the first work item last took requests.
+    pub(crate) taken_at: JiffiesInstant,
+    /// Requests that the worker issues without waiting for the backing file.
+    pub(crate) offloaded: TransferList<Request<LoopOps>>,
     /// Requests that a task issues inline when it has dispatched the last request of its batch.
     /// Until then it holds requests that other tasks may wait for, and must not sleep. The task, or
-    /// any other task that schedules the queue, moves the rest to `pending`.
+    /// any other task that schedules the queue, moves the rest to `pending` or `offloaded`.
     pub(crate) batch: TransferList<Request<LoopOps>>,
     /// The id of the task whose requests are in `batch`.
     pub(crate) batch_task: usize,
@@ -140,6 +152,7 @@ impl CgroupQueue {
         Ok(Self {
             worker,
             pending: TransferList::new(),
+            offloaded: TransferList::new(),
             batch: TransferList::new(),
             batch_task: 0,
             batch_len: 0,
@@ -153,22 +166,18 @@ impl CgroupQueue {
             tags: TagCounter::new(Some(&totals.tags), flags)?,
             sole_use: SoleUse::new(),
             counts: Counts::default(),
-            received: 0,
-            taken: 0,
             offload: OffloadPolicy::new(),
             scheduled: false,
+            offload_scheduled: false,
             has_blocking_work: false,
+            in_call: false,
+            taken_at: JiffiesInstant::now(),
             idle_since: JiffiesInstant::now(),
             listed_since: JiffiesInstant::now(),
         })
     }
 
-    /// Whether the queue has no requests.
-    pub(crate) fn is_empty(&self) -> bool {
-        !self.has_worker_requests() && self.batch.is_empty()
-    }
-
-    /// Whether the queue has requests or detached bios for the worker.
+    /// Whether the queue has requests or detached bios for the worker, other than offloaded ones.
     pub(crate) fn has_worker_requests(&self) -> bool {
         !self.pending.is_empty() || self.has_served() || !self.detached.is_empty()
     }
@@ -178,14 +187,12 @@ impl CgroupQueue {
         !self.ready.is_empty() || !self.ready_detached.is_empty()
     }
 
-    /// Whether the queue is idle. A queue can have a batch before its worker is scheduled.
+    /// Whether the queue is idle. An idle queue can have requests in flight, also in a batch.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.scheduled && self.is_empty()
-    }
-
-    /// Whether the queue has a batch of the task with this id.
-    pub(crate) fn has_batch_of(&self, task: usize) -> bool {
-        self.batch_task == task && !self.batch.is_empty()
+        !self.scheduled
+            && !self.offload_scheduled
+            && !self.has_worker_requests()
+            && self.offloaded.is_empty()
     }
 
     /// Number of detached requests that have not completed.
@@ -300,11 +307,15 @@ pub(crate) struct Reaper {
     pub(crate) timeout: Jiffies,
 }
 
-/// The worker of one cgroup queue: a work item that serves the requests of the queue as its cgroup.
+/// The worker of one cgroup queue: two work items that serve the requests of the queue as its
+/// cgroup.
 #[pin_data]
 pub(crate) struct Worker {
     #[pin]
     work: Work<Worker>,
+    /// Issues offloaded requests while `work` may block.
+    #[pin]
+    offload: Work<Worker, OFFLOAD>,
     #[pin]
     links: ListLinks,
     #[pin]
@@ -325,8 +336,12 @@ pub(crate) struct Worker {
     pub(crate) completion: CompletionPolicy,
 }
 
+/// Identifies the second work item of a worker.
+pub(crate) const OFFLOAD: u64 = 1;
+
 impl_has_work! {
     impl HasWork<Self> for Worker { self.work }
+    impl HasWork<Self, OFFLOAD> for Worker { self.offload }
 }
 
 impl_list_arc_safe! {
@@ -349,6 +364,7 @@ impl Worker {
         Arc::pin_init(
             pin_init!(Self {
                 work <- new_work!("loop_rs::Worker"),
+                offload <- new_work!("loop_rs::Worker::offload"),
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
                 queues,
@@ -412,7 +428,7 @@ impl Drop for Service {
         self.0.in_service.fetch_sub(1, Full);
         if self.0.end_stall() {
             if let Some(workqueues) = self.0.queues.workqueues.as_ref() {
-                let _ = workqueues.of(self.0.id).enqueue(self.0.clone());
+                workqueues.queue(&self.0);
             }
         }
     }
@@ -421,15 +437,25 @@ impl Drop for Service {
 /// The workqueues of a device.
 ///
 /// The workers of the root cgroup and of flushes have a workqueue of their own, so that they run
-/// even if the maximum number of workers of other cgroups (`WQ_MAX_ACTIVE`, 2,048) is blocked.
+/// even if the maximum number of work items of other cgroups (`WQ_MAX_ACTIVE`, 2,048) is blocked.
 pub(crate) struct Workqueues {
     pub(crate) cgroups: OwnedQueue,
     pub(crate) shared: OwnedQueue,
 }
 
 impl Workqueues {
+    /// Queues a worker's first work item, unless it is queued. Any context.
+    pub(crate) fn queue(&self, worker: &Arc<Worker>) {
+        let _ = self.of(worker.id).enqueue::<_, 0>(worker.clone());
+    }
+
+    /// Queues a worker's second work item, unless it is queued. Any context.
+    pub(crate) fn queue_offload(&self, worker: &Arc<Worker>) {
+        let _ = self.of(worker.id).enqueue::<_, OFFLOAD>(worker.clone());
+    }
+
     /// The workqueue of a queue's worker.
-    pub(crate) fn of(&self, id: QueueId) -> &OwnedQueue {
+    fn of(&self, id: QueueId) -> &OwnedQueue {
         match id {
             QueueId::Css(_) => &self.cgroups,
             QueueId::Root | QueueId::Flush => &self.shared,

@@ -209,14 +209,14 @@ pub(crate) fn mq_complete(mut rq: Request<LoopOps>) {
 /// Completes a request, or requeues it if its nowait I/O returned -EAGAIN or there is a rest. Any
 /// context.
 fn complete_or_requeue(mut rq: Request<LoopOps>, result: Result<usize>) {
-    let mut eagain = false;
-    if let (true, Err(e)) = (rq.data_mut().nowait, result) {
-        eagain = e == EAGAIN || e == EOPNOTSUPP;
+    let mut eagain = None;
+    if let (Some(reason), Err(e)) = (rq.data_mut().nowait, result) {
+        eagain = (e == EAGAIN || e == EOPNOTSUPP).then_some(reason);
         if e == EOPNOTSUPP {
             with_queues(rq.disk(), |queues| queues.note_nowait_direct_broken());
         }
     }
-    if !eagain {
+    if eagain.is_none() {
         if let Some(result) = account_transfer(&mut rq, result) {
             return complete_with(rq, result);
         }

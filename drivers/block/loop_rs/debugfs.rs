@@ -9,8 +9,8 @@
 //! - `waiting`: requests and detached bios that the worker has not dequeued;
 //! - the names of [`stats`](crate::stats);
 //! - `idle_ms`: time in milliseconds since the worker became idle; 0 if it is busy;
-//! - `oldest_ms`: age in milliseconds of the oldest request that waits for the worker, detached ones
-//!   included; 0 if none waits;
+//! - `oldest_ms`: age in milliseconds of the oldest request that waits for the worker, detached
+//!   ones included; 0 if none waits;
 //! - `fallbacks`, for the root cgroup: requests of other cgroups for whose queue there was no
 //!   memory.
 
@@ -27,6 +27,7 @@ use kernel::{
     sync::{aref::ARef, Arc},
 };
 use kernel_ext::{
+    block::mq::IoList,
     cgroup::{Css, Io},
     time::JiffiesInstant,
 };
@@ -39,7 +40,7 @@ struct QueueReport {
     busy: bool,
     idle_since: JiffiesInstant,
     /// Number of requests and detached bios that the worker has not dequeued.
-    waiting: u64,
+    waiting: u32,
     /// Age of the oldest of them in milliseconds.
     oldest_ms: u64,
     stats: Report,
@@ -64,11 +65,14 @@ impl QueueSet {
         Some(QueueReport {
             id: queue.worker.id,
             css: queue.worker.css.clone(),
-            busy: queue.scheduled || queue.worker.has_waiting(),
+            busy: queue.scheduled || queue.offload_scheduled || queue.worker.has_waiting(),
             idle_since: queue.idle_since,
-            waiting: queue.received.wrapping_sub(queue.taken),
+            waiting: [queue.offloaded.len(), queue.detached.len()]
+                .into_iter()
+                .fold(queue.pending.len(), u32::wrapping_add),
             oldest_ms: [
                 queue.pending.first_started(),
+                queue.offloaded.first_started(),
                 queue.detached.first_started(),
             ]
             .into_iter()

@@ -5,7 +5,10 @@
 use crate::{
     cgroup_queue::{CgroupQueue, LoopOps, QueueSet, QueueTotals, Workqueues},
     config::Flag,
-    policy::tags::{self, Others},
+    policy::{
+        offload::WorkerLoad,
+        tags::{self, Others},
+    },
     request_data::{QueueId, QueueReason},
     trace,
 };
@@ -14,7 +17,6 @@ use kernel_ext::{
     block::mq::{BoxedIo, Detached, IoList, Request, Transfer},
     task,
     time::JiffiesInstant,
-    workqueue::OwnedQueue,
 };
 
 impl CgroupQueue {
@@ -41,6 +43,16 @@ impl CgroupQueue {
             && tags::may_hold_alone(totals.tags.get(), depth)
     }
 
+    /// The worker's load, for the offload policy.
+    #[inline(always)]
+    pub(crate) fn load(&self) -> WorkerLoad {
+        let offloaded = self.offloaded.len();
+        WorkerLoad {
+            may_block: self.has_blocking_work,
+            offloaded: (self.scheduled || offloaded > 0).then_some(offloaded),
+        }
+    }
+
     /// Adds a request for the worker, and charges its tag.
     pub(crate) fn push(
         &mut self,
@@ -61,9 +73,17 @@ impl CgroupQueue {
     ) {
         trace::queue(&rq, reason);
         self.tags.charge(&mut totals.tags, &mut rq.data_mut().tag);
+        if reason == QueueReason::Offload && self.detached.is_empty() {
+            return self.offloaded.push_back(rq);
+        }
+        self.has_blocking_work = true;
         self.detached_bypassed |= !self.detached.is_empty();
         self.pending.push_back(rq);
-        self.received = self.received.wrapping_add(1);
+    }
+
+    /// Whether the queue has a batch of the task with this id.
+    pub(crate) fn has_batch_of(&self, task: usize) -> bool {
+        self.batch_task == task && !self.batch.is_empty()
     }
 
     /// Adds a request to the current task's batch, and charges its tag.
@@ -87,7 +107,7 @@ impl CgroupQueue {
         reason: QueueReason,
     ) {
         trace::detach(&bios, reason);
-        self.has_blocking_work |= reason != QueueReason::Offload;
+        self.has_blocking_work = true;
         for counts in [&mut self.counts, &mut totals.counts] {
             counts.detached = counts.detached.wrapping_add(1);
         }
@@ -96,45 +116,61 @@ impl CgroupQueue {
             QueueReason::Reclaimed if !self.detached_bypassed => self.detached.push_front(bios),
             _ => self.detached.push_back(bios),
         }
-        self.received = self.received.wrapping_add(1);
     }
 
     /// Counts a request that is queued for the worker, and updates the offload policy.
     fn count<I: Transfer>(&mut self, io: &I, totals: &mut QueueTotals, reason: QueueReason) {
-        self.has_blocking_work |= reason != QueueReason::Offload;
-        if reason == QueueReason::InlineEagain {
+        let (is_new, for_worker) = match reason {
+            QueueReason::New | QueueReason::Offload => (true, true),
+            QueueReason::InlineEagain => (false, true),
+            QueueReason::OffloadEagain | QueueReason::Reclaimed => (false, false),
+        };
+        if matches!(
+            reason,
+            QueueReason::InlineEagain | QueueReason::OffloadEagain
+        ) {
             self.offload.note_eagain();
         }
         for counts in [&mut self.counts, &mut totals.counts] {
-            if matches!(reason, QueueReason::New | QueueReason::Offload) {
+            if is_new {
                 counts.count(io);
             }
-            if reason != QueueReason::Reclaimed {
+            if for_worker {
                 counts.worker = counts.worker.wrapping_add(1);
             }
         }
     }
 
-    /// Moves the batch to the requests for the worker.
+    /// Moves the batch to the requests for the worker, or to the offloaded ones.
     pub(crate) fn end_batch(&mut self, totals: &mut QueueTotals, reason: QueueReason) {
         while let Some(rq) = self.batch.pop_front() {
             self.push(rq, totals, reason);
         }
     }
 
-    /// Queues the worker if it is not scheduled and there are requests for it.
+    /// Queues the worker's first work item if it is not scheduled and the queue has requests, and
+    /// the second one if it is not scheduled and there are offloaded requests during a call of the
+    /// first.
     ///
     /// A stalled worker waits for detached bios in service to complete. Requests, and bios in
     /// service that it is to serve again, do not have to wait for that, and end the stall.
-    fn wake(&mut self, workqueue: &OwnedQueue) {
+    pub(crate) fn wake(&mut self, workqueues: &Workqueues) {
+        let has_offloaded = !self.offloaded.is_empty();
         let wake = match self.scheduled {
-            false => self.has_worker_requests(),
-            true => (!self.pending.is_empty() || self.has_served()) && self.worker.end_stall(),
+            false => self.has_worker_requests() || has_offloaded,
+            true => {
+                (!self.pending.is_empty() || self.has_served() || has_offloaded)
+                    && self.worker.end_stall()
+            }
         };
         if wake {
             self.scheduled = true;
             // The work item can be queued already only if it has yet to look at the lists.
-            let _ = workqueue.enqueue(self.worker.clone());
+            workqueues.queue(&self.worker);
+        }
+        if has_offloaded && self.in_call && !self.offload_scheduled {
+            self.offload_scheduled = true;
+            workqueues.queue_offload(&self.worker);
         }
     }
 }
@@ -200,6 +236,7 @@ impl QueueSet {
     /// Adds a request in service whose read has waited for a page, and can go on.
     pub(crate) fn push_ready(&mut self, id: QueueId, rq: Request<LoopOps>) {
         if let Some((queue, _)) = self.get_mut(id) {
+            queue.has_blocking_work = true;
             queue.worker.end_wait(rq.len());
             queue.ready_bytes = queue.ready_bytes.saturating_add(rq.len());
             queue.ready.push_back(rq);
@@ -220,22 +257,22 @@ impl QueueSet {
         let reason = self.batch_reason();
         if let Some((queue, totals)) = self.get_mut(id) {
             queue.end_batch(totals, reason);
-            queue.wake(workqueues.of(id));
+            queue.wake(workqueues);
         }
     }
 
     /// Schedules the worker of a queue for the requests that are queued for it, not for a batch.
     pub(crate) fn schedule_pending(&mut self, id: QueueId, workqueues: &Workqueues) {
         if let Some((queue, _)) = self.get_mut(id) {
-            queue.wake(workqueues.of(id));
+            queue.wake(workqueues);
         }
     }
 
     /// Schedules the workers of all queues with detached bios.
     pub(crate) fn schedule_detached(&mut self, workqueues: &Workqueues) {
-        self.for_each_cgroup(|id, queue| {
+        self.for_each_cgroup(|_, queue| {
             if !queue.detached.is_empty() {
-                queue.wake(workqueues.of(id));
+                queue.wake(workqueues);
             }
         });
     }

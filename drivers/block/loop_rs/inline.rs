@@ -23,8 +23,8 @@ use crate::{
     backing::Binding,
     cgroup_queue::{CgroupQueues, LoopOps, QueueSet},
     config::Flag,
-    io::{InlineMode, InlineTarget},
-    policy::offload::{Target, WorkerState},
+    io::{InlineMode, NowaitTarget},
+    policy::offload::Target,
     request_data::QueueId,
 };
 use kernel::sync::atomic::Relaxed;
@@ -81,7 +81,7 @@ pub(crate) fn is_alone(last: bool, len: usize) -> bool {
 /// The decision on a request that the context allows to be issued inline.
 pub(crate) enum InlineDecision {
     /// The submitter issues the request to this target.
-    Issue(InlineTarget),
+    Issue(NowaitTarget<'static>),
     /// The submitter issues the request after the others of its batch.
     Batch,
     /// The worker issues the request in parallel with the submitter.
@@ -91,15 +91,15 @@ pub(crate) enum InlineDecision {
 }
 
 impl QueueSet {
-    /// Decides whether a request is issued inline. If it is, charges its tag and counts it. A
-    /// request that is `alone` was not taken from the queue's batch.
+    /// Decides whether a request is issued inline. If it is, charges its tag and counts it.
+    /// `from_batch` is whether the task issues its batch, and took the request from it.
     #[inline(always)]
     pub(crate) fn begin_inline(
         &mut self,
         id: QueueId,
         rq: &mut Request<LoopOps>,
         depth: u32,
-        alone: bool,
+        from_batch: bool,
     ) -> InlineDecision {
         let Some(mode) = self.binding.as_ref().and_then(|b| mode(b, rq)) else {
             return InlineDecision::Queue;
@@ -107,30 +107,31 @@ impl QueueSet {
         let Some((queue, totals)) = self.get_mut(id) else {
             return InlineDecision::Queue;
         };
-        if alone && queue.has_batch_of(task::current_id()) {
+        if !from_batch && queue.has_batch_of(task::current_id()) {
             return InlineDecision::Batch;
         }
         // Buffered I/O is done at once, and does not delay detached bios.
         if mode == InlineMode::Direct && !queue.detached.is_empty() {
-            return InlineDecision::Offload;
+            return InlineDecision::Queue;
         }
-        let is_idle = !queue.scheduled && !queue.has_worker_requests();
-        let worker = if queue.has_blocking_work && (!is_idle || queue.worker.has_waiting()) {
-            WorkerState::Blocking
-        } else if is_idle {
-            WorkerState::Idle
-        } else {
-            WorkerState::Offloading(queue.received.wrapping_sub(queue.taken))
-        };
-        match queue.offload.next(worker, queue.tags.get()) {
-            Target::Submitter => (),
-            Target::Offload => return InlineDecision::Offload,
+        let worker = queue.load();
+        let unfinished = queue.tags.get().saturating_sub(queue.pending.len());
+        // A worker that is busy with other requests saves little by issuing direct I/O.
+        let pays = mode == InlineMode::Buffered || !worker.may_block;
+        match queue.offload.next(worker, unfinished) {
             Target::Worker => return InlineDecision::Queue,
+            // Without a tag, or behind detached bios, it would wait for requests that may block.
+            Target::Offload
+                if pays && queue.detached.is_empty() && queue.may_hold_tag(totals, depth) =>
+            {
+                return InlineDecision::Offload;
+            }
+            Target::Offload | Target::Submitter => (),
         }
         // Buffered I/O completes before queue_rq() returns, and needs no charge.
         if mode == InlineMode::Direct && !rq.data_mut().tag.is_charged() {
             if !queue.may_hold_tag(totals, depth) {
-                return InlineDecision::Offload;
+                return InlineDecision::Queue;
             }
             queue.tags.charge(&mut totals.tags, &mut rq.data_mut().tag);
         }
@@ -138,7 +139,7 @@ impl QueueSet {
         totals.counts.count(rq);
         queue.idle_since = JiffiesInstant::now();
         match self.binding.as_ref() {
-            Some(binding) => InlineDecision::Issue(InlineTarget::new(binding, mode)),
+            Some(binding) => InlineDecision::Issue(NowaitTarget::shared(binding, mode)),
             None => InlineDecision::Queue,
         }
     }

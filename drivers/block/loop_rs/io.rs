@@ -4,7 +4,8 @@
 //!
 //! The worker issues with [`issue`], which may block. It waits for direct I/O and for page reads
 //! only as a fallback: without memory, or if a page is not cached after a wait for it. A submitter
-//! issues with [`issue_inline`], which does not wait for the backing file.
+//! issues with [`issue_inline`], and the worker issues offloaded requests with [`issue_nowait`],
+//! which do not wait for the backing file.
 
 use crate::{
     backing::{Binding, BindingRef, OwnedFile},
@@ -12,6 +13,7 @@ use crate::{
     complete::{account_transfer, complete_with, whole_blocks, ServedIo},
     config::Flag,
     errors::Failure,
+    request_data::QueueReason,
 };
 use kernel::{page::PAGE_SIZE, prelude::*, sync::Arc};
 use kernel_ext::{
@@ -304,7 +306,7 @@ pub(crate) fn issue<I: IssueAsync>(
     }
 }
 
-/// The mode of inline I/O.
+/// The mode of I/O that does not wait for the backing file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InlineMode {
     /// Through the page cache. The I/O is done when the call returns.
@@ -313,29 +315,49 @@ pub(crate) enum InlineMode {
     Direct,
 }
 
-/// The target of inline I/O, with a reference to it.
+/// The target of I/O that does not wait for the backing file, with a reference to it.
 ///
 /// Direct I/O holds the file and the offset rather than the binding, which the task that completes
 /// a request must not hold: see [`BindingRef`].
-pub(crate) enum InlineTarget {
-    Buffered(Arc<Binding>),
+pub(crate) enum NowaitTarget<'a> {
+    Buffered(BindingRef<'a>),
     Direct(OwnedFile, i64),
 }
 
-impl InlineTarget {
-    #[inline(always)]
-    pub(crate) fn new(binding: &Arc<Binding>, mode: InlineMode) -> Self {
+impl<'a> NowaitTarget<'a> {
+    pub(crate) fn new(binding: BindingRef<'a>, mode: InlineMode) -> Self {
         match mode {
-            InlineMode::Buffered => Self::Buffered(binding.clone()),
-            InlineMode::Direct => Self::Direct(binding.file().clone(), binding.range.offset),
+            InlineMode::Buffered => Self::Buffered(binding),
+            InlineMode::Direct => Self::direct(&binding),
+        }
+    }
+
+    fn direct(binding: &Binding) -> Self {
+        Self::Direct(binding.file().clone(), binding.range.offset)
+    }
+}
+
+impl NowaitTarget<'static> {
+    /// The target with a reference of its own.
+    #[inline(always)]
+    pub(crate) fn shared(binding: &Arc<Binding>, mode: InlineMode) -> Self {
+        match mode {
+            InlineMode::Buffered => Self::Buffered(BindingRef::Owned(binding.clone())),
+            InlineMode::Direct => Self::direct(binding),
         }
     }
 }
 
-/// Issues I/O without waiting for the backing file. May sleep.
-fn issue_nowait<I: Submit>(target: InlineTarget, mut io: I) -> NowaitResult<I> {
+/// Issues a request without waiting for the backing file. `eagain` is the reason to queue the
+/// request if it would block. May sleep.
+pub(crate) fn issue_nowait(
+    target: NowaitTarget<'_>,
+    mut io: Request<LoopOps>,
+    eagain: QueueReason,
+) -> NowaitResult<Request<LoopOps>> {
+    io.data_mut().nowait = Some(eagain);
     match target {
-        InlineTarget::Buffered(binding) => {
+        NowaitTarget::Buffered(binding) => {
             let Ok(pos) = file_position(binding.range.offset, &io) else {
                 return NowaitResult::WouldBlock(io);
             };
@@ -354,7 +376,7 @@ fn issue_nowait<I: Submit>(target: InlineTarget, mut io: I) -> NowaitResult<I> {
                 true => NowaitResult::WouldBlock(io),
             }
         }
-        InlineTarget::Direct(file, offset) => {
+        NowaitTarget::Direct(file, offset) => {
             let Ok(pos) = file_position(offset, &io) else {
                 return NowaitResult::WouldBlock(io);
             };
@@ -372,11 +394,12 @@ fn issue_nowait<I: Submit>(target: InlineTarget, mut io: I) -> NowaitResult<I> {
 /// the task slept. May sleep.
 #[inline(always)]
 pub(crate) fn issue_inline(
-    target: InlineTarget,
-    mut rq: Request<LoopOps>,
+    target: NowaitTarget<'_>,
+    rq: Request<LoopOps>,
 ) -> (Option<Request<LoopOps>>, bool) {
-    rq.data_mut().nowait = true;
-    let (result, slept) = task::with_writeback(|| task::submit_nested(|| issue_nowait(target, rq)));
+    let (result, slept) = task::with_writeback(|| {
+        task::submit_nested(|| issue_nowait(target, rq, QueueReason::InlineEagain))
+    });
     let rq = match result {
         NowaitResult::Done(rq, result) => {
             complete_with(rq, result);

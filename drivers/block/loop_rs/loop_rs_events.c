@@ -10,6 +10,7 @@
 #include "loop_rs_events.h"
 
 RUST_IO_TRACEPOINT(loop_rs_issue_inline)
+RUST_IO_TRACEPOINT(loop_rs_issue_offloaded)
 RUST_IO_TRACEPOINT(loop_rs_queue)
 RUST_IO_TRACEPOINT(loop_rs_detach)
 RUST_IO_TRACEPOINT(loop_rs_resume)

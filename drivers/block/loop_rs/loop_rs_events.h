@@ -36,7 +36,8 @@ TRACE_DEFINE_ENUM(REQ_OP_WRITE_ZEROES);
 		{ 0, "new" },					\
 		{ 1, "offload" },				\
 		{ 2, "eagain" },				\
-		{ 3, "reclaimed" })
+		{ 3, "reclaimed" },				\
+		{ 4, "offload_eagain" })
 
 DECLARE_EVENT_CLASS(loop_rs_io,
 	TP_PROTO(const struct rust_io_trace *io),
@@ -92,6 +93,12 @@ DECLARE_EVENT_CLASS(loop_rs_reason,
 
 /* The task that submitted a request issues it inline. */
 DEFINE_EVENT(loop_rs_io, loop_rs_issue_inline,
+	TP_PROTO(const struct rust_io_trace *io),
+	TP_ARGS(io)
+);
+
+/* The worker issues an offloaded request, without waiting. */
+DEFINE_EVENT(loop_rs_io, loop_rs_issue_offloaded,
 	TP_PROTO(const struct rust_io_trace *io),
 	TP_ARGS(io)
 );

@@ -16,7 +16,7 @@
 //! | `loop_configure`, `loop_clr_fd`, `lo_open`, `lo_release`, `lo_state`, `loop_validate_file` | [`device`] |
 //! | `/sys/block/loopN/loop/` | [`sysfs`] |
 //! | `loop_queue_rq` | [`queue`] |
-//! | `loop_workfn`, `loop_process_work` | [`worker`] |
+//! | `loop_workfn`, `loop_process_work` | [`worker`], [`offload`] |
 //! | `do_req_filebacked`, `lo_rw_aio`, `lo_fallocate`, `lo_req_flush` | [`io`] |
 //! | `lo_rw_aio_complete`, `lo_complete_rq`, `loop_clear_limits` | [`complete`] |
 //! | `loop_queue_work`, `worker_tree` | [`enqueue`], [`queue_set`], [`cgroup_queue`] |
@@ -40,6 +40,8 @@
 //!   sysfs, debugfs   attributes
 //!   queue            queue_rq(): inline, or to a cgroup queue
 //!   worker           serves a cgroup queue
+//!   offload          serves its offloaded requests
+//!   serve            what both have in common
 //!   inline           may the submitter issue this request now, and in which mode?
 //!   io               issue to the backing file
 //!   complete         completion and retry
@@ -72,8 +74,11 @@
 //!     +-- queued: enqueue::try_push  ------------>  worker::run, take
 //!     |     no tag left: detach, push_detached        | charged to blkcg and memcg
 //!     |                                               | io::issue
+//!     +-- offloaded: enqueue::try_push  --------->  worker::run or offload::run, take_offloaded
+//!     |                                               | charged to blkcg and memcg
+//!     |                                               | io::issue_nowait
 //!   io::issue_inline                                  |
-//!     |         -EAGAIN: queued                       |
+//!     |         -EAGAIN: queued                       |         -EAGAIN: to worker::run
 //!     +--------------------------+--------------------+
 //!                                |
 //!                           backing file
@@ -93,8 +98,8 @@
 //!
 //! [`control::Driver`] owns the disks. A disk owns its [`device::Device`], which is freed with the
 //! last reference to the disk. The state of a bound device and its QueueSet share a
-//! [`backing::Binding`]. A change of file or range replaces it; flags change in place. I/O in flight
-//! holds a reference to the file.
+//! [`backing::Binding`]. A change of file or range replaces it; flags change in place. I/O in
+//! flight holds a reference to the file.
 //!
 //! # Lock order
 //!
@@ -134,6 +139,7 @@ mod errors;
 mod inline;
 mod io;
 mod ioctl;
+mod offload;
 mod ops;
 mod params;
 mod queue;
@@ -141,6 +147,7 @@ mod queue_set;
 mod reaper;
 mod reconfigure;
 mod request_data;
+mod serve;
 mod stats;
 mod sysfs;
 mod trace;

@@ -9,7 +9,7 @@ use crate::{
     cgroup_queue::{CgroupQueue, CgroupQueues, LoopOps, QueueSet, Workqueues},
     complete::CompleteIo,
     inline::{self, InlineDecision},
-    io::{self, InlineTarget},
+    io::{self, NowaitTarget},
     policy::tags,
     request_data::{QueueId, QueueReason},
     trace,
@@ -47,23 +47,20 @@ impl Dispatch<'_> {
     fn queue(&self, mut rq: Request<LoopOps>, last: bool) {
         // A request that was requeued starts again.
         rq.data_mut().tag.uncharge();
-        rq.data_mut().nowait = false;
-        let eagain = core::mem::take(&mut rq.data_mut().eagain);
+        rq.data_mut().nowait = None;
+        let eagain = rq.data_mut().eagain.take();
         let submit_nowait = rq.is_nowait();
         // The worker may block even if the submitter may not.
         rq.clear_nowait();
         let len = rq.len();
-        let mut inline = !eagain && inline::is_candidate(&self.queues, &rq);
-        let mut reason = match eagain {
-            true => QueueReason::InlineEagain,
-            false => QueueReason::New,
-        };
+        let mut inline = eagain.is_none() && inline::is_candidate(&self.queues, &rq);
+        let mut reason = eagain.unwrap_or(QueueReason::New);
         let mut set = self.queues.lock();
         let mut id = self.find(&mut set, &rq);
         inline = inline && !(submit_nowait && set.nowait_backs_off(id));
         if inline && inline::is_alone(last, len) {
             inline = false;
-            match set.begin_inline(id, &mut rq, self.depth, true) {
+            match set.begin_inline(id, &mut rq, self.depth, false) {
                 InlineDecision::Issue(target) => {
                     set.release_batch(id, self.workqueues);
                     drop(set);
@@ -146,7 +143,7 @@ impl Dispatch<'_> {
             let Some(mut rq) = set.pop_batch(id) else {
                 return set.schedule_pending(id, self.workqueues);
             };
-            let reason = match set.begin_inline(id, &mut rq, self.depth, false) {
+            let reason = match set.begin_inline(id, &mut rq, self.depth, true) {
                 InlineDecision::Issue(target) => {
                     drop(set);
                     match self.issue_inline(id, target, rq) {
@@ -178,7 +175,7 @@ impl Dispatch<'_> {
     fn issue_inline(
         &self,
         id: QueueId,
-        target: InlineTarget,
+        target: NowaitTarget<'_>,
         rq: Request<LoopOps>,
     ) -> Option<Request<LoopOps>> {
         trace::issue_inline(&rq);
@@ -188,7 +185,7 @@ impl Dispatch<'_> {
         }
         let mut rq = rq?;
         rq.data_mut().tag.uncharge();
-        rq.data_mut().nowait = false;
+        rq.data_mut().nowait = None;
         Some(rq)
     }
 
@@ -250,18 +247,15 @@ impl Dispatch<'_> {
 
 impl CgroupQueue {
     /// Takes the last request that is not in service, with its tag, if the queue holds more than
-    /// `threshold` tags.
+    /// `threshold` tags. Offloaded requests keep theirs: they do not wait, and behind requests that
+    /// are detached they would.
     fn reclaim(&mut self, threshold: u32) -> Option<(Request<LoopOps>, QueueReason)> {
         if self.tags.get() <= threshold {
             return None;
         }
         let (mut rq, reason) = match self.batch.pop_back() {
             Some(rq) => (rq, QueueReason::New),
-            None => {
-                let rq = self.pending.pop_back()?;
-                self.received = self.received.wrapping_sub(1);
-                (rq, QueueReason::Reclaimed)
-            }
+            None => (self.pending.pop_back()?, QueueReason::Reclaimed),
         };
         rq.data_mut().tag.uncharge();
         Some((rq, reason))
@@ -296,8 +290,8 @@ impl QueueSet {
         }
     }
 
-    /// Takes a request that is not in service from another queue, if that queue holds many more tags
-    /// than queue `id`. None if queue `id` has detached bios: its worker has I/O to serve.
+    /// Takes a request that is not in service from another queue, if that queue holds many more
+    /// tags than queue `id`. None if queue `id` has detached bios: its worker has I/O to serve.
     ///
     /// Looks at the root cgroup's queue and at up to [`RECLAIM_SCAN_MAX`] others. The next call
     /// continues where this one ends.

@@ -10,10 +10,11 @@ use kernel::prelude::*;
 pub(crate) struct RequestData {
     /// The result of the I/O, set for [`mq_complete`](crate::complete::mq_complete).
     pub(crate) result: Result<usize>,
-    /// The I/O was issued with `IOCB_NOWAIT`.
-    pub(crate) nowait: bool,
-    /// The I/O returned -EAGAIN after it had been queued.
-    pub(crate) eagain: bool,
+    /// The I/O was issued with `IOCB_NOWAIT`; the reason to queue the request if it returns
+    /// -EAGAIN.
+    pub(crate) nowait: Option<QueueReason>,
+    /// The I/O returned -EAGAIN after it had been queued; the reason to queue the request.
+    pub(crate) eagain: Option<QueueReason>,
     /// The charge of the request's tag.
     pub(crate) tag: TagCharge,
     /// The queue whose worker serves the request.
@@ -24,8 +25,8 @@ impl RequestData {
     pub(crate) const fn new() -> Self {
         Self {
             result: Ok(0),
-            nowait: false,
-            eagain: false,
+            nowait: None,
+            eagain: None,
             tag: TagCharge::none(),
             served_by: QueueId::Root,
         }
@@ -57,4 +58,6 @@ pub(crate) enum QueueReason {
     InlineEagain = 2,
     /// Another cgroup needs the request's tag.
     Reclaimed = 3,
+    /// Issue without waiting by the worker returned -EAGAIN.
+    OffloadEagain = 4,
 }

@@ -4,17 +4,21 @@
 //!
 //! `loop_rs_events.h` has their fields, and loop_rs(4) describes them. A request starts with
 //! [`IssueInline`], [`Queue`] or [`Detach`], and ends with one [`Complete`]. After -EAGAIN,
-//! [`IssueInline`] is followed by [`Queue`] or [`Detach`]. A request that is requeued starts again.
-//! A request that fails before it is queued has [`Complete`] only:
+//! [`IssueInline`] and [`IssueOffloaded`] are followed by [`Queue`] or [`Detach`]. A request that
+//! is requeued starts again. A request that fails before it is queued has [`Complete`] only:
 //!
 //! ```text
 //!   IssueInline -------------------------------------------+
 //!     |  -EAGAIN                                           |
 //!     v                                                    v
 //!   Queue  -----> WorkerBegin, WorkerEnd --------------> Complete
-//!     |  reclaimed          ^
-//!     v                     |
-//!   Detach ---> Resume -----+
+//!     |  reclaimed          ^                              ^
+//!     v                     |                              |
+//!   Detach ---> Resume -----+                              |
+//!                                                          |
+//!   Queue  -----> IssueOffloaded --------------------------+
+//!     ^             |  -EAGAIN
+//!     +-------------+
 //! ```
 //!
 //! A read that waits for a page has [`WorkerBegin`] and [`WorkerEnd`] again after that.
@@ -28,6 +32,7 @@ use kernel_ext::{
 
 declare_io_tracepoints! {
     struct IssueInline = loop_rs_issue_inline;
+    struct IssueOffloaded = loop_rs_issue_offloaded;
     struct Queue = loop_rs_queue;
     struct Detach = loop_rs_detach;
     struct Resume = loop_rs_resume;
@@ -40,6 +45,12 @@ declare_io_tracepoints! {
 #[inline(always)]
 pub(crate) fn issue_inline(io: &impl Traced) {
     IssueInline::trace(io, 0);
+}
+
+/// The worker is about to issue an offloaded request, without waiting.
+#[inline(always)]
+pub(crate) fn issue_offloaded(io: &impl Traced) {
+    IssueOffloaded::trace(io, 0);
 }
 
 /// A request is queued for the worker.

@@ -9,21 +9,18 @@
 use crate::{
     backing::{Binding, BindingRef},
     cgroup_queue::{CgroupQueue, CgroupQueues, LoopOps, QueueSet, QueueTotals, Worker},
-    complete::{complete_with, ServedIo},
-    errors::Failure,
     io::{self, IssueAsync, IssueResult},
-    policy::completion::CompletionContext,
-    request_data::{QueueId, QueueReason},
+    offload::OFFLOADED_MAX,
+    request_data::QueueReason,
+    serve::{lend, throttle},
     trace,
 };
 use kernel::{
-    list::ListArc,
     sync::{
         aref::ARef,
         atomic::{Full, Relaxed},
         Arc,
     },
-    time::{Instant, Monotonic},
     workqueue::WorkItem,
 };
 use kernel_ext::{
@@ -60,14 +57,17 @@ struct Batch {
     ready_detached: TransferList<BoxedIo<LoopOps>>,
     requests: TransferList<Request<LoopOps>>,
     detached: EnteredBios<LoopOps>,
+    /// Offloaded requests, which are issued first.
+    offloaded: TransferList<Request<LoopOps>>,
 }
 
 impl Batch {
-    fn is_empty(&self) -> bool {
-        self.ready.is_empty()
+    /// Whether there is I/O that may block.
+    fn may_block(&self) -> bool {
+        !(self.ready.is_empty()
             && self.ready_detached.is_empty()
             && self.requests.is_empty()
-            && self.detached.is_empty()
+            && self.detached.is_empty())
     }
 }
 
@@ -125,15 +125,25 @@ impl CgroupQueue {
         batch_reason: QueueReason,
     ) -> Dequeued {
         if !self.has_worker_requests() {
-            // The worker helps a task that issues its batch.
-            self.end_batch(totals, batch_reason);
+            self.has_blocking_work &= self.worker.has_waiting();
+            if self.offloaded.is_empty() {
+                // The worker helps a task that issues its batch.
+                self.end_batch(totals, batch_reason);
+            }
         }
-        if self.is_empty() {
+        let has_requests = self.has_worker_requests();
+        let offloaded = match has_requests {
+            true => self.offloaded.take(),
+            false => self.take_offloaded(OFFLOADED_MAX),
+        };
+        if !has_requests && offloaded.is_empty() {
+            self.in_call = false;
             return Dequeued::Empty;
         }
         let mut batch = Batch {
             ready: self.ready.take(),
             ready_detached: self.ready_detached.take(),
+            offloaded,
             ..Batch::default()
         };
         let mut limit = ReadLimit {
@@ -162,15 +172,11 @@ impl CgroupQueue {
         // Detached bios come after all pending requests, unless younger requests were added to
         // `pending` meanwhile, which would starve them.
         if stop.is_none() && (self.pending.is_empty() || self.detached_bypassed) {
-            let entered;
-            (entered, stop) = self.dequeue_detached(&mut batch.detached, limit);
-            n += entered;
+            stop = self.dequeue_detached(&mut batch.detached, limit);
         }
-        self.taken = self.taken.wrapping_add(n.into());
-        if self.is_empty() {
-            self.taken = self.received;
-        }
-        if !batch.is_empty() {
+        self.in_call = batch.may_block();
+        self.taken_at = JiffiesInstant::now();
+        if self.in_call || !batch.offloaded.is_empty() {
             return Dequeued::Batch(batch);
         }
         match stop {
@@ -187,18 +193,17 @@ impl CgroupQueue {
         }
     }
 
-    /// Takes detached bios, as far as they can enter the request queue. Returns their number, and
-    /// why it took no more.
+    /// Takes detached bios, as far as they can enter the request queue. Returns why it took no
+    /// more.
     fn dequeue_detached(
         &mut self,
         list: &mut EnteredBios<LoopOps>,
         mut limit: ReadLimit,
-    ) -> (u32, Option<Stop>) {
+    ) -> Option<Stop> {
         let max = match limit.is_async {
             true => ASYNC_BATCH_MAX,
             false => BATCH_MAX,
         };
-        let mut n = 0;
         let mut stop = None;
         for _ in 0..max.min(self.worker.service_free()) {
             let Some(bios) = self.detached.pop_front() else {
@@ -216,10 +221,9 @@ impl CgroupQueue {
                 break;
             }
             trace::resume(resumed);
-            n += 1;
         }
         self.detached_bypassed &= !self.detached.is_empty();
-        (n, stop)
+        stop
     }
 }
 
@@ -272,17 +276,8 @@ impl Worker {
                     return None;
                 }
                 Dequeued::Empty => {
-                    let now = JiffiesInstant::now();
                     queue.scheduled = false;
-                    queue.has_blocking_work &= self.has_waiting();
-                    queue.idle_since = now;
-                    if matches!(self.id, QueueId::Css(_)) {
-                        if let Ok(listed) = ListArc::try_from_arc(self.clone()) {
-                            queue.listed_since = now;
-                            set.idle.push_back(listed);
-                        }
-                        self.queues.reaper.reduce(now.after(self.queues.timeout));
-                    }
+                    set.note_idle(self);
                     return None;
                 }
             }
@@ -303,20 +298,9 @@ impl Worker {
         L: IoList<Io: IssueAsync>,
     {
         while let Some(io) = list.pop_front() {
-            let binding = match last && list.is_empty() {
-                true => binding.take().map(BindingRef::Owned),
-                false => binding.as_deref().map(BindingRef::Borrowed),
-            };
+            let binding = lend(binding, last && list.is_empty());
             self.serve(binding, io, again, memcg);
             task::cond_resched();
-        }
-    }
-
-    /// Runs `f` with block and memory cgroup of the worker charged, or the root cgroup.
-    fn charged<R>(&self, memcg: Option<&Css<Memory>>, f: impl FnOnce() -> R) -> R {
-        match (self.css.as_deref(), memcg) {
-            (Some(blkcg), Some(memcg)) => blkcg.charge(|| memcg.charge(f)),
-            _ => f(),
         }
     }
 
@@ -343,32 +327,6 @@ impl Worker {
         }
         throttle(memcg);
     }
-
-    /// Completes I/O that was served.
-    fn complete<I: ServedIo>(&self, io: I, result: Result<(), Failure>) {
-        if io.op() != Op::Read || result.is_err() {
-            return complete_with(io, result);
-        }
-        match self.completion.next() {
-            CompletionContext::Worker => io.complete_io(Status::OK),
-            // Pending softirqs run after the closure, so the time excludes them.
-            CompletionContext::TimedWorker => task::in_completion_context(|| {
-                let start = Instant::<Monotonic>::now();
-                io.complete_io(Status::OK);
-                self.completion.note(start.elapsed());
-            }),
-            CompletionContext::Softirq => io.complete_in_softirq(),
-        }
-    }
-}
-
-/// Throttles the worker if the I/O that it issued has charged memory over `memory.high`. The worker
-/// holds no lock here for which I/O of other cgroups waits. May sleep.
-#[inline]
-fn throttle(memcg: Option<&Css<Memory>>) {
-    if let Some(memcg) = memcg {
-        memcg.throttle_over_high();
-    }
 }
 
 impl WorkItem for Worker {
@@ -380,12 +338,15 @@ impl WorkItem for Worker {
             while let Some((batch, mut binding)) = this.take() {
                 let memcg = this.css.as_deref().map(|css| css.effective_memory());
                 let memcg = memcg.as_deref();
+                let only_offloaded = !batch.may_block();
                 let Batch {
                     ready,
                     ready_detached,
                     requests,
                     detached,
+                    offloaded,
                 } = batch;
+                this.serve_offloaded(offloaded, &mut binding, only_offloaded, memcg);
                 let last = detached.is_empty();
                 let none_new = last && requests.is_empty();
                 let last_ready = none_new && ready_detached.is_empty();
@@ -405,7 +366,6 @@ impl QueueSet {
         self.for_each_cgroup(|_, queue| {
             while let Some(bios) = queue.detached.pop_front() {
                 trace::complete(&bios, Status::IOERR);
-                queue.taken = queue.taken.wrapping_add(1);
                 queue.worker.count_detached_done();
                 all.push_back(bios);
             }

@@ -8,9 +8,10 @@
 //! A worker does this work for one read after the other, while its next reads wait. A softirq
 //! does it on the CPU of the submitter, or in ksoftirqd while the worker waits for the disk.
 //!
-//! The worker times a completion now and then. After one of more than [`HEAVY`], a softirq completes
-//! the next [`HEAVY_PERIOD`] reads, otherwise the worker completes the next [`LIGHT_PERIOD`]. A
-//! completion in the worker also runs pending softirqs, hence the longer period.
+//! The worker times a completion now and then. After one of more than [`HEAVY`], a softirq
+//! completes the next [`HEAVY_PERIOD`] reads, otherwise the worker completes the next
+//! [`LIGHT_PERIOD`]. A completion in the worker also runs pending softirqs, hence the longer
+//! period.
 //!
 //! The worker always completes detached bios itself, since blk_mq_complete_request() takes requests
 //! only.
@@ -25,8 +26,8 @@ const LIGHT_PERIOD: i32 = 16;
 /// Number of reads after a heavy completion, before the next one is timed.
 const HEAVY_PERIOD: i32 = 64;
 
-/// The time above which a completion is heavy. A completion that unlocks the pages of a read takes a
-/// few microseconds.
+/// The time above which a completion is heavy. A completion that unlocks the pages of a read takes
+/// a few microseconds.
 const HEAVY: Delta = Delta::from_micros(30);
 
 /// The context in which a read completes.
@@ -38,7 +39,8 @@ pub(crate) enum CompletionContext {
     Softirq,
 }
 
-/// The state of the policy for one worker, which is its only user.
+/// The state of the policy for one worker. Its two work items change it without a lock: a change
+/// that is lost times a read early or late.
 pub(crate) struct CompletionPolicy {
     /// Number of reads before the next one is timed: positive if the worker completes these,
     /// negative if a softirq does.

@@ -24,10 +24,10 @@
 //!
 //! # EAGAIN
 //!
-//! After -EAGAIN, the next [`EAGAIN_BACKOFF`] requests also go to the worker, since they would
-//! mostly block, too. Inline issue resumes after that even if the worker is still busy: a task that
-//! always has many requests in flight would otherwise never return to inline issue. A worker with
-//! requests that may block is not given offloaded ones.
+//! After -EAGAIN, the next requests also go to the worker, since they would mostly block, too. Then
+//! the submitter issues one: [`EAGAIN_BACKOFF`]. If that does not block, the policy goes on as
+//! before, even if the worker is still busy: a task that always has many requests in flight would
+//! otherwise never return to inline issue.
 
 use kernel::time::{Instant, Monotonic};
 use kernel_ext::task;
@@ -36,10 +36,10 @@ use kernel_ext::task;
 const WINDOW: u32 = 128;
 
 /// Number of offloaded requests queued for the worker at most. Requests beyond are issued inline.
-const BACKLOG_MAX: u64 = 16;
-/// Limit of that number with [`IN_FLIGHT_BUSY`] requests in flight. A worker with fewer would become
-/// idle while the submitter issues a request.
-const BACKLOG_BUSY_MAX: u64 = 64;
+const BACKLOG_MAX: u32 = 16;
+/// Limit of that number with [`IN_FLIGHT_BUSY`] requests in flight. A worker with fewer would
+/// become idle while the submitter issues a request.
+const BACKLOG_BUSY_MAX: u32 = 64;
 
 /// Number of requests in a row that may find the worker idle before offloading ends. A worker that
 /// is as fast as the submitter is idle for some requests in a row, too.
@@ -48,9 +48,9 @@ const IDLE_OFFLOADS_MAX: u8 = 8;
 /// Number of requests in flight from which on the submitter is known not to wait for each of them.
 const IN_FLIGHT_DEEP: u32 = 3;
 
-/// Number of requests that go to the worker without an attempt to issue them inline, after one that
-/// returned -EAGAIN, while the worker is busy with blocking requests.
-const EAGAIN_BACKOFF: u8 = 8;
+/// Number of requests that are not offloaded after one that returned -EAGAIN, while the worker has
+/// requests that may block. The submitter issues the last one, and the worker the others.
+const EAGAIN_BACKOFF: u8 = 9;
 
 /// Number of requests between two checks of the time that a trial has taken.
 const TRIAL_CHECK: u32 = 16;
@@ -67,7 +67,7 @@ const SHALLOW_INTERVAL_MAX: u8 = 128;
 
 /// Number of unfinished requests that a window distinguishes: the offloaded requests that the
 /// worker may have. Any others are in flight in the backing file, whoever issued them.
-const UNFINISHED_MAX: u32 = 2 * BACKLOG_BUSY_MAX as u32;
+const UNFINISHED_MAX: u32 = 2 * BACKLOG_BUSY_MAX;
 
 /// The fixed-point representation of a ratio of 1.
 const RATIO_ONE: u32 = 256;
@@ -103,13 +103,12 @@ pub(crate) enum Target {
 
 /// The worker's load.
 #[derive(Clone, Copy)]
-pub(crate) enum WorkerState {
-    /// The worker has nothing to do.
-    Idle,
-    /// The worker has offloaded requests only, and this many of them are queued.
-    Offloading(u64),
+pub(crate) struct WorkerLoad {
     /// The worker has requests that may block.
-    Blocking,
+    pub(crate) may_block: bool,
+    /// Number of offloaded requests that the worker has not begun; `None` if it does not look for
+    /// them.
+    pub(crate) offloaded: Option<u32>,
 }
 
 /// The offload policy's state for one cgroup queue. Fields used by each request come first.
@@ -169,22 +168,23 @@ impl OffloadPolicy {
     }
 
     /// Returns the target of the next request. `unfinished` is the number of requests of the cgroup
-    /// that hold a tag.
+    /// that hold a tag, but for those that the worker has not begun although they may block.
     #[inline(always)]
-    pub(crate) fn next(&mut self, worker: WorkerState, unfinished: u32) -> Target {
+    pub(crate) fn next(&mut self, worker: WorkerLoad, unfinished: u32) -> Target {
         self.left = self.left.saturating_sub(1);
         if self.left == 0 || self.trial && self.left % TRIAL_CHECK == 0 {
             self.check_window(unfinished, Instant::now());
         }
-        match worker {
-            // Requests that block mostly come in groups.
-            WorkerState::Blocking if self.eagain_backoff > 0 => {
-                self.eagain_backoff -= 1;
-                Target::Worker
-            }
-            WorkerState::Blocking => Target::Submitter,
+        if worker.may_block && self.eagain_backoff > 0 {
+            self.eagain_backoff -= 1;
+            return match self.eagain_backoff {
+                0 => Target::Submitter,
+                _ => Target::Worker,
+            };
+        }
+        match worker.offloaded {
             _ if !self.is_offloading() => Target::Submitter,
-            WorkerState::Offloading(queued) => {
+            Some(queued) => {
                 self.idle_offloads = 0;
                 let max = match self.is_busy {
                     true => BACKLOG_BUSY_MAX,
@@ -196,19 +196,19 @@ impl OffloadPolicy {
                 }
             }
             // With more requests in flight the next one comes soon, even if the worker is idle now.
-            WorkerState::Idle if unfinished >= IN_FLIGHT_DEEP => Target::Offload,
-            WorkerState::Idle if self.idle_offloads < IDLE_OFFLOADS_MAX => {
+            None if unfinished >= IN_FLIGHT_DEEP => Target::Offload,
+            None if self.idle_offloads < IDLE_OFFLOADS_MAX => {
                 self.idle_offloads += 1;
                 Target::Offload
             }
-            WorkerState::Idle => {
+            None => {
                 self.stop_offloading();
                 Target::Submitter
             }
         }
     }
 
-    /// Notes that inline issue returned -EAGAIN.
+    /// Notes that issue without waiting returned -EAGAIN.
     pub(crate) fn note_eagain(&mut self) {
         self.eagain_backoff = EAGAIN_BACKOFF;
     }

@@ -20,7 +20,7 @@
 //! queued for B's worker are detached to free tags for A: see [`reclaim_threshold`]. Cgroups whose
 //! workers are blocked end up with next to no tags, however many of them there are, and no request
 //! of another cgroup is detached because of them. Requests in service keep their tags: direct I/O,
-//! and reads that wait for pages under I/O.
+//! and reads that wait for pages under I/O. So do offloaded requests, which do not block.
 //!
 //! A cgroup that has the device to itself, and whose requests complete quickly, may hold three
 //! quarters of the tags, also while older bios of it are detached: see [`SoleUse`]. That ends when

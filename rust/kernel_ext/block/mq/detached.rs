@@ -11,8 +11,8 @@
 //! first bio records when the request started. Device-mapper defers bios in the same way.
 //!
 //! Detached bios do not delay a freeze of the queue. To serve them, a driver has them
-//! [enter](super::EnteredBios::enter) the queue, as `bio_queue_enter()` does for new bios. They hold a usage
-//! reference from then until they complete.
+//! [enter](super::EnteredBios::enter) the queue, as `bio_queue_enter()` does for new bios. They
+//! hold a usage reference from then until they complete.
 //!
 //! The I/O statistics (`stat`, `/proc/diskstats`) count the bios of one request as one I/O from the
 //! start of the request until they complete. `inflight` of sysfs counts tags, and so does not count
@@ -273,11 +273,13 @@ impl<T: Operations> Drop for Detached<T> {
 ///
 /// # Invariants
 ///
-/// `head` and `tail` are both null, or the ends of a chain of bios that the list owns: one after the
-/// other the chains of one or more [`Detached`], as its type invariants have them.
+/// `head` and `tail` are both null, or the ends of a chain of bios that the list owns: one after
+/// the other the chains of one or more [`Detached`], as its type invariants have them. `len` is the
+/// number of these.
 pub struct DetachedBios<T: Operations> {
     head: *mut bindings::bio,
     tail: *mut bindings::bio,
+    len: u32,
     _p: PhantomData<Detached<T>>,
 }
 
@@ -294,6 +296,7 @@ impl<T: Operations> DetachedBios<T> {
         Self {
             head: ptr::null_mut(),
             tail: ptr::null_mut(),
+            len: 0,
             _p: PhantomData,
         }
     }
@@ -319,6 +322,7 @@ impl<T: Operations> DetachedBios<T> {
         }
         // INVARIANT: The new chain is linked to the last one and ends the list.
         self.tail = tail;
+        self.len = self.len.wrapping_add(1);
     }
 
     /// Adds the bios of a request at the front.
@@ -331,6 +335,7 @@ impl<T: Operations> DetachedBios<T> {
         }
         // INVARIANT: The new chain links to the old first one.
         self.head = head;
+        self.len = self.len.wrapping_add(1);
     }
 
     /// Takes all bios off the list.
@@ -344,6 +349,10 @@ impl<T: Operations> IoList for DetachedBios<T> {
 
     fn is_empty(&self) -> bool {
         self.head.is_null()
+    }
+
+    fn len(&self) -> u32 {
+        self.len
     }
 
     fn pop_front(&mut self) -> Option<Detached<T>> {
@@ -364,6 +373,7 @@ impl<T: Operations> IoList for DetachedBios<T> {
         if self.head.is_null() {
             self.tail = ptr::null_mut();
         }
+        self.len = self.len.wrapping_sub(1);
         // INVARIANT: They were a chain of the list's.
         Some(Detached {
             head,

@@ -348,6 +348,10 @@ impl<T: Operations> IoList for EnteredBios<T> {
         self.0.is_empty()
     }
 
+    fn len(&self) -> u32 {
+        self.0.len()
+    }
+
     fn pop_front(&mut self) -> Option<DetachedIo<T>> {
         let bios = self.0.pop_front()?;
         let queue = bios.queue_raw();

@@ -26,6 +26,9 @@ pub trait IoList: Default {
     /// Whether the list is empty.
     fn is_empty(&self) -> bool;
 
+    /// Number of I/Os on the list; detached bios count as the requests that they were.
+    fn len(&self) -> u32;
+
     /// Removes the I/O at the front.
     fn pop_front(&mut self) -> Option<Self::Io>;
 }
@@ -37,10 +40,11 @@ pub trait IoList: Default {
 ///
 /// `head` and `tail` are both null, or they are the ends of a chain of I/O linked through `next`,
 /// the last of which has a null link, all owned by the list. Each but the first has the one before
-/// it in `prev`.
+/// it in `prev`. `len` is their number.
 pub struct TransferList<I: Submit> {
     head: *mut KiocbState,
     tail: *mut KiocbState,
+    len: u32,
     _owns: PhantomData<I>,
 }
 
@@ -57,6 +61,7 @@ impl<I: Submit> TransferList<I> {
         Self {
             head: ptr::null_mut(),
             tail: ptr::null_mut(),
+            len: 0,
             _owns: PhantomData,
         }
     }
@@ -78,6 +83,7 @@ impl<I: Submit> TransferList<I> {
         // INVARIANT: The new last one has a null link, and the one before it, if any, links to it
         // and is in its `prev`.
         self.tail = last;
+        self.len = self.len.wrapping_add(1);
     }
 
     /// Adds I/O at the front.
@@ -94,6 +100,7 @@ impl<I: Submit> TransferList<I> {
         // INVARIANT: The new first one links to the one that was, which has it in its `prev`, or is
         // the last one, with a null link.
         self.head = first;
+        self.len = self.len.wrapping_add(1);
     }
 
     /// Takes the I/O at the end.
@@ -116,6 +123,7 @@ impl<I: Submit> TransferList<I> {
                 (*self.tail).next = ptr::null_mut();
             }
         }
+        self.len = self.len.wrapping_sub(1);
         // SAFETY: The list owned the I/O, which was given up when it was added, and no longer links
         // to it.
         Some(unsafe { I::from_kiocb(last) })
@@ -148,6 +156,10 @@ impl<I: Submit> IoList for TransferList<I> {
         self.head.is_null()
     }
 
+    fn len(&self) -> u32 {
+        self.len
+    }
+
     fn pop_front(&mut self) -> Option<I> {
         if self.head.is_null() {
             return None;
@@ -161,6 +173,7 @@ impl<I: Submit> IoList for TransferList<I> {
         if self.head.is_null() {
             self.tail = ptr::null_mut();
         }
+        self.len = self.len.wrapping_sub(1);
         // SAFETY: The list owned the I/O, which was given up when it was added, and no longer links
         // to it.
         Some(unsafe { I::from_kiocb(first) })

@@ -9,6 +9,20 @@ mod suite {
     use super::super::*;
     use kernel::time::Delta;
 
+    fn load(offloaded: Option<u32>) -> WorkerLoad {
+        WorkerLoad {
+            may_block: false,
+            offloaded,
+        }
+    }
+
+    fn blocking(offloaded: Option<u32>) -> WorkerLoad {
+        WorkerLoad {
+            may_block: true,
+            ..load(offloaded)
+        }
+    }
+
     /// Ends windows until the next one is a trial; returns the number of windows that ended.
     fn to_trial(policy: &mut OffloadPolicy, took: u64) -> u8 {
         for n in 1..=u8::MAX {
@@ -26,7 +40,7 @@ mod suite {
         let mut policy = OffloadPolicy::new();
         let mut worker = 0;
         for _ in 0..10 * u32::from(SHALLOW_INTERVAL_MAX) * WINDOW {
-            if policy.next(WorkerState::Idle, 0) == Target::Offload {
+            if policy.next(load(None), 0) == Target::Offload {
                 worker += 1;
             }
         }
@@ -36,35 +50,32 @@ mod suite {
         assert!(worker > 0 || task::num_online_cpus() == 1);
     }
 
-    /// Requests bypass a worker with blocking requests, except for some after -EAGAIN.
+    /// After -EAGAIN, requests go to a worker that may block, and one is issued inline.
     #[test]
     fn eagain_backoff() {
         let mut policy = OffloadPolicy::new();
         policy.enabled = true;
-        assert!(policy.next(WorkerState::Blocking, 0) == Target::Submitter);
         for _ in 0..3 {
             policy.note_eagain();
-            for _ in 0..EAGAIN_BACKOFF {
-                assert!(policy.next(WorkerState::Blocking, 0) == Target::Worker);
+            for _ in 1..EAGAIN_BACKOFF {
+                assert!(policy.next(blocking(Some(0)), 0) == Target::Worker);
             }
-            assert!(policy.next(WorkerState::Blocking, 0) == Target::Submitter);
+            assert!(policy.next(blocking(Some(0)), 0) == Target::Submitter);
+            assert!(policy.next(blocking(Some(0)), 0) == Target::Offload);
         }
-        // Offloading goes on after that.
-        assert!(
-            policy.next(WorkerState::Idle, IN_FLIGHT_DEEP) == Target::Offload
-                || task::num_online_cpus() == 1
-        );
+        policy.note_eagain();
+        assert!(policy.next(load(Some(0)), 0) == Target::Offload);
     }
 
     /// The backlog of offloaded requests is limited.
     #[test]
     fn backlog() {
         let mut policy = OffloadPolicy::new();
-        assert!(policy.next(WorkerState::Offloading(0), 0) == Target::Submitter);
+        assert!(policy.next(load(Some(0)), 0) == Target::Submitter);
         policy.enabled = true;
-        assert!(policy.next(WorkerState::Offloading(0), 0) == Target::Offload);
-        assert!(policy.next(WorkerState::Offloading(BACKLOG_MAX - 1), 0) == Target::Offload);
-        assert!(policy.next(WorkerState::Offloading(BACKLOG_MAX), 0) == Target::Submitter);
+        assert!(policy.next(load(Some(0)), 0) == Target::Offload);
+        assert!(policy.next(load(Some(BACKLOG_MAX - 1)), 0) == Target::Offload);
+        assert!(policy.next(load(Some(BACKLOG_MAX)), 0) == Target::Submitter);
     }
 
     #[test]
@@ -219,7 +230,7 @@ mod suite {
         let mut policy = OffloadPolicy::new();
         policy.trial = true;
         for _ in 0..WINDOW / 2 {
-            policy.next(WorkerState::Offloading(0), 0);
+            policy.next(load(Some(0)), 0);
         }
         assert!(!policy.trial);
     }
