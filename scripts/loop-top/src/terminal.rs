@@ -10,11 +10,11 @@ use nix::{
         signalfd::{SfdFlags, SignalFd},
         termios::{self, InputFlags, LocalFlags, SetArg, SpecialCharacterIndices, Termios},
     },
-    unistd::read,
 };
 use std::{
     env,
-    io::{self, IsTerminal, Write},
+    fs::File,
+    io::{self, IsTerminal, Read, Write},
     os::fd::{AsFd, AsRawFd},
     time::{Duration, Instant},
 };
@@ -167,7 +167,9 @@ impl Terminal {
             };
         }
         let mut bytes = [0; 64];
-        match read(stdin.as_raw_fd(), &mut bytes) {
+        // A file of its own, since `Stdin` buffers.
+        let mut input = File::from(stdin.as_fd().try_clone_to_owned()?);
+        match input.read(&mut bytes) {
             Ok(n) if n > 0 => Ok(Event::Keys(keys(&bytes[..n]))),
             _ => Ok(Event::Quit),
         }
