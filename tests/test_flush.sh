@@ -138,27 +138,27 @@ fua() {
 
 # FUA is offered if the file can make a write durable by itself. The cases above and test_cuts.sh
 # show that it reaches the disk.
+# fua_offered FS: FS can be "none", the block device itself.
 fua_offered() {
-	local disk=${SCRATCH_DEV#/dev/} before fs
+	local disk=${SCRATCH_DEV#/dev/} before
 
 	skip_on_c "it has none"
 	need_scratch
-	for fs in f2fs xfs none; do
-		if [ $fs = none ]; then
-			attach --sizelimit $((8 * MIB)) "$SCRATCH_DEV"
-		else
-			scratch_fs $fs "$T/fs" "$SCRATCH_DEV" 512M
-			pattern $((8 * MIB)) "$T/fs/file" 1
-			sync -f "$T/fs/file"
-			attach "$T/fs/file"
-		fi
-		want "FUA, $fs" "$(<"/sys/block/$L/queue/fua")" 1
-		before=$(disk_stat "$disk" 7)
-		dd if="$T/data" of="$LOOP" bs=64k count=1 conv=notrunc oflag=direct,dsync 2>/dev/null
-		want_ge "sectors written, $fs" $(($(disk_stat "$disk" 7) - before)) 128
-		detach
-		[ $fs = none ] || umount "$T/fs"
-	done
+	if [ "$1" = none ]; then
+		attach --sizelimit $((8 * MIB)) "$SCRATCH_DEV"
+	else
+		modprobe -q "$1" || grep -qw "$1" /proc/filesystems || skip "no $1 in this kernel"
+		scratch_fs "$1" "$T/fs" "$SCRATCH_DEV" 512M
+		pattern $((8 * MIB)) "$T/fs/file" 1
+		sync -f "$T/fs/file"
+		attach "$T/fs/file"
+	fi
+	want "FUA" "$(<"/sys/block/$L/queue/fua")" 1
+	before=$(disk_stat "$disk" 7)
+	dd if="$T/data" of="$LOOP" bs=64k count=1 conv=notrunc oflag=direct,dsync 2>/dev/null
+	want_ge "sectors written" $(($(disk_stat "$disk" 7) - before)) 128
+	detach
+	[ "$1" = none ] || umount "$T/fs"
 }
 
 # The disk drops writes, as in a power cut. Data synced before is there; other data may be lost.
@@ -195,7 +195,7 @@ crash() {
 	dm_remove loop_rs-crash
 }
 
-test_begin 10
+test_begin 12
 LIB_DMS+=(loop_rs-crash)
 dd if=/dev/urandom of="$T/data" bs=1M count=1 2>/dev/null
 need_driver
@@ -207,7 +207,9 @@ check "direct backing I/O goes past the page cache" not_cached
 check "synced data survives a crash, backing I/O buffered" crash buffered
 check "synced data survives a crash, backing I/O direct" crash direct
 check "FUA reaches the disk" fua
-check "FUA on f2fs, xfs and a block device" fua_offered
+check "FUA on a block device" fua_offered none
+check "FUA on f2fs" fua_offered f2fs
+check "FUA on xfs" fua_offered xfs
 check "data written with FUA survives a crash, backing I/O buffered" crash buffered fua
 check "data written with FUA survives a crash, backing I/O direct" crash direct fua
 
