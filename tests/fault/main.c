@@ -40,7 +40,7 @@ unsigned int results[256];
 char node_name[4096];
 
 /* Makes the call with a failure of step n. Returns whether the failure was injected. */
-static int call_once(const char *call, int fd, unsigned int n)
+static int call_one(const char *call, int fd, unsigned int n)
 {
 	if (!strcmp(call, "configure") || !strcmp(call, "set-fd"))
 		return configure(n, !strcmp(call, "set-fd"));
@@ -112,7 +112,7 @@ int main(int argc, char **argv)
 	if (!strcmp(argv[1], "detach-bios")) {
 		n = detach_bios(file_name, other_name);
 	} else {
-		for (n = 1; call_once(argv[1], fd, n); n += stride)
+		for (n = 1; call_one(argv[1], fd, n); n += stride)
 			if (n >= MOST)
 				die("still a failure after %u calls", n);
 		results[0]--;
