@@ -136,9 +136,8 @@ fua() {
 	detach
 }
 
-# FUA is offered if the file can make a write durable by itself. The cases above and test_cuts.sh
-# show that it reaches the disk.
-# fua_offered FS: FS can be "none", the block device itself.
+# fua_offered FS: FUA is offered if the file can make a write durable by itself. The cases above and
+# test_cuts.sh show that it reaches the disk. FS "none" is the block device itself.
 fua_offered() {
 	local disk=${SCRATCH_DEV#/dev/} before
 

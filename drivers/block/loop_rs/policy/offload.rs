@@ -106,8 +106,7 @@ pub(crate) enum Target {
 pub(crate) struct WorkerLoad {
     /// The worker has requests that may block.
     pub(crate) may_block: bool,
-    /// Number of offloaded requests that the worker has not begun; `None` if it does not look for
-    /// them.
+    /// Number of offloaded requests that the worker has not taken; `None` if the worker is idle.
     pub(crate) offloaded: Option<u32>,
 }
 
