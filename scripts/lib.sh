@@ -24,10 +24,12 @@ export LOOP_RS_CACHE=$cache
 export LOOP_RS_SERIES LOOP_RS_SUITE LOOP_RS_KERNEL_SUITE LOOP_RS_ARCH LOOP_RS_FLAVOUR
 export LOOP_RS_CC LOOP_RS_LLVM
 
-# The prefix of tools for the kernel's architecture, and the arguments of make for them.
+# The prefix of tools for the kernel's architecture, the arguments of make for them, and cargo's
+# target, which is empty for programs of the host's architecture.
 case $LOOP_RS_ARCH in
-amd64)	cross='' toolchain=() ;;
-arm64)	cross=aarch64-linux-gnu- toolchain=(ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-) ;;
+amd64)	cross='' toolchain=() cargo_target='' ;;
+arm64)	cross=aarch64-linux-gnu- toolchain=(ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-)
+	cargo_target=aarch64-unknown-linux-gnu ;;
 *)	printf '%s: LOOP_RS_ARCH is amd64 or arm64, not %s\n' "$me" "$LOOP_RS_ARCH" >&2
 	exit 1 ;;
 esac
