@@ -408,32 +408,6 @@ impl Worker {
     }
 }
 
-/// Counts detached bios as in service of a worker until dropped.
-pub(crate) struct Service(Arc<Worker>);
-
-impl Service {
-    pub(crate) fn begin(worker: &Arc<Worker>) -> Self {
-        worker.in_service.fetch_add(1, Relaxed);
-        Self(worker.clone())
-    }
-
-    pub(crate) fn worker(&self) -> &Worker {
-        &self.0
-    }
-}
-
-impl Drop for Service {
-    /// Requeues the worker if it is stalled. Any context.
-    fn drop(&mut self) {
-        self.0.in_service.fetch_sub(1, Full);
-        if self.0.end_stall() {
-            if let Some(workqueues) = self.0.queues.workqueues.as_ref() {
-                workqueues.queue(&self.0);
-            }
-        }
-    }
-}
-
 /// The workqueues of a device.
 ///
 /// The workers of the root cgroup and of flushes have a workqueue of their own, so that they run

@@ -8,7 +8,7 @@
 //! worker. A read that has waited for a page goes back to the worker with [`read_ready`].
 
 use crate::{
-    cgroup_queue::{with_queues, CgroupQueues, LoopOps, Service, Worker},
+    cgroup_queue::{with_queues, CgroupQueues, LoopOps, Worker},
     errors::Failure,
     request_data::QueueId,
     trace,
@@ -17,7 +17,7 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::{Full, Release},
+        atomic::{Full, Relaxed, Release},
         rcu, Arc, ArcBorrow,
     },
 };
@@ -61,6 +61,32 @@ pub(crate) trait ServedIo: CompleteIo {
     /// for a request, which was checked against the current limits.
     fn memory_bits(&self) -> u32 {
         0
+    }
+}
+
+/// Counts detached bios as in service of a worker until dropped.
+pub(crate) struct Service(Arc<Worker>);
+
+impl Service {
+    pub(crate) fn begin(worker: &Arc<Worker>) -> Self {
+        worker.in_service.fetch_add(1, Relaxed);
+        Self(worker.clone())
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.0
+    }
+}
+
+impl Drop for Service {
+    /// Requeues the worker if it is stalled. Any context.
+    fn drop(&mut self) {
+        self.0.in_service.fetch_sub(1, Full);
+        if self.0.end_stall() {
+            if let Some(workqueues) = self.0.queues.workqueues.as_ref() {
+                workqueues.queue(&self.0);
+            }
+        }
     }
 }
 

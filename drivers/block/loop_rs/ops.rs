@@ -6,8 +6,8 @@
 //! the data of each disk.
 
 use crate::{
-    cgroup_queue::{LoopOps, Service},
-    complete,
+    cgroup_queue::LoopOps,
+    complete::{self, Service},
     device::Device,
     ioctl, queue,
     request_data::RequestData,
