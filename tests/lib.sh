@@ -15,6 +15,7 @@ LIB_DIR=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 DRIVER=${DRIVER:-loop_rs}
 SLOW=${SLOW:-1}
 CGROOT=${CGROOT:-/sys/fs/cgroup}
+PAGE=$(getconf PAGESIZE)
 PATH=$PATH:/usr/sbin:/sbin
 
 # The directory of the test, on tmpfs if the directory above it is.

@@ -40,6 +40,7 @@ scratch_fs() {
 		mkfs.btrfs -qf -b "$size" "$dev"
 		;;
 	f2fs)
+		need_f2fs
 		mkfs.f2fs -qf "$dev" "$((${size%M} * 2048))" >/dev/null
 		;;
 	vfat)
@@ -47,6 +48,12 @@ scratch_fs() {
 		;;
 	esac
 	mount -t "$type" -o noatime "$dev" "$dir"
+}
+
+# Its blocks have the size of a page: larger ones need a larger disk.
+need_f2fs() {
+	modprobe -q f2fs || grep -qw f2fs /proc/filesystems || skip "no f2fs in this kernel"
+	[ "$PAGE" = 4096 ] || skip "f2fs with pages of $PAGE bytes"
 }
 
 # Device-mapper devices of the test. Without udev, mknodes creates and removes their nodes.

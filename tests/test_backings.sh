@@ -201,7 +201,7 @@ refused() {
 
 	mkdir -p "$T/fs"
 	if mount -t hugetlbfs none "$T/fs"; then
-		truncate -s 8M "$T/fs/file"
+		truncate -s 1G "$T/fs/file"
 		want_error "Invalid argument" losetup -f --show "$T/fs/file"
 		umount "$T/fs"
 	fi

@@ -74,17 +74,17 @@ in_part() {
 	blockdev --flushbufs "$LOOP"
 	echo 1 >/proc/sys/vm/drop_caches
 	# Every other page is cached, so that the inline part of a read of two pages is short.
-	fio --output=/dev/null --name=j --filename="$T/fs/file" --rw=read:4k --bs=4k \
+	fio --output=/dev/null --name=j --filename="$T/fs/file" "--rw=read:$PAGE" "--bs=$PAGE" \
 		--ioengine=psync --size=1M --io_size=512k --invalidate=0 --readonly
 	before=$(disk_stat "${SCRATCH_DEV#/dev/}" 3)
-	dd if="$LOOP" of="$T/out" bs=8k iflag=direct 2>/dev/null
+	dd if="$LOOP" of="$T/out" bs=$((2 * PAGE)) iflag=direct 2>/dev/null
 	cmp "$T/out" "$T/model"
 	# The cached part of each read was not read again.
 	want "KiB read by the worker" $((($(disk_stat "${SCRATCH_DEV#/dev/}" 3) - before) / 2)) 512
 	done=$(worker_stat "$L" / "done")
 	here=$(worker_stat "$L" / here)
 	echo "$here of $done served where they were submitted"
-	want_le "requests issued inline" "$here" $((done - 128))
+	want_le "requests issued inline" "$here" $((done - 524288 / PAGE))
 	detach
 	umount "$T/fs"
 }

@@ -46,7 +46,7 @@ same() {
 # that FALLOC_FL_ZERO_RANGE has changed.
 f2fs() {
 	need_targets
-	modprobe -q f2fs || grep -qw f2fs /proc/filesystems || skip "no f2fs in this kernel"
+	need_f2fs
 	trap release_io EXIT
 	mkdir -p "$T/fs" "$T/cut"
 	dm_create $DISK "0 $SIZE linear $SCRATCH_DEV 0"

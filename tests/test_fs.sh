@@ -14,6 +14,7 @@ on_loop() {
 	local fs=$1 opts=() mnt=$T/mnt tree cp
 
 	need_fs "$fs"
+	[ "$fs" != f2fs ] || need_f2fs
 	[ "$2" = buffered ] || opts+=(--direct-io=on)
 	mkdir -p "$mnt"
 	truncate -s 400M "$T/img"

@@ -56,24 +56,25 @@ bdev() {
 	dm_end
 }
 
-# One bad sector: the requests around it succeed.
+# A bad page of a file: the requests around it succeed.
 bad_sector() {
-	local bad=4096
+	local bad=4096 length=$((PAGE / 512)) page
 
+	page=$((bad / length))
 	dm_setup
 	pattern $((8 * MIB)) /dev/mapper/$DM 8
 	pattern $((8 * MIB)) "$T/model" 8
 	blockdev --flushbufs /dev/mapper/$DM
 	dm_swap "$DM" "0 $bad linear $SCRATCH_DEV 0
-$bad 8 error
-$((bad + 8)) $((SECTORS - bad - 8)) linear $SCRATCH_DEV $((bad + 8))"
+$bad $length error
+$((bad + length)) $((SECTORS - bad - length)) linear $SCRATCH_DEV $((bad + length))"
 	attach "$@" /dev/mapper/$DM
-	io if="$LOOP" of="$T/out" bs=4k count=1 skip=511 iflag=direct
-	cmp -n 4096 -i 0:$((511 * 4096)) "$T/out" "$T/model"
+	io if="$LOOP" of="$T/out" bs=$PAGE count=1 skip=$((page - 1)) iflag=direct
+	cmp -n "$PAGE" -i 0:$(((page - 1) * PAGE)) "$T/out" "$T/model"
 	want_error "Input/output error" \
-		io if="$LOOP" of=/dev/null bs=4k count=1 skip=512 iflag=direct
-	io if="$LOOP" of="$T/out" bs=4k count=1 skip=513 iflag=direct
-	cmp -n 4096 -i 0:$((513 * 4096)) "$T/out" "$T/model"
+		io if="$LOOP" of=/dev/null bs=$PAGE count=1 skip=$page iflag=direct
+	io if="$LOOP" of="$T/out" bs=$PAGE count=1 skip=$((page + 1)) iflag=direct
+	cmp -n "$PAGE" -i 0:$(((page + 1) * PAGE)) "$T/out" "$T/model"
 	want_error "Input/output error" \
 		io if="$LOOP" of=/dev/null bs=1M count=1 skip=2 iflag=direct
 	detach

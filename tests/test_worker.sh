@@ -266,9 +266,9 @@ issued_inline() {
 written_inline() {
 	command -v mkfs.xfs >/dev/null || skip "no mkfs.xfs"
 	here_set_up
-	pattern $((1 << 20)) "$T/in" 4
+	pattern $((256 * PAGE)) "$T/in" 4
 	scratch_fs xfs "$T/xfs"
-	pattern $((1 << 20)) "$T/xfs/file" 3
+	pattern $((256 * PAGE)) "$T/xfs/file" 3
 	# Without lazytime, updates of the time stamps would block now and then, more often on a
 	# slow machine.
 	mount -o remount,lazytime "$T/xfs"
@@ -279,28 +279,28 @@ written_inline() {
 	cg_remove "$PARENT"
 }
 
-# written NAME FILE LEAST: of 512 writes to a device over FILE, half of them to blocks that are not
+# written NAME FILE LEAST: of 512 writes to a device over FILE, half of them to pages that are not
 # cached, at least LEAST are issued inline, in the cgroup NAME.
 written() {
 	local done here charged
 
-	attach --sizelimit 1M "$2"
+	attach --sizelimit $((256 * PAGE)) "$2"
 	sync "$2"
 	echo 1 >/proc/sys/vm/drop_caches
 	mkdir "$PARENT/$1"
 	for _ in 1 2; do
-		cg_run "$PARENT/$1" dd if="$T/in" of="$LOOP" bs=4k oflag=direct conv=notrunc \
+		cg_run "$PARENT/$1" dd if="$T/in" of="$LOOP" bs=$PAGE oflag=direct conv=notrunc \
 			2>/dev/null
 	done
 	done=$(worker_stat "$L" "/$1" "done")
 	here=$(worker_stat "$L" "/$1" here)
 	charged=$(sed -n 's/^file //p' "$PARENT/$1/memory.stat")
-	cmp -n $((1 << 20)) "$2" "$T/in"
+	cmp -n $((256 * PAGE)) "$2" "$T/in"
 	echo "$1: $here of $done served where they were submitted, $charged bytes charged"
 	want_ge "requests, $2" "$done" 512
 	want_ge "requests issued inline, $2" "$here" "$3"
 	# A CPU adds its statistics to the shared ones in batches of 64 pages.
-	want_ge "bytes of page cache that the writer is charged for, $2" "$charged" $((1 << 19))
+	want_ge "bytes of page cache that the writer is charged for, $2" "$charged" $((128 * PAGE))
 	# RLIMIT_FSIZE applies to files only: the offset in the backing file must not kill the
 	# writer.
 	bash -c 'ulimit -f 64 && exec dd if="$0" of="$1" bs=4k oflag=direct conv=notrunc' \
@@ -311,7 +311,7 @@ written() {
 	pattern $((61 * 512)) "$T/part" 5
 	dd if="$T/part" of="$LOOP" bs=512 seek=3 oflag=direct conv=notrunc 2>/dev/null
 	dd if="$T/part" of="$T/in" bs=512 seek=3 conv=notrunc 2>/dev/null
-	cmp -n $((1 << 20)) "$2" "$T/in"
+	cmp -n $((256 * PAGE)) "$2" "$T/in"
 	detach
 	cg_remove "$PARENT/$1"
 }
