@@ -58,8 +58,12 @@ pub struct Op {
     pub cases: Vec<Case>,
 }
 
-const BOTH: &[Abi] = &[Abi::Native, Abi::Compat];
 const NATIVE: &[Abi] = &[Abi::Native];
+/// A 64-bit program can make 32-bit system calls on x86 only.
+const BOTH: &[Abi] = match cfg!(target_arch = "x86_64") {
+    true => &[Abi::Native, Abi::Compat],
+    false => NATIVE,
+};
 
 /// The offset of the middle of a backing file.
 const HALF: u64 = SIZE / 2;
