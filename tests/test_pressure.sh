@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Memory pressure with swap on a loop device: while swap is free no task is killed, and nothing
-# hangs. A machine without other memory needs direct I/O to the backing file.
+# hangs.
 #
 # tier: long
 # vm: --memory 640M
@@ -113,12 +113,13 @@ machine() {
 	tear_down
 }
 
-test_begin 3
+test_begin 4
 LIB_CGROUPS+=("$CG")
 need_driver
 
 check "a cgroup over its limit" limited
 check "a cgroup over its limit, backing I/O direct" limited --direct-io=on
+check "a machine without memory" machine
 check "a machine without memory, backing I/O direct" machine --direct-io=on
 
 test_end

@@ -44,7 +44,7 @@ const NOWAIT_WRITE_RETRY_INTERVAL: i32 = 256;
 /// system: the file system could be on this very device.
 pub(crate) struct Backing {
     mapping: NoioMapping,
-    /// Alignment of direct I/O, set when direct I/O is first enabled.
+    /// Alignment of direct I/O, set before the file is bound.
     alignment: SetOnce<Alignment>,
     error_log: Arc<ErrorLog>,
     /// Nowait direct I/O does not work.
@@ -52,6 +52,8 @@ pub(crate) struct Backing {
     /// Number of buffered nowait writes in a row that returned -EAGAIN, plus the number of writes
     /// by the worker since [`NOWAIT_WRITE_EAGAIN_MAX`] was reached.
     nowait_write_eagain: Atomic<i32>,
+    /// Memory was swapped out to the device.
+    carries_swap: AtomicFlag,
 }
 
 impl Backing {
@@ -69,6 +71,7 @@ impl Backing {
                 error_log,
                 nowait_direct_broken: AtomicFlag::new(false),
                 nowait_write_eagain: Atomic::new(0),
+                carries_swap: AtomicFlag::new(false),
             },
             GFP_KERNEL,
         )?)
@@ -112,6 +115,19 @@ impl Backing {
         }
     }
 
+    /// Notes that memory is swapped out to the device.
+    pub(crate) fn note_swap(&self) {
+        if !self.carries_swap() {
+            self.carries_swap.store(true, Relaxed);
+        }
+    }
+
+    /// Whether memory was swapped out to the device: see [`io`](crate::io).
+    #[inline(always)]
+    pub(crate) fn carries_swap(&self) -> bool {
+        self.carries_swap.load(Relaxed)
+    }
+
     /// The alignment of direct I/O. May sleep when it is first called.
     pub(crate) fn alignment(&self) -> Alignment {
         self.alignment.copy().unwrap_or_else(|| {
@@ -129,16 +145,19 @@ fn alignment_of(file: &File) -> Alignment {
         Alignment {
             offset: align.offset,
             mem_mask: align.mem_mask.min(PAGE_SIZE as u32 - 1),
+            is_reported: true,
         }
     } else if let Some(device) = file.fs_device() {
         Alignment {
             offset: device.logical_block_size,
             mem_mask: device.dma_alignment,
+            is_reported: false,
         }
     } else {
         Alignment {
             offset: SECTOR_SIZE,
             mem_mask: SECTOR_SIZE - 1,
+            is_reported: false,
         }
     }
 }
@@ -157,9 +176,11 @@ impl Binding {
         if backing.file().is_direct() {
             flags.set(Flag::DIRECT_IO, true);
         }
-        if flags.has(Flag::DIRECT_IO) {
-            // Later callers may have frozen the queue, and must not call into the file system.
-            backing.alignment();
+        // What direct I/O needs. Later callers may have frozen the queue, or serve I/O that frees
+        // memory, and must not call into the file system, nor have it allocate its workqueue.
+        let file = backing.file();
+        if backing.alignment().is_reported && file.separates_direct_writes() {
+            file.init_dio_workqueue();
         }
         Ok(Arc::new(
             Self {

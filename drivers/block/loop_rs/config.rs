@@ -158,6 +158,8 @@ pub(crate) struct Alignment {
     pub(crate) offset: u32,
     /// Mask of the address bits that must be clear in memory buffers.
     pub(crate) mem_mask: u32,
+    /// The file system says that it does direct I/O to this file, and how it is to be aligned.
+    pub(crate) is_reported: bool,
 }
 
 /// The properties of a backing file that determine the queue limits of the device.

@@ -55,6 +55,10 @@ pub(crate) fn mode<I: Transfer>(binding: &Binding, io: &I) -> Option<InlineMode>
         return None;
     }
     let direct = binding.flags.has(Flag::DIRECT_IO);
+    // The worker decides whether I/O of a device that carries swap is direct.
+    if !direct && binding.backing.carries_swap() {
+        return None;
+    }
     let supported = match io.op() {
         Op::Read => true,
         // A write with FUA waits for stable storage.

@@ -6,6 +6,19 @@
 //! only as a fallback: without memory, or if a page is not cached after a wait for it. A submitter
 //! issues with [`issue_inline`], and the worker issues offloaded requests with [`issue_nowait`],
 //! which do not wait for the backing file.
+//!
+//! # Swap
+//!
+//! The page cache of the backing file would take the memory that swapping is to free. So once
+//! memory was swapped out to a device with buffered I/O, its reads are direct, and its writes of
+//! whole pages, if the file system reports that it does direct I/O to the file and [keeps the two
+//! kinds of writes apart](FileExt::separates_direct_writes).
+//!
+//! Other writes stay buffered: two writes to parts of one block of the file system, one direct and
+//! one buffered, could undo each other. Buffered writes make only the blocks dirty and up to date
+//! that they write to, and no read of the device fills the page cache, so that the cache has no old
+//! copy of what is written past it. A freeze of the queue, to wait for earlier I/O, could wait for
+//! the memory. Direct I/O itself waits for pages of its range that are dirty or locked.
 
 use crate::{
     backing::{Binding, BindingRef, OwnedFile},
@@ -17,8 +30,9 @@ use crate::{
 };
 use kernel::{page::PAGE_SIZE, prelude::*, sync::Arc};
 use kernel_ext::{
-    block::mq::{
-        BoxedIo, CacheRead, DetachedIo, IoFlags, Op, Request, Submit, Submitted, Transfer,
+    block::{
+        mq::{BoxedIo, CacheRead, DetachedIo, IoFlags, Op, Request, Submit, Submitted, Transfer},
+        SECTOR_SIZE,
     },
     cgroup,
     compat::EOPNOTSUPP,
@@ -251,10 +265,29 @@ impl IssueAsync for DetachedIo<LoopOps> {
 /// Whether I/O is issued as direct I/O. Detached bios can have been submitted under a weaker
 /// alignment requirement.
 fn is_direct<I: ServedIo>(binding: &Binding, io: &I) -> bool {
-    binding.flags.has(Flag::DIRECT_IO) && {
+    if binding.flags.has(Flag::DIRECT_IO) {
         let bits = io.memory_bits();
         bits == 0 || bits & binding.backing.alignment().mem_mask == 0
+    } else {
+        binding.backing.carries_swap() && is_direct_for_swap(binding, io)
     }
+}
+
+/// Whether I/O of a device that carries swap is issued as direct I/O: reads, and writes of whole
+/// pages of the file.
+///
+/// Direct I/O must be sure to work: some files accept `O_DIRECT` and then fail the I/O.
+fn is_direct_for_swap<I: ServedIo>(binding: &Binding, io: &I) -> bool {
+    let align = binding.backing.alignment();
+    let whole_pages = || {
+        let bits = binding.range.offset.unsigned_abs() | io.position() | io.len() as u64;
+        bits & (PAGE_SIZE as u64 - 1) == 0
+    };
+    align.is_reported
+        && binding.file().separates_direct_writes()
+        && align.mem_mask < SECTOR_SIZE
+        && binding.can_direct(io.queue().logical_block_size())
+        && (io.op() == Op::Read || whole_pages())
 }
 
 /// Issues I/O of a worker to the backing file, `again` if a page that it waited for is no longer
@@ -271,6 +304,9 @@ pub(crate) fn issue<I: IssueAsync>(
     }
     if op.is_write() && binding.flags.has(Flag::READ_ONLY) {
         return IssueResult::Done(io, Err(Failure::READ_ONLY));
+    }
+    if io.is_swap() {
+        binding.backing.note_swap();
     }
     let file = binding.file();
     let offset = binding.range.offset;

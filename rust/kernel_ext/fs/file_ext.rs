@@ -23,6 +23,7 @@ use core::mem::MaybeUninit;
 use kernel::{
     error::{from_err_ptr, to_result},
     fs::File,
+    page::PAGE_SHIFT,
     prelude::*,
     sync::rcu,
     task::{might_sleep, Task},
@@ -82,6 +83,15 @@ pub trait FileExt {
     /// Whether the file system's `s_dio_done_wq` exists, or the file needs none. The first direct
     /// I/O allocates it, which takes locks whose holders may wait for I/O to any device.
     fn has_dio_workqueue(&self) -> bool;
+    /// Creates the file system's `s_dio_done_wq`, unless it exists. Without memory the first direct
+    /// I/O tries again. May sleep.
+    ///
+    /// Wraps the C function `sb_init_dio_done_wq`.
+    fn init_dio_workqueue(&self);
+    /// Whether direct writes of whole pages and buffered writes to other pages are known to leave
+    /// each other alone: a page has whole blocks of the file system, which knows of each block of a
+    /// folio whether it is dirty. The memory that is written may change meanwhile.
+    fn separates_direct_writes(&self) -> bool;
     /// Whether a write with `IOCB_DSYNC` is known to be durable when it completes, and to flush no
     /// more than its range. Some file systems ignore the flag of the `kiocb`, and some sync the
     /// whole file.
@@ -255,6 +265,29 @@ impl FileExt for File {
         // pointer is set once, from null, by whoever comes first, and is not followed here.
         let workqueue = unsafe { read_once(&raw const (*(*host(self)).i_sb).s_dio_done_wq) };
         !workqueue.is_null()
+    }
+
+    fn init_dio_workqueue(&self) {
+        might_sleep();
+        if !self.has_dio_workqueue() {
+            // SAFETY: An inode has a super block, which stays mounted while the file is open.
+            let _ = unsafe { bindings::sb_init_dio_done_wq((*host(self)).i_sb) };
+        }
+    }
+
+    fn separates_direct_writes(&self) -> bool {
+        let inode = host(self);
+        // SAFETY: An open file has an inode, whose mapping lives as long; the flags of the mapping
+        // change atomically.
+        let (block_bits, flags) = unsafe {
+            let flags = &raw const (*(*inode).i_mapping).flags;
+            ((*inode).i_blkbits, read_once(flags))
+        };
+        matches!(
+            super_magic(self),
+            bindings::EXT4_SUPER_MAGIC | bindings::XFS_SUPER_MAGIC
+        ) && u32::from(block_bits) <= PAGE_SHIFT as u32
+            && flags & (1 << bindings::mapping_flags_AS_STABLE_WRITES) == 0
     }
 
     fn supports_iocb_dsync(&self) -> bool {

@@ -219,6 +219,7 @@ mod suite {
             direct: Some(Alignment {
                 offset: 4096,
                 mem_mask: 4095,
+                is_reported: true,
             }),
             ..FILE
         };
@@ -256,6 +257,7 @@ mod suite {
                 direct: align.map(|offset| Alignment {
                     offset,
                     mem_mask: 0,
+                    is_reported: true,
                 }),
                 ..FILE
             };
@@ -269,6 +271,7 @@ mod suite {
             let direct = Alignment {
                 offset: 4096,
                 mem_mask,
+                is_reported: true,
             };
             assert_eq!(dma_mask(Some(direct)), mask);
             assert_eq!(dma_mask(None), 511);

@@ -153,6 +153,10 @@ impl<T: Operations> Transfer for DetachedIo<T> {
         self.range.flags & bindings::REQ_FUA != 0
     }
 
+    fn is_swap(&self) -> bool {
+        self.range.flags & bindings::REQ_SWAP != 0
+    }
+
     fn queue(&self) -> &Queue {
         // SAFETY: The usage reference keeps the queue and its disk alive.
         unsafe { Queue::from_raw(self.usage.0) }
@@ -272,6 +276,10 @@ impl<T: Operations> Transfer for BoxedIo<T> {
 
     fn is_fua(&self) -> bool {
         self.inner().is_fua()
+    }
+
+    fn is_swap(&self) -> bool {
+        self.inner().is_swap()
     }
 
     fn queue(&self) -> &Queue {

@@ -200,7 +200,7 @@ impl<T: Operations> Request<T> {
     ///   file;
     /// - it holds no locks and is in no state that serving the request could wait for or interfere
     ///   with: it does not reclaim memory, has no transaction open, and does not read metadata,
-    ///   which file systems do with locks held;
+    ///   which file systems do with locks held; nor is the request swapped memory;
     /// - at least half of its stack is left.
     ///
     /// The task's plug is not considered: see [`task::holds_no_requests`].
@@ -214,7 +214,7 @@ impl<T: Operations> Request<T> {
         let readahead = self.is_readahead();
         if !matches!(self.op(), Op::Read | Op::Write)
             || rq_flags & (bindings::RQF_USE_SCHED | bindings::RQF_FLUSH_SEQ) != 0
-            || cmd_flags & (bindings::REQ_META | bindings::REQ_PRIO) != 0
+            || cmd_flags & (bindings::REQ_META | bindings::REQ_PRIO | bindings::REQ_SWAP) != 0
             || !task::can_issue_fs_io(readahead)
             || (self.op() == Op::Write && task::has_file_size_limit())
             || (!readahead && self.is_buffer_cache_io())
@@ -319,6 +319,11 @@ impl<T: Operations> Transfer for Request<T> {
     fn is_fua(&self) -> bool {
         // SAFETY: By the type invariant the request is valid.
         unsafe { (*self.as_raw()).cmd_flags & bindings::REQ_FUA != 0 }
+    }
+
+    fn is_swap(&self) -> bool {
+        // SAFETY: By the type invariant the request is valid.
+        unsafe { (*self.as_raw()).cmd_flags & bindings::REQ_SWAP != 0 }
     }
 
     fn queue(&self) -> &Queue {

@@ -59,6 +59,9 @@ pub trait Transfer: RawIo {
     /// completes (`REQ_FUA`).
     fn is_fua(&self) -> bool;
 
+    /// Whether this writes swapped memory (`REQ_SWAP`).
+    fn is_swap(&self) -> bool;
+
     /// The queue that the I/O came through.
     fn queue(&self) -> &Queue;
 
