@@ -153,29 +153,24 @@ impl SoleUse {
     }
 }
 
-/// Number of tags that requests of a cgroup, or of a device, have given back.
+/// Number of tags that requests of a cgroup, or of a device, have given back, by the epoch in which
+/// they were charged.
 struct ReturnedTags {
-    returned: Atomic<u32>,
-    /// Number of the tags in `returned` that were charged in an odd epoch.
-    returned_odd: Atomic<u32>,
-    /// The device's count, if this is a cgroup's.
+    even: Atomic<u32>,
+    odd: Atomic<u32>,
+    /// The device's count, if this is a cgroup's. All its epochs are even.
     device: Option<Arc<ReturnedTags>>,
-}
-
-impl ReturnedTags {
-    fn inc(&self) {
-        self.returned.fetch_add(1, Relaxed);
-    }
 }
 
 /// Number of tags that a cgroup, or a device, is charged for.
 ///
 /// # Invariants
 ///
-/// The number is `charged - returned`, modulo 2^32. `charged` is incremented under the caller's
-/// lock, `returned` by completing requests without it.
+/// The number is that of the charges less that of the tags in `returned`, modulo 2^32. The former is
+/// incremented under the caller's lock, the latter by completing requests without it.
 pub(crate) struct TagCounter {
-    charged: u32,
+    /// Number of charges in even epochs.
+    charged_even: u32,
     /// Number of charges in odd epochs.
     charged_odd: u32,
     /// The current epoch is odd. No tag was charged before the previous epoch.
@@ -187,13 +182,13 @@ impl TagCounter {
     /// Creates a counter of 0 tags. `device` is the device's counter if this is a cgroup's.
     pub(crate) fn new(device: Option<&TagCounter>, flags: kernel::alloc::Flags) -> Result<Self> {
         Ok(Self {
-            charged: 0,
+            charged_even: 0,
             charged_odd: 0,
             is_odd: false,
             returned: Arc::new(
                 ReturnedTags {
-                    returned: Atomic::new(0),
-                    returned_odd: Atomic::new(0),
+                    even: Atomic::new(0),
+                    odd: Atomic::new(0),
                     device: device.map(|device| device.returned.clone()),
                 },
                 flags,
@@ -203,19 +198,27 @@ impl TagCounter {
 
     /// The number of tags. Completions on other CPUs can decrease it at any time.
     pub(crate) fn get(&self) -> u32 {
-        self.charged
-            .wrapping_sub(self.returned.returned.load(Relaxed))
+        self.even().wrapping_add(self.odd())
+    }
+
+    /// The number of tags that were charged in even epochs.
+    fn even(&self) -> u32 {
+        self.charged_even
+            .wrapping_sub(self.returned.even.load(Relaxed))
+    }
+
+    /// The number of tags that were charged in odd epochs.
+    fn odd(&self) -> u32 {
+        self.charged_odd
+            .wrapping_sub(self.returned.odd.load(Relaxed))
     }
 
     /// Starts a new epoch, unless a tag of the previous epoch is still charged. Returns whether it
     /// did.
     fn next_epoch(&mut self) -> bool {
-        let odd = self
-            .charged_odd
-            .wrapping_sub(self.returned.returned_odd.load(Relaxed));
         let previous = match self.is_odd {
-            true => self.get().wrapping_sub(odd),
-            false => odd,
+            true => self.even(),
+            false => self.odd(),
         };
         self.is_odd ^= previous == 0;
         previous == 0
@@ -227,9 +230,12 @@ impl TagCounter {
     pub(crate) fn charge(&mut self, device: &mut TagCounter, charge: &mut TagCharge) {
         charge.uncharge();
         // INVARIANT: `charge` increments `returned` of both once.
-        device.charged = device.charged.wrapping_add(1);
-        self.charged = self.charged.wrapping_add(1);
-        self.charged_odd = self.charged_odd.wrapping_add(self.is_odd.into());
+        device.charged_even = device.charged_even.wrapping_add(1);
+        let charged = match self.is_odd {
+            true => &mut self.charged_odd,
+            false => &mut self.charged_even,
+        };
+        *charged = charged.wrapping_add(1);
         match &charge.returned {
             Some(returned) if Arc::ptr_eq(returned, &self.returned) => (),
             _ => charge.returned = Some(self.returned.clone()),
@@ -271,12 +277,13 @@ impl TagCharge {
             return;
         }
         if let Some(returned) = &self.returned {
-            if self.is_odd {
-                returned.returned_odd.fetch_add(1, Relaxed);
-            }
-            returned.inc();
+            let of_cgroup = match self.is_odd {
+                true => &returned.odd,
+                false => &returned.even,
+            };
+            of_cgroup.fetch_add(1, Relaxed);
             if let Some(device) = &returned.device {
-                device.inc();
+                device.even.fetch_add(1, Relaxed);
             }
         }
     }

@@ -184,8 +184,8 @@ mod suite {
     fn the_counter_wraps() -> Result {
         let mut device = TagCounter::new(None, GFP_KERNEL)?;
         let mut one = TagCounter::new(Some(&device), GFP_KERNEL)?;
-        one.charged = u32::MAX;
-        one.returned.returned.store(u32::MAX, Relaxed);
+        one.charged_even = u32::MAX;
+        one.returned.even.store(u32::MAX, Relaxed);
         let mut charge = TagCharge::none();
         one.charge(&mut device, &mut charge);
         assert_eq!(one.get(), 1);
