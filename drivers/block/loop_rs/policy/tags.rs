@@ -197,17 +197,20 @@ impl TagCounter {
     }
 
     /// The number of tags. Completions on other CPUs can decrease it at any time.
+    #[inline(always)]
     pub(crate) fn get(&self) -> u32 {
         self.even().wrapping_add(self.odd())
     }
 
     /// The number of tags that were charged in even epochs.
+    #[inline(always)]
     fn even(&self) -> u32 {
         self.charged_even
             .wrapping_sub(self.returned.even.load(Relaxed))
     }
 
     /// The number of tags that were charged in odd epochs.
+    #[inline(always)]
     fn odd(&self) -> u32 {
         self.charged_odd
             .wrapping_sub(self.returned.odd.load(Relaxed))
