@@ -305,7 +305,7 @@ lib_cleanup() {
 	done
 	lib_within lib_drop_dm
 	! driver_loaded || driver_unload | sed 's/^/# /'
-	# A case with the C driver that failed leaves it, which keeps out the next test's.
+	# A failed case can leave loop.ko, and loop_rs.ko of the next test does not load beside it.
 	[ "$DRIVER" = loop ] || [ ! -e /sys/module/loop/initstate ] || within 60 rmmod loop 2>&1 | sed 's/^/# /'
 	[ -z "$T" ] || rm -rf --one-file-system "$T"
 }

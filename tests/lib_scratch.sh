@@ -50,7 +50,7 @@ scratch_fs() {
 	mount -t "$type" -o noatime "$dev" "$dir"
 }
 
-# Its blocks have the size of a page: larger ones need a larger disk.
+# f2fs has blocks of the size of a page. Larger ones need a larger disk.
 need_f2fs() {
 	modprobe -q f2fs || grep -qw f2fs /proc/filesystems || skip "no f2fs in this kernel"
 	[ "$PAGE" = 4096 ] || skip "f2fs with pages of $PAGE bytes"

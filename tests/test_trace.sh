@@ -304,7 +304,7 @@ heavy_completions() {
 	trace_off
 	dm_remove $DM
 	flags=$(sed -n 's/.*\[[0-9]*\] \([^ ]*\) .* loop_rs_complete: .* bytes=131072 .*/\1/p' $TRACE/trace)
-	# One that continued after a short read has fewer bytes left.
+	# A read that continues after a short one has fewer bytes left.
 	want_ge "reads in one piece" "$(wc -l <<<"$flags")" 28
 	# The first one is timed.
 	want_ge "reads that a softirq completed" "$(grep -c '^..s' <<<"$flags")" 24

@@ -128,6 +128,13 @@ impl Backing {
         self.carries_swap.load(Relaxed)
     }
 
+    /// Whether swap can be direct I/O on a device with buffered I/O. Direct I/O must be sure to
+    /// work: some files accept `O_DIRECT` and then fail the I/O. Memory is aligned to sectors only.
+    pub(crate) fn has_direct_swap(&self) -> bool {
+        let align = self.alignment();
+        align.is_reported && align.mem_mask < SECTOR_SIZE && self.file().separates_direct_writes()
+    }
+
     /// The alignment of direct I/O. May sleep when it is first called.
     pub(crate) fn alignment(&self) -> Alignment {
         self.alignment.copy().unwrap_or_else(|| {
@@ -176,11 +183,11 @@ impl Binding {
         if backing.file().is_direct() {
             flags.set(Flag::DIRECT_IO, true);
         }
-        // What direct I/O needs. Later callers may have frozen the queue, or serve I/O that frees
-        // memory, and must not call into the file system, nor have it allocate its workqueue.
-        let file = backing.file();
-        if backing.alignment().is_reported && file.separates_direct_writes() {
-            file.init_dio_workqueue();
+        // Later callers may have frozen the queue, or serve I/O that frees memory. They must not
+        // call into the file system, nor have it allocate its workqueue.
+        backing.alignment();
+        if !flags.has(Flag::READ_ONLY) && backing.has_direct_swap() {
+            backing.file().init_dio_workqueue();
         }
         Ok(Arc::new(
             Self {

@@ -14,11 +14,11 @@
 //! whole pages, if the file system reports that it does direct I/O to the file and [keeps the two
 //! kinds of writes apart](FileExt::separates_direct_writes).
 //!
-//! Other writes stay buffered: two writes to parts of one block of the file system, one direct and
-//! one buffered, could undo each other. Buffered writes make only the blocks dirty and up to date
-//! that they write to, and no read of the device fills the page cache, so that the cache has no old
-//! copy of what is written past it. A freeze of the queue, to wait for earlier I/O, could wait for
-//! the memory. Direct I/O itself waits for pages of its range that are dirty or locked.
+//! Other writes stay buffered: a direct and a buffered write to parts of one block of the file
+//! system could undo each other. A buffered write makes only its own blocks dirty and up to date,
+//! and reads of the device do not fill the page cache. So the page cache has no old copy of a block
+//! that a direct write has changed. The driver does not freeze the queue to wait for earlier I/O:
+//! such I/O may wait for memory. Direct I/O waits for pages of its range that are dirty or locked.
 
 use crate::{
     backing::{Binding, BindingRef, OwnedFile},
@@ -30,9 +30,8 @@ use crate::{
 };
 use kernel::{page::PAGE_SIZE, prelude::*, sync::Arc};
 use kernel_ext::{
-    block::{
-        mq::{BoxedIo, CacheRead, DetachedIo, IoFlags, Op, Request, Submit, Submitted, Transfer},
-        SECTOR_SIZE,
+    block::mq::{
+        BoxedIo, CacheRead, DetachedIo, IoFlags, Op, Request, Submit, Submitted, Transfer,
     },
     cgroup,
     compat::EOPNOTSUPP,
@@ -275,17 +274,12 @@ fn is_direct<I: ServedIo>(binding: &Binding, io: &I) -> bool {
 
 /// Whether I/O of a device that carries swap is issued as direct I/O: reads, and writes of whole
 /// pages of the file.
-///
-/// Direct I/O must be sure to work: some files accept `O_DIRECT` and then fail the I/O.
 fn is_direct_for_swap<I: ServedIo>(binding: &Binding, io: &I) -> bool {
-    let align = binding.backing.alignment();
     let whole_pages = || {
         let bits = binding.range.offset.unsigned_abs() | io.position() | io.len() as u64;
         bits & (PAGE_SIZE as u64 - 1) == 0
     };
-    align.is_reported
-        && binding.file().separates_direct_writes()
-        && align.mem_mask < SECTOR_SIZE
+    binding.backing.has_direct_swap()
         && binding.can_direct(io.queue().logical_block_size())
         && (io.op() == Op::Read || whole_pages())
 }

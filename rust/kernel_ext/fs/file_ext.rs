@@ -88,9 +88,9 @@ pub trait FileExt {
     ///
     /// Wraps the C function `sb_init_dio_done_wq`.
     fn init_dio_workqueue(&self);
-    /// Whether direct writes of whole pages and buffered writes to other pages are known to leave
-    /// each other alone: a page has whole blocks of the file system, which knows of each block of a
-    /// folio whether it is dirty. The memory that is written may change meanwhile.
+    /// Whether a direct write of whole pages and a buffered write to other pages do not affect each
+    /// other: blocks are at most a page, and the file system knows which blocks of a folio are
+    /// dirty, and lets the memory of a write change meanwhile.
     fn separates_direct_writes(&self) -> bool;
     /// Whether a write with `IOCB_DSYNC` is known to be durable when it completes, and to flush no
     /// more than its range. Some file systems ignore the flag of the `kiocb`, and some sync the
@@ -276,17 +276,18 @@ impl FileExt for File {
     }
 
     fn separates_direct_writes(&self) -> bool {
-        let inode = host(self);
-        // SAFETY: An open file has an inode, whose mapping lives as long; the flags of the mapping
-        // change atomically.
-        let (block_bits, flags) = unsafe {
-            let flags = &raw const (*(*inode).i_mapping).flags;
-            ((*inode).i_blkbits, read_once(flags))
-        };
-        matches!(
+        if !matches!(
             super_magic(self),
             bindings::EXT4_SUPER_MAGIC | bindings::XFS_SUPER_MAGIC
-        ) && u32::from(block_bits) <= PAGE_SHIFT as u32
+        ) {
+            return false;
+        }
+        let inode = host(self);
+        // SAFETY: An open file has an inode. These file systems do not change its `i_blkbits`.
+        let block_bits = unsafe { (*inode).i_blkbits };
+        // SAFETY: The inode's mapping lives as long; its flags change atomically.
+        let flags = unsafe { read_once(&raw const (*(*inode).i_mapping).flags) };
+        u32::from(block_bits) <= PAGE_SHIFT as u32
             && flags & (1 << bindings::mapping_flags_AS_STABLE_WRITES) == 0
     }
 

@@ -158,7 +158,7 @@ impl SoleUse {
 struct ReturnedTags {
     even: Atomic<u32>,
     odd: Atomic<u32>,
-    /// The device's count, if this is a cgroup's. All its epochs are even.
+    /// The device's count, if this is a cgroup's. All epochs of a device are even.
     device: Option<Arc<ReturnedTags>>,
 }
 
@@ -166,8 +166,8 @@ struct ReturnedTags {
 ///
 /// # Invariants
 ///
-/// The number is that of the charges less that of the tags in `returned`, modulo 2^32. The former is
-/// incremented under the caller's lock, the latter by completing requests without it.
+/// The number of tags is that of charges less that of returned tags, in even and in odd epochs,
+/// modulo 2^32. Charges are counted under the caller's lock, returned tags without it.
 pub(crate) struct TagCounter {
     /// Number of charges in even epochs.
     charged_even: u32,

@@ -200,7 +200,8 @@ impl<T: Operations> Request<T> {
     ///   file;
     /// - it holds no locks and is in no state that serving the request could wait for or interfere
     ///   with: it does not reclaim memory, has no transaction open, and does not read metadata,
-    ///   which file systems do with locks held; nor is the request swapped memory;
+    ///   which file systems do with locks held;
+    /// - the request does not write swapped memory;
     /// - at least half of its stack is left.
     ///
     /// The task's plug is not considered: see [`task::holds_no_requests`].
